@@ -58,6 +58,8 @@ class NodeConfig:
     seed: tuple[str, ...] = ()
     # A node without data founds a cluster at once: for a first start that knows that there is none.
     bootstrap: bool = False
+    # Begin with this backup, where the node founds its cluster.
+    restore: Path | None = None
     # So many nodes found a cluster together, each with all of them as seeds; None: nodes with seeds only join.
     bootstrap_expect: int | None = None
     # Raft addresses of all founding nodes, for embedded use without HTTP.
@@ -157,6 +159,9 @@ class NodeConfig:
         )
         self._check(
             "bootstrap", not self.bootstrap or self.bootstrap_expect is None, "cannot stand beside --bootstrap-expect"
+        )
+        self._check(
+            "restore", self.restore is None or self.bootstrap, "needs --bootstrap: the first node begins with it"
         )
         if not is_loopback(self.host):
             self._check(

@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, BinaryIO, Final, Literal, Protocol, TypeAlias
 
 from cacheflow.errors import ReplicationError
+from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
 from cacheflow.results import Digest, Item, RaftPosition
@@ -115,6 +116,16 @@ class Channels(Protocol):
     def has_ended(self) -> None: ...
 
 
+class Backups(Protocol):
+    """Interface: backups of a node's contents, and restores of the cluster's: see node/backups.py. Any thread may call it."""
+
+    def new_file(self) -> BinaryIO: ...
+    def room(self) -> int: ...
+    def take(self) -> tuple[BinaryIO, BackupMeta]: ...
+    def restore(self, file: BinaryIO, *, online: bool = False) -> tuple[BackupMeta, int]: ...
+    def give_up(self) -> bool: ...
+
+
 class RestStore(Protocol):
     """Interface: what the REST layer needs of a store, the cache of a running node. Any thread may call it."""
 
@@ -154,6 +165,9 @@ class RestStore(Protocol):
     def remove_node(self, node_id: str) -> None: ...
     def transfer_leadership(self, node_id: str | None) -> str: ...
     def raise_level(self, level: Any) -> int: ...
+
+    @property
+    def backups(self) -> Backups: ...
 
     # Counters and gauges by name, and the checks of liveness and readiness.
     def metrics(self) -> dict[str, float]: ...

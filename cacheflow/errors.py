@@ -4,6 +4,7 @@ CacheFlowError                500
 ├─ ConfigError                     at start only: a setting, a port, a directory, a damaged file
 │  └─ NewerCacheFlow               also later: what is here or comes needs a newer build than this one
 ├─ InvalidRequest             400  nothing was proposed
+│  ├─ BadBackup               400  no backup, or a damaged one
 │  ├─ ValueTooLarge           413  also a ValueError
 │  └─ IdempotencyKeyReused    422  the key came before with another command
 ├─ KeyNotFound                404  also a KeyError
@@ -11,6 +12,8 @@ CacheFlowError                500
 ├─ NotAnInteger               409  incr on something else, or past 64 bits
 ├─ MemberConflict             409  the node id lives elsewhere, or the member cannot be spared now
 ├─ LevelConflict              409  the feature level cannot become that one, or is too low for what is asked
+├─ RestoreConflict            409  another restore has begun, or this one was given up
+├─ NoRoom                     507  the node's disk has no room for a backup
 ├─ PreconditionFailed         412  If-Match, If-None-Match, add, compare-and-set
 ├─ UnreadableValue                 in clients: the serializer cannot read the bytes that are marked as its own
 └─ ReplicationError           503
@@ -66,6 +69,12 @@ class InvalidRequest(CacheFlowError, ValueError):
     title = "Invalid request"
 
 
+class BadBackup(InvalidRequest):
+    """Raised for bytes that are no backup, or a damaged one; nothing was changed. The message says where."""
+
+    title = "Bad backup"
+
+
 class ValueTooLarge(InvalidRequest):
     """Raised for a value over ``--max-value-bytes`` or the whole cache's limit, or a call too large for the log."""
 
@@ -116,6 +125,20 @@ class LevelConflict(CacheFlowError):
 
     http_status = 409
     title = "Level conflict"
+
+
+class RestoreConflict(CacheFlowError):
+    """Raised when a restore cannot go on, because another one has begun since, or somebody has given it up."""
+
+    http_status = 409
+    title = "Restore conflict"
+
+
+class NoRoom(CacheFlowError):
+    """Raised when the disk of a node has no room for a backup that is to be made or restored there."""
+
+    http_status = 507
+    title = "No room"
 
 
 class PreconditionFailed(CacheFlowError):

@@ -39,6 +39,7 @@ from cacheflow.net.unfinished import Unfinished
 from cacheflow.net.unsent import Unsent
 from cacheflow.node import forks, leaving, status
 from cacheflow.node.assembly import LocalNode
+from cacheflow.node.backups import Backups
 from cacheflow.node.channels import Channels
 from cacheflow.node.engine import Engine
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
@@ -80,6 +81,7 @@ class ReplicatedStore(Face):
         # The node, once it has been started.
         self._listing = threading.Lock()  # held while keys are listed, see keys_page
         self._local: LocalNode | None = None
+        self.backups = Backups(self._engine, config)
         forks.tell(self, ReplicatedStore._leave_to_parent)
 
     # Life -----------------------------------------------------------------------------------------------------------
@@ -530,8 +532,7 @@ class ReplicatedStore(Face):
         """Return the error that refuses a write and says why nothing can be replicated through this node now."""
         if self._local is None or not self._local.is_serving:
             return NotReady(self._engine.stopped)
-        node = self._local.node
-        return NotReady(f"this node takes no writes: {node.replica.failure or f'its disk {node.disk.state}'}")
+        return NotReady(f"this node takes no writes: {status.why_no_writes(self._local)}")
 
     def _started(self) -> LocalNode:
         """Return this cache's node, running or stopped. Raises NotReady if the node was never started."""
@@ -546,10 +547,7 @@ class ReplicatedStore(Face):
             return local
         if not self._engine.running:
             raise NotReady(self._engine.stopped)
-        node = local.node
-        if node.replica.stumbled or node.removal.removed_at is not None:
-            raise NotReady(f"this node answers no reads: {node.replica.stumbled or node.replica.failure}")
-        raise NotReady("this node has not caught up with the cluster since it started")
+        raise NotReady(f"this node answers no reads: {status.why_no_reads(local)}")
 
 
 def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> NodeConfig:
@@ -562,7 +560,16 @@ def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> Node
     for name in ("seed", "peers"):
         if name in settings:
             settings[name] = tuple(settings[name])
-    for name in ("data_dir", "cluster_secret_file", "api_token_file", "users_file", "tls_cert", "tls_key", "tls_ca"):
+    for name in (
+        "data_dir",
+        "cluster_secret_file",
+        "api_token_file",
+        "users_file",
+        "restore",
+        "tls_cert",
+        "tls_key",
+        "tls_ca",
+    ):
         if isinstance(settings.get(name), str):
             settings[name] = Path(settings[name])
     return NodeConfig.of(**settings)

@@ -32,10 +32,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "access": ("errors", "config", "access"),
     "net": ("errors", "net"),
     # What the store answers and the fronts ask for: above the machine, below all of them.
-    "contract": (*BASE, "machine.language", "machine.state.entries"),
+    "contract": (*BASE, "files.backup", "machine.language", "machine.state.entries"),
     "machine": ("errors", "values", "machine"),
-    "raft": (*BASE, "net", "machine", "raft"),
-    "node": (*BASE, "contract", "net", "machine", "raft", "node"),
+    # What is in the files that hold contents; raft writes and loads them.
+    "files": ("errors", "values", "machine.language", "machine.state.entries", "files"),
+    "raft": (*BASE, "files", "net", "machine", "raft"),
+    "node": (*BASE, "contract", "files", "net", "machine", "raft", "node"),
     "store": (
         *(*BASE, *CONTRACT, *VERBS, "machine.state.entries", "machine.listing", "net.ports", "net.tls.handshakes"),
         *("net.slices", "net.unfinished", "net.unsent", "raft.membership.changes", "node"),
@@ -51,7 +53,18 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rest": (*FRONT, "net.unfinished", "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "machine.deciding.field_decisions", "net.slices", "wire"),
-    "cli": (*BASE, *USERS, "net.tls.trust", "client", "store", "rest", "wire", "cli"),
+    "cli": (
+        *BASE,
+        *USERS,
+        "files.backup",
+        "machine.language.databases",
+        "net.tls.trust",
+        "client",
+        "store",
+        "rest",
+        "wire",
+        "cli",
+    ),
     "__main__": ("cli",),
     # The face: what a user imports.
     "__init__": (*BASE, "store", "client", "aio", "opening"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import errno
-import functools
 import json
 import os
 import sys
@@ -22,13 +21,18 @@ from cacheflow.access.roles import ROLES
 from cacheflow.access.users_file import line_of, new_token
 from cacheflow.cli import bench as load
 from cacheflow.cli import settings, texts
+from cacheflow.cli.backup import backup, restore
 from cacheflow.cli.cert import cert
 from cacheflow.cli.demo import demo as demonstrate
 from cacheflow.cli.demo import tour as show_around
+from cacheflow.cli.dump import dump
+from cacheflow.cli.dump import load as load_lines
+from cacheflow.cli.importing import import_
 from cacheflow.cli.launcher import LocalCluster, terminable
+from cacheflow.cli.options import CA_OPTION, DEFAULT_URL, ca_of, client_options, token_of, urls_of
 from cacheflow.cli.printing import Bar, cell, is_rows, print_json, print_table
 from cacheflow.client.client import CacheClient
-from cacheflow.config import NodeConfig, build_version, read_secret
+from cacheflow.config import NodeConfig, build_version
 from cacheflow.errors import (
     CacheFlowError,
     ConfigError,
@@ -45,13 +49,9 @@ NO: Final = 1
 USAGE: Final = 2
 NOBODY: Final = 3
 INTERRUPTED: Final = 130
-DEFAULT_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_BASE_PORT: Final = 8080
 # Lets a command take flags that it does not know, and hand them to nodes.
 PASS_ON: Final = {"ignore_unknown_options": True}
-CA_OPTION: Final = click.option(
-    "--ca", type=texts.path, metavar="FILE", help="CA of https nodes; the system's unless told."
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,6 +103,11 @@ def commands() -> None:
 
 
 commands.add_command(cert)
+commands.add_command(backup)
+commands.add_command(restore)
+commands.add_command(dump)
+commands.add_command(load_lines)
+commands.add_command(import_)
 
 
 # Nodes
@@ -213,8 +218,8 @@ def _token_and_flags(file: Path | None, flags: tuple[str, ...]) -> tuple[str | N
 
     file: what --api-token-file names, or None."""
     if file is None:
-        return _token(None), list(flags)
-    return _token(file), [*flags, "--api-token-file", str(file)]
+        return token_of(None), list(flags)
+    return token_of(file), [*flags, "--api-token-file", str(file)]
 
 
 def _say(line: str) -> None:
@@ -225,67 +230,11 @@ def _say(line: str) -> None:
 # Talking to a node
 
 
-def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(command)
-    def connected(
-        urls: tuple[str, ...], timeout: float, api_token_file: Path | None, ca: Path | None, **rest: Any
-    ) -> Any:
-        # One call, to the nodes that are named.
-        with CacheClient(
-            _urls(urls) or [DEFAULT_URL], timeout, _token(api_token_file), _ca(ca), discover=False
-        ) as client:
-            return command(client, **rest)
-
-    wrapped: Callable[..., Any] = connected
-    options: list[Callable[..., Any]] = [
-        click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
-        click.option("--timeout", default=15.0, show_default=True, help="Seconds for the whole call."),
-        click.option("--api-token-file", type=texts.path, help="Token for the HTTP API."),
-        CA_OPTION,
-        click.option(
-            "--url",
-            "urls",
-            multiple=True,
-            type=texts.text,
-            metavar="URL",
-            help=f"A node; repeatable. {DEFAULT_URL} unless told.",
-        ),
-    ]
-    for option in options:
-        wrapped = option(wrapped)
-    return wrapped
-
-
-def _urls(given: Sequence[str]) -> list[str]:
-    """Return the nodes' URLs given by flags, else those in CACHEFLOW_URL, separated by commas or blanks.
-
-    Raises click.UsageError for a flag without a URL: the command must not go to another node than the one that was meant.
-    """
-    lists = list(given) or [os.environ.get("CACHEFLOW_URL", "")]
-    urls = [url for several in lists for url in several.replace(",", " ").split()]
-    if given and not urls:
-        raise click.UsageError("--url is empty")
-    return urls
-
-
-def _ca(file: Path | None) -> Path | None:
-    """Return the file of --ca, else of CACHEFLOW_CA, with the CA of the nodes' certificates; None for the system's."""
-    told = os.environ.get("CACHEFLOW_CA", "").strip()
-    return file or (settings.named_path(told, "CACHEFLOW_CA") if told else None)
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None and (told := os.environ.get("CACHEFLOW_API_TOKEN_FILE", "").strip()):
-        file = settings.named_path(told, "CACHEFLOW_API_TOKEN_FILE")
-    secret = read_secret(file, "--api-token-file")
-    return None if secret is None else secret.decode("latin-1")
-
-
 @commands.command()
 @click.argument("key", type=texts.text)
 @click.option("--consistency", type=click.Choice(["local", "bounded", "linearizable"]), help="How fresh.")
 @click.option("--max-staleness", type=float, help="Seconds, with --consistency bounded.")
-@_client_options
+@client_options
 def get(client: CacheClient, key: str, consistency: str | None, max_staleness: float | None, as_json: bool) -> int:
     """Print the value of KEY: text and bytes as they are, anything else as JSON. Exit code 1 when KEY is absent."""
     consistency = consistency or ("local" if max_staleness is None else "bounded")
@@ -318,7 +267,7 @@ def get(client: CacheClient, key: str, consistency: str | None, max_staleness: f
 @click.option("--type", "kind", type=click.Choice(["text", "json", "bytes"]), default="text", show_default=True)
 @click.option("--if-absent", is_flag=True, help="Only if the key is absent; exit code 1 otherwise.")
 @click.option("--if-version", type=int, help="Only if the key is at this version; exit code 1 otherwise.")
-@_client_options
+@client_options
 def set_(
     client: CacheClient,
     key: str,
@@ -350,7 +299,7 @@ def _told_value(text: str, kind: str) -> Any:
 
 @commands.command()
 @click.argument("keys", nargs=-1, required=True, type=texts.text)
-@_client_options
+@client_options
 def delete(client: CacheClient, keys: tuple[str, ...], as_json: bool) -> int:
     """Delete KEYS. Exit code 1 when none of them was there."""
     deleted = sum(client.delete(key) for key in keys)
@@ -366,7 +315,7 @@ def delete(client: CacheClient, keys: tuple[str, ...], as_json: bool) -> int:
 @click.argument("delta", type=int, default=1)
 @click.option("--initial", type=int, help="Where an absent key starts; without it that is exit code 1.")
 @click.option("--ttl", type=float, help="Seconds until a new key expires.")
-@_client_options
+@client_options
 def incr(client: CacheClient, key: str, delta: int, initial: int | None, ttl: float | None, as_json: bool) -> int:
     """Add DELTA (1 unless told, may be negative) to the integer at KEY and print the sum."""
     value = client.incr(key, delta, initial=initial, ttl=ttl)
@@ -379,7 +328,7 @@ def incr(client: CacheClient, key: str, delta: int, initial: int | None, ttl: fl
 
 @commands.command()
 @click.argument("prefix", default="", type=texts.text)
-@_client_options
+@client_options
 def keys(client: CacheClient, prefix: str, as_json: bool) -> int:
     """Print the keys that start with PREFIX, one a line."""
     if as_json:
@@ -391,7 +340,7 @@ def keys(client: CacheClient, prefix: str, as_json: bool) -> int:
 
 
 @commands.command()
-@_client_options
+@client_options
 def nodes(client: CacheClient, as_json: bool) -> int:
     """Print the members of the cluster."""
     found = client.nodes()
@@ -403,7 +352,7 @@ def nodes(client: CacheClient, as_json: bool) -> int:
 
 
 @commands.command()
-@_client_options
+@client_options
 def status(client: CacheClient, as_json: bool) -> int:
     """Print the state of the cluster: its leader, term and log indexes, and how far each member lags behind."""
     found = client.status()
@@ -420,7 +369,7 @@ def status(client: CacheClient, as_json: bool) -> int:
 
 @commands.command()
 @click.argument("number", type=int, required=False)
-@_client_options
+@client_options
 def level(client: CacheClient, number: int | None, as_json: bool) -> int:
     """Print the cluster's feature level. With NUMBER raise it: after that no older CacheFlow can run in the cluster."""
     in_force = client.status()["level"] if number is None else client.raise_level(number)
@@ -477,7 +426,7 @@ def bench(
     if node_count is None:
         if flags:
             raise click.UsageError(f"{flags[0]!r} is unknown; flags for nodes need --nodes")
-        return _measure(_urls(urls) or [DEFAULT_URL], _given(context), **options)
+        return _measure(urls_of(urls) or [DEFAULT_URL], _given(context), **options)
     if urls:
         raise click.UsageError("give --url (measure what runs) or --nodes (start some), not both")
     with terminable(), tempfile.TemporaryDirectory(prefix="cacheflow-bench-") as folder:
@@ -513,7 +462,7 @@ def _measure(
     api_token_file: Path | None,
     ca: Path | None,
 ) -> int:
-    token, ca = _token(api_token_file), _ca(ca)
+    token, ca = token_of(api_token_file), ca_of(ca)
     if trace is None:
         with Bar(ops) as bar:
             report = load.run_load(

@@ -16,11 +16,15 @@ import queue
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+from cacheflow.access.roles import Role
 from cacheflow.access.users import Access
 from cacheflow.cli.reloading import Reload, reload_all
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
-from cacheflow.rest import TLS_ONLY, Doors, HttpServer, RestConfig, at_once, create_app, turn_away
+from cacheflow.errors import BadBackup, ConfigError
+from cacheflow.files.backup import verified
+from cacheflow.rest import TLS_ONLY, Doors, HttpServer, RestConfig, Uploads, at_once, create_app, may, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import WirePort, connections_allowed
@@ -45,6 +49,8 @@ def run(config: NodeConfig) -> int:
         signal.signal(each, lambda number, _: signals.put(number))
     # Nothing else runs in this process.
     store = ReplicatedStore(replace(config, collect_garbage=True))
+    if config.restore is not None:
+        _check_backup(config.restore)
     access = Access.of(config)
     secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
     rest = RestConfig(
@@ -76,6 +82,7 @@ def run(config: NodeConfig) -> int:
             None if access is not None else [config.host, config.advertise or config.host, *config.allow_host],
             config.allow_origin,
         ),
+        uploads=Uploads(lambda shown: may(access, shown, Role.ADMIN), store.backups.new_file, store.backups.room),
         secure=None if handshakes is None else handshakes.secure("http", TLS_ONLY),
     )
     address = join_address(config.advertise or config.host, http.port)
@@ -83,6 +90,9 @@ def run(config: NodeConfig) -> int:
         address = f"https://{address}"
     try:
         store.start(address)
+        if config.restore is not None:
+            # Before anybody is served: so nobody sees a cache that is not complete.
+            store.backups.begin_with(config.restore)
         ports = _serve_wires(store, config, access)
         http.start()
         _freeze_what_stays()
@@ -96,6 +106,15 @@ def run(config: NodeConfig) -> int:
     finally:
         _close(store)
     return 0
+
+
+def _check_backup(path: Path) -> None:
+    """Raise ConfigError unless the file ``path`` is a whole backup: before a cluster is founded that could not begin with it."""
+    try:
+        with path.open("rb") as file:
+            verified(file)
+    except (OSError, BadBackup) as error:
+        raise ConfigError(f"restore = {str(path)!r}: {error}") from None
 
 
 def _next_signal(signals: queue.SimpleQueue[int]) -> int:

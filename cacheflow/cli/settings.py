@@ -117,6 +117,7 @@ SETTINGS: Final = (
     Setting("node-id", "node_id", str, "A random one, kept in the data directory, unless told.", "ID"),
     Setting("seed", "seed", str, "A member to join through; repeatable.", "URL", many=True),
     Setting("bootstrap", "bootstrap", _boolean, "Found a cluster at once when there is no data.", "", switch=True),
+    Setting("restore", "restore", path, "Beside --bootstrap: begin with this backup.", "FILE"),
     Setting(
         "bootstrap-expect",
         "bootstrap_expect",

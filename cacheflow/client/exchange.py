@@ -95,6 +95,22 @@ class NodeHttp:
         self._idle: deque[TimedConnection] = deque()
         self._pid = os.getpid()
 
+    def connect(self, timeout_s: float) -> tuple[http.client.HTTPConnection, str]:
+        """Return a new connection to this node, its caller's to close, and what is to stand before every target on it.
+
+        timeout_s: the most seconds in which nothing comes or goes. Raises NotSent.
+        """
+        connection = self._connection()
+        connection.timeout = CONNECT_TIMEOUT_S_MAX
+        try:
+            connection.connect()
+        except (OSError, UnicodeError) as error:
+            connection.close()
+            raise NotSent(_reason(error)) from None
+        assert connection.sock is not None
+        connection.sock.settimeout(timeout_s)
+        return connection, self._prefix
+
     def exchange(self, request: Request, timeout_s: float) -> Answer:
         """Send ``request`` to this node and return its answer, within ``timeout_s`` seconds.
 

@@ -47,6 +47,7 @@ from cacheflow.machine.state.entries import (
     key_bytes,
 )
 from cacheflow.machine.state.idempotency import IdempotencyTable
+from cacheflow.machine.state.restore import Restore, restore_of
 from cacheflow.machine.state.scopes import Scope, Scopes
 from cacheflow.machine.state.sessions import Session, Sessions
 from cacheflow.machine.state.settings import Member, Settings, changed, member_table
@@ -106,6 +107,9 @@ class State:
         self.answers = LargeAnswers()
         self.idempotency = IdempotencyTable(self.answers)
         self.scopes = Scopes(self.answers)
+        # The restore that was begun last, and whether it keeps clients from being served.
+        self.restoring: Restore | None = None
+        self.is_closed = False
 
 
 def records(machine: State) -> Iterator[tuple[Any, ...]]:
@@ -123,6 +127,7 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
         "idempotency_reaches_ms": machine.idempotency.reaches_ms,
         "now_ms": contents.now_ms,
         "revision": contents.revision,
+        "restore": None if machine.restoring is None else machine.restoring.row(),
         "passing": contents.condemned.passing,
         "passed": contents.items.passed(),
         **{name: getattr(contents, name) for name in COUNTERS},
@@ -329,6 +334,8 @@ def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
     machine.idempotency.reaches_ms = _count(fields["idempotency_reaches_ms"])
     contents.now_ms = _count(fields["now_ms"])
     contents.revision = _count(fields["revision"])
+    machine.restoring = restore_of(fields["restore"])
+    machine.is_closed = machine.restoring is not None and machine.restoring.closes
     for name in COUNTERS:
         setattr(contents, name, _count(fields[name]))
     settings = _typed(fields["settings"], dict)

@@ -31,6 +31,7 @@ from cacheflow.machine.deciding.fast_delete import delete_plainly
 from cacheflow.machine.deciding.fast_set import set_plainly
 from cacheflow.machine.deciding.plans import Malformed
 from cacheflow.machine.deciding.repeats import REPEATABLE_OPS, idempotent, open_scope, scoped
+from cacheflow.machine.deciding.restores import begin_restore, end_restore, restore_items
 from cacheflow.machine.effects import CONFIGURED, LEVEL_RAISED, MEMBERS_CHANGED, Effect
 from cacheflow.machine.image import DIGEST_BYTES, State
 from cacheflow.machine.language import commands as c
@@ -423,4 +424,7 @@ CacheMachine.other_commands = {
     c.CONFIGURE: CacheMachine._configure,
     c.MEMBERS: CacheMachine._members,
     c.RAISE_LEVEL: CacheMachine._raise_level,
+    c.RESTORE_BEGIN: begin_restore,
+    c.RESTORE_ITEMS: restore_items,
+    c.RESTORE_END: end_restore,
 }

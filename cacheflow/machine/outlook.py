@@ -46,7 +46,7 @@ def _rows(machine: State) -> Iterator[Any]:
     yield machine.level, machine.applied_index, machine.configured, machine.cluster_id, machine.sessions.latest_id
     yield asdict(machine.settings)
     yield contents.now_ms, contents.revision, [getattr(contents, name) for name in COUNTERS]
-    yield len(contents.raw), contents.bytes_used
+    yield len(contents.raw), contents.bytes_used, machine.restoring and machine.restoring.row()
     for member in machine.members.values():
         yield member.id, member.incarnation, member.raft_address, member.address, member.voter
     yield list(islice(reversed(machine.removed), ROWS_MAX))

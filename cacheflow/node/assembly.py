@@ -235,17 +235,17 @@ class LocalNode:
     @property
     def may_read(self) -> bool:
         """True if clients may read the cache's contents on this node now. Any thread may ask."""
-        return self.is_serving and self.node.may_read
+        return self.is_serving and not self.machine.is_closed and self.node.may_read
 
     @property
     def takes_writes(self) -> bool:
-        """True if this node can replicate commands: it runs, has not failed, and no hanging disk keeps the results away.
-
-        Any thread may ask.
+        """True if this node can replicate clients' commands: it runs, has not failed, no hanging disk keeps the results away,
+        and no restore is under way that they would disturb. Any thread may ask.
         """
         node = self.node
         return (
             self.is_serving
+            and not self.machine.is_closed
             and node.replica.failure is None
             # Nothing that is sent would come back here while the others go on without this node.
             and not (node.disk.hung and (node.disk.outrun or node.links.route is None))

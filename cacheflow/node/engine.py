@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cacheflow.config import NodeConfig, join_address, read_secret
@@ -78,6 +79,8 @@ class Engine:
         self.helper: HelperProcess
         # The digest of the whole contents that is being made, or was made last.
         self.full_digest: asyncio.Task[Digest] | None = None
+        # Where the node keeps its files, from ``start`` on.
+        self.data_path: Path
         self._turn: Turn
         self._http_address = ""
         self._loop: NodeLoop
@@ -249,6 +252,7 @@ class Engine:
         snapshot_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop, "cacheflow-snapshots")))
         identity = Identity(data.node_id, data.incarnation, start=data.starts + 1, level=CacheMachine.build_level)
         secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
+        self.data_path = data.path
         self.helper = HelperProcess(data.path, supervisor)
         self.full_digest = None
         encryption = None

@@ -67,6 +67,8 @@ class Joining:
     ) -> None:
         # What this node still waits for on its way into a cluster, for people; "" once it is a member. Any thread.
         self.waits_for = ""
+        # Whether this start of the node has founded its cluster.
+        self.has_founded = False
         self._node = node
         self._network = network
         self._config = config
@@ -188,6 +190,7 @@ class Joining:
 
     def _found(self) -> None:
         cluster_id = self._random_bytes(8).hex()
+        self.has_founded = True
         self._node.found_cluster(cluster_id, replace(self.me, voter=True))
         logger.info(
             "founded cluster %s. If this node has lost the data of another cluster whose members are all down: end it, "

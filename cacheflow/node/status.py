@@ -12,6 +12,7 @@ from cacheflow.config import build_version
 from cacheflow.errors import ConfigError, InvalidRequest, NoLeader, NotReady, OutcomeUnknown
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.idempotency import KEEP_MS
+from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
 from cacheflow.results import Digest
 
@@ -69,6 +70,7 @@ def cluster(engine: Engine) -> dict[str, Any]:
         "build": {"version": build_version(), "level": machine.build_level},
         "staleness": None if staleness_ms is None else staleness_ms / 1000,
         "failure": node.replica.failure,
+        "restore": restoring(engine),
         "members": [{**row, "lag": node.lag_of(row["id"])} for row in nodes(engine)],
         "configuration": {
             "eviction": machine.settings.policy,
@@ -77,6 +79,35 @@ def cluster(engine: Engine) -> dict[str, Any]:
             "replicas": machine.settings.replicas,
         },
     }
+
+
+def restoring(engine: Engine) -> dict[str, Any] | None:
+    """Return how far the restore that was begun last in this cluster is; None if there was none."""
+    restore = engine.local.machine.restoring
+    if restore is None:
+        return None
+    return {"items": restore.items, "done": restore.done, "online": restore.online, "ended": restore.ended}
+
+
+def closed_by(local: LocalNode) -> str:
+    """Return which restore keeps clients from being served, for people; "" if none does. Any thread may call it."""
+    restore = local.machine.restoring
+    if restore is None or not restore.closes:
+        return ""
+    return f"a restore is under way: {restore.done} of {restore.items} items; if it does not go on, repeat it or give it up"
+
+
+def why_no_writes(local: LocalNode) -> str:
+    """Return why nothing of clients can be replicated through the running node ``local``, for people. Any thread may call it."""
+    return closed_by(local) or local.node.replica.failure or f"its disk {local.node.disk.state}"
+
+
+def why_no_reads(local: LocalNode) -> str:
+    """Return why the running node ``local`` answers no reads, for people. Any thread may call it."""
+    node = local.node
+    if node.replica.stumbled or node.removal.removed_at is not None:
+        return node.replica.stumbled or node.replica.failure or ""
+    return closed_by(local) or "it has not caught up with the cluster since it started"
 
 
 def digest(engine: Engine, index: int | None) -> Digest | None:
@@ -204,6 +235,7 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
             if node.may_read
             else node.replica.stumbled or node.replica.doubt or "have not caught up since the start",
         ),
+        ("restore", not closed_by(engine.local), closed_by(engine.local) or "none that clients would see"),
         ("disk", node.replica.failure is None and not node.disk.hung, node.replica.failure or node.disk.state),
         ("snapshots", not unbuilt, unbuilt or "can be built"),
         # No reason to send no traffic here: members of another cluster may knock at the door of one that is right.

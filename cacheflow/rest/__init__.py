@@ -1,10 +1,12 @@
 """The REST front: the Flask application that serves a store over HTTP, and the server that runs it."""
 
 from cacheflow.rest.app import create_app
+from cacheflow.rest.request.auth import may
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.request.waiting import at_once
 from cacheflow.rest.server.doors import Doors
+from cacheflow.rest.server.files import Uploads
 from cacheflow.rest.server.refusals import turn_away
 from cacheflow.rest.server.serving import TLS_ONLY, HttpServer
 
-__all__ = ["TLS_ONLY", "Doors", "HttpServer", "RestConfig", "at_once", "create_app", "turn_away"]
+__all__ = ["TLS_ONLY", "Doors", "HttpServer", "RestConfig", "Uploads", "at_once", "create_app", "may", "turn_away"]

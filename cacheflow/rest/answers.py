@@ -7,14 +7,17 @@ Whoever asks it for anything else (``after_request`` functions, tests) finds an 
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flask import Response
 
 from cacheflow import values
+from cacheflow.rest.server.files import SentFile
+from cacheflow.rest.server.suspending import SUSPENDS
 from cacheflow.results import Item
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ TEXT_TYPE = ("Content-Type", "text/plain; charset=utf-8")
 _ANY_BYTES = "application/octet-stream"
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _BODILESS = (204, 304)
+_PIECE_BYTES = 256 * 1024
 
 
 class Answer(Response):
@@ -58,6 +62,28 @@ class Answer(Response):
         parts, status, headers = plain
         start_response(_STATUS_LINES[status], headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" or status in _BODILESS else parts
+
+
+class FileAnswer(Response):
+    """A Flask response whose body is a file, of which the client gets piece by piece as much as it takes.
+
+    file: is read from its beginning, and closed with the answer.  headers: a list of (name, value) without Content-Length.
+    """
+
+    def __init__(self, file: BinaryIO, headers: Headers) -> None:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        super().__init__(iter(lambda: file.read(_PIECE_BYTES), b""), 200, headers)
+        self.content_length = size
+        self.call_on_close(file.close)
+        self._file = file
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if SUSPENDS not in environ:
+            return super().__call__(environ, start_response)
+        # Our own server sends it without a thread that would wait for the client, and closes it.
+        start_response(_STATUS_LINES[200], self.get_wsgi_headers(environ).to_wsgi_list())
+        return SentFile(self._file)
 
 
 def json_bytes(value: Any) -> bytes:

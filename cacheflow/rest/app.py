@@ -11,6 +11,7 @@ from cacheflow.rest.request.auth import role_check
 from cacheflow.rest.request.context import RestConfig, Services
 from cacheflow.rest.request.gate import WaitingGate
 from cacheflow.rest.request.routing import KeyMap
+from cacheflow.rest.routes.backups import backups_blueprint
 from cacheflow.rest.routes.cache import cache_blueprint
 from cacheflow.rest.routes.cluster import cluster_blueprint
 from cacheflow.rest.routes.monitoring import monitoring_blueprint
@@ -43,6 +44,7 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
     app.register_blueprint(scopes_blueprint(services))
     app.register_blueprint(cluster_blueprint(services))
     app.register_blueprint(monitoring_blueprint(services))
+    app.register_blueprint(backups_blueprint(services))
     app.register_error_handler(
         Exception,
         lambda error: answer_error(error, services, request.environ, (request.view_args or {}).get("raw_key")),

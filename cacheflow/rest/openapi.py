@@ -51,6 +51,7 @@ _FAILURES = {
     415: "The body is not said to be JSON",
     422: "The Idempotency-Key, or the number in its scope, came before with another request",
     503: "Certainly not applied: no leader, not ready or overloaded; safe to repeat after Retry-After",
+    507: "The node's disk has no room for the backup",
     504: "The outcome is unknown: no answer came in time, or what became of it before, or its answer, is not known any more",
 }
 
@@ -80,6 +81,7 @@ def specification(config: RestConfig) -> Json:
             "/cache": _many_paths(),
             "/scopes": _scopes_path(),
             **_cluster_paths(),
+            **_backup_paths(),
             **_monitoring_paths(),
         },
         "components": {
@@ -438,6 +440,35 @@ def _cluster_paths() -> Json:
                     _query("full", _FLAG, "hash the whole contents"),
                 ],
             )
+        },
+    }
+
+
+def _backup_paths() -> Json:
+    file: Json = {"application/x-cacheflow-backup": {"schema": {"description": "see docs/backup.md"}}}
+    backup = _object({"index": _INTEGER, "cluster_id": _STRING, "revision": _INTEGER})
+    restored = _object({"items": _INTEGER, "revision": _INTEGER, "backup": backup})
+    return {
+        "/backup": {
+            "get": _call(
+                "A consistent copy of the contents, as they were on this node at one index of the log",
+                {200: {"description": "The backup", "content": file}},
+                (401, 503, 507),
+            )
+        },
+        "/restore": {
+            "post": _call(
+                "Replace the contents by a backup's; the nodes are not ready meanwhile, unless it is online",
+                {200: _answer("The backup is restored", restored)},
+                (400, 401, 409, 413, 503, 504, 507),
+                parameters=[_query("online", _FLAG, "serve clients meanwhile, who see a part of the contents")],
+                requestBody={"required": True, "content": file},
+            ),
+            "delete": _call(
+                "Give up the restore that is under way; the contents stay as they are",
+                {200: _answer("Whether there was one", _object({"given_up": _BOOLEAN}))},
+                (401, 503, 504),
+            ),
         },
     }
 

@@ -41,6 +41,7 @@ ROWS_OF = {
             "steady",
             "looppauses",
             "snapshot",
+            "backup",
             "memory",
             "start",
             "idle",

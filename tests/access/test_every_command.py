@@ -86,7 +86,7 @@ def asked(guarded: Guarded, role: str, method: str, path: str, **rest: object) -
         guarded.node.token = kept
     if answer.status == 401:
         assert answer.headers["www-authenticate"].startswith("Bearer")
-    if answer.status == 403:
+    if answer.status == 403 and method != "HEAD":
         assert re.search(
             r"needs the role (write|admin), and the user of this token has the role", answer.body["detail"]
         )

@@ -187,6 +187,7 @@ def given_everywhere(setting: Setting, text: str, tmp_path: Path) -> list[Callab
     file.write_text(f"{setting.name} = {json.dumps(text)}\n")
     # A file of users needs a secret, and a part of a certificate the others.
     needed = {"users-file": {"cluster-secret-file": "secret"}, "tls-cert": TLS, "tls-key": TLS, "tls-ca": TLS}
+    needed["restore"] = {"bootstrap": "true"}
     beside = {name: value for name, value in needed.get(setting.name, {}).items() if name != setting.name}
     return [
         lambda: load(beside | {setting.name: text}, {}),

@@ -25,7 +25,7 @@ ATOMS = (
 ANYTHING = st.recursive(
     ATOMS, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=25
 )
-OPS = st.integers(0, 24)
+OPS = st.integers(0, 27)
 PARTS = st.lists(st.sampled_from([b"", b"f", b"g", b"\xfe\x01", b"1", b"9" * 18]), max_size=5)
 
 
@@ -33,6 +33,9 @@ def command_of(fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.builds(lambda op, rest: [op, *rest], OPS, st.lists(fields, max_size=8))
 
 
+RESTORED = st.tuples(KEYS, st.binary(max_size=9) | ATOMS, NUMBERS, ATOMS, NUMBERS) | st.tuples(
+    KEYS, st.binary(max_size=900), st.just(1), st.none(), st.just(0)
+)
 NEARLY = (
     st.tuples(st.just(c.SET), KEYS, st.binary(max_size=900), NUMBERS, ATOMS, NUMBERS, NUMBERS, NUMBERS)
     | st.tuples(st.just(c.SET), KEYS, st.binary(max_size=900), st.just(1), st.none(), NUMBERS, st.just(0), st.just(0))
@@ -59,6 +62,9 @@ NEARLY = (
     | st.tuples(st.just(c.OPEN_SESSION), KEYS, KEYS, NUMBERS, KEYS, NUMBERS)
     | st.tuples(st.just(c.OPEN_SCOPE), KEYS)
     | st.tuples(st.just(c.RAISE_LEVEL), NUMBERS)
+    | st.tuples(st.just(c.RESTORE_BEGIN), KEYS, KEYS, NUMBERS, NUMBERS, st.booleans())
+    | st.tuples(st.just(c.RESTORE_ITEMS), KEYS, NUMBERS, st.lists(RESTORED, max_size=4))
+    | st.tuples(st.just(c.RESTORE_END), KEYS, st.booleans())
     | st.tuples(st.just(c.MEMBERS), KEYS, st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans()), max_size=3))
 )
 COMMANDS = st.recursive(

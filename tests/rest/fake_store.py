@@ -6,17 +6,55 @@ Commands are applied as the machine would; what a test wants to go wrong is set 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from cacheflow import values, verbs
 from cacheflow.contract import Done, Entry
 from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown, NotReady
+from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item, RaftPosition
 from cacheflow.verbs import seconds_left
+
+
+class FakeBackups:
+    """Backups of nothing: what is restored is kept, and what is asked for is the bytes that a test has set."""
+
+    def __init__(self) -> None:
+        self.data = b"a backup"
+        self.meta = BackupMeta(7, 2, "c1", 1000, 5, 3)
+        self.restored: list[tuple[bytes, bool]] = []
+        self.failure: Exception | None = None
+        self.free = 1 << 30
+        self.given_up = False
+
+    def new_file(self) -> BinaryIO:
+        return tempfile.TemporaryFile()
+
+    def room(self) -> int:
+        return self.free
+
+    def take(self) -> tuple[BinaryIO, BackupMeta]:
+        if self.failure is not None:
+            raise self.failure
+        file = self.new_file()
+        file.write(self.data)
+        return file, self.meta
+
+    def restore(self, file: BinaryIO, *, online: bool = False) -> tuple[BackupMeta, int]:
+        file.seek(0)
+        data = file.read()
+        if self.failure is not None:
+            raise self.failure
+        self.restored.append((data, online))
+        return self.meta, 2**40
+
+    def give_up(self) -> bool:
+        return self.given_up
 
 
 class FakeStore:
@@ -32,6 +70,7 @@ class FakeStore:
         self.records_reads = False
         self.leader_id: str | None = "n1"
         self.level = 1
+        self.backups = FakeBackups()
         self.alive: list[tuple[str, bool, str]] = [("loop", True, "")]
         self.ready: list[tuple[str, bool, str]] = [("leader", True, ""), ("applied", True, "")]
         self.entries: dict[str, Entry] = {}

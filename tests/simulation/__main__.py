@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from simulation import restores  # noqa: E402
 from simulation.runner import Outcome, run  # noqa: E402 - the path comes first
 from simulation.shrinking import Case, shrunk  # noqa: E402
 
@@ -27,9 +28,12 @@ class Plan:
     kinds: dict[str, float] | None
     every_s: float | None
     trace: bool
+    restores: bool
 
     def play(self, seed: int) -> Outcome:
         """Run one seed; its transcript travels between processes only when it is wanted."""
+        if self.restores:
+            return restores.run(seed, self.nodes, trace=self.trace)
         outcome = run(seed, self.nodes, self.seconds, kinds=self.kinds, trace=self.trace, every_s=self.every_s)
         if outcome.violation is None and not self.trace:
             outcome.transcript = []
@@ -53,6 +57,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--faults", help="comma-separated kinds; none for a healthy cluster; by default some or all")
     parser.add_argument("--every", type=float, help="mean seconds between faults")
+    parser.add_argument("--restores", action="store_true", help="restores of backups under faults (restores.py)")
     parser.add_argument("--trace", action="store_true", help="every message and call in the transcript")
     parser.add_argument("--tail", type=int, default=60, help="lines of the transcript of a failing seed")
     parser.add_argument(
@@ -73,7 +78,7 @@ def main() -> int:
         kinds = {}
     elif given.faults and given.faults != "all":
         kinds = dict.fromkeys(given.faults.split(","), 1.0)
-    plan = Plan(given.nodes, given.seconds, kinds, given.every, given.trace)
+    plan = Plan(given.nodes, given.seconds, kinds, given.every, given.trace, given.restores)
     totals = Counter[str]()
     faults = Counter[str]()
     failed, healed = [], [(0.0, 0)]

@@ -17,7 +17,9 @@ from simulation import mutations_founding as founding
 from simulation import mutations_levels as levels
 from simulation import mutations_machine as machine
 from simulation import mutations_raft as raft
+from simulation import mutations_restores as restoring
 from simulation import mutations_storage as storage
+from simulation import restores
 from simulation.runner import run
 from simulation.shrinking import check_of
 
@@ -36,6 +38,8 @@ class Mutation:
     faults: str | None = None
     every_s: float = 0.7
     nodes: int = 3
+    # Whether restores are simulated (restores.py) in place of a cluster's usual life.
+    restores: bool = False
 
     @property
     def name(self) -> str:
@@ -132,6 +136,13 @@ MUTATIONS = (
     Mutation("to those who have asked", channels.give_everything_to_everybody, ""),
     Mutation("until they ask no more", channels.go_on_after_the_end_of_a_subscription, ""),
     Mutation("on all nodes", channels.keep_what_is_published_to_this_node, ""),
+    Mutation("a restore replaces everything", restoring.keep_what_was_there_at_a_restore, restores=True),
+    Mutation("no version of before", restoring.keep_the_revision_at_a_restore, restores=True),
+    Mutation("items are of one restore", restoring.take_items_of_any_restore, restores=True),
+    Mutation("items count once", restoring.take_items_as_often_as_they_come, restores=True),
+    Mutation("a late restore", restoring.begin_a_restore_however_late, restores=True),
+    Mutation("snapshots know of it", restoring.forget_a_restore_at_a_snapshot, restores=True),
+    Mutation("nobody sees a part", restoring.serve_clients_during_a_restore, restores=True),
     Mutation("", raft.acknowledge_what_was_not_verified),
     Mutation("", raft.vote_for_anybody),
     Mutation("", raft.read_without_a_barrier, "isolate_leader isolate"),
@@ -145,6 +156,8 @@ def find(mutation: Mutation, seeds_max: int = SEEDS_MAX) -> Found:
     every_s = None if mutation.faults is None else mutation.every_s
 
     def violation(seed: int) -> str | None:
+        if mutation.restores:
+            return restores.run(seed, mutation.nodes).violation
         return run(seed, mutation.nodes, kinds=kinds, every_s=every_s).violation
 
     began = time.perf_counter()

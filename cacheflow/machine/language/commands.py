@@ -53,9 +53,14 @@ REMOVE_FIELDS: Final = (
     22  # key, kind, [field, ...]                -> version (0: as before), fields removed, expires_at_ms
 )
 COUNT_FIELD: Final = 23  # key, field, delta, bytes_max             -> version, number, expires_at_ms
+RESTORE_BEGIN: Final = 24  # id, the one before ("": none), number of items, the backup's revision, online -> revision
+RESTORE_ITEMS: Final = (
+    25  # id, number of items before these, [[key, data, kind, meta, expires_at_ms], ...] -> items so far
+)
+RESTORE_END: Final = 26  # id, given up                              ->
 
 # The feature level that brought each command.
-LEVELS: Final = dict.fromkeys(range(SET, COUNT_FIELD + 1), 1)
+LEVELS: Final = dict.fromkeys(range(SET, RESTORE_END + 1), 1)
 
 # Values of ``ttl_ms`` in SET and TOUCH; a number above 0 is counted from the entry's time.
 TTL_NONE: Final = 0
@@ -85,7 +90,8 @@ IF_ONE_VALUE: Final = 16
 OK: Final = 0
 MISSING: Final = 1
 # -> present version, 0 when absent; of GUARDED: index of the condition that does not hold; of RAISE_LEVEL: the level in force
-# and the first member that does not know the one asked for, "" for none
+# and the first member that does not know the one asked for, "" for none; of a restore: its items so far, -1 if it is not the
+# present one
 PRECONDITION: Final = 2
 NOT_AN_INTEGER: Final = 3  # -> message
 TOO_LARGE: Final = 4  # -> message
@@ -284,6 +290,26 @@ def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
     return (EXPIRE, key, ttl_ms, when)
 
 
+def restore_begin(restore_id: str, after: str, items: int, revision: int, online: bool) -> Command:
+    """Return the command that removes everything, raises the revision, and begins a restore of ``items`` items.
+
+    restore_id: a new unique name; sent again with it, the command counts once.  after: the name of the restore that was begun
+    last, "" if there was none; refused if that is another one by then.  revision: the backup's.
+    online: whether clients are served meanwhile.
+    """
+    return (RESTORE_BEGIN, restore_id, after, items, revision, online)
+
+
+def restore_items(restore_id: str, first: int, items: Sequence[Sequence[Any]]) -> Command:
+    """Return the command that brings ``items`` of a restore, those behind its ``first`` ones; see restored.py."""
+    return (RESTORE_ITEMS, restore_id, first, items)
+
+
+def restore_end(restore_id: str, *, given_up: bool = False) -> Command:
+    """Return the command that ends a restore whose items have all come, or, if it is given up, as it is."""
+    return (RESTORE_END, restore_id, given_up)
+
+
 def set_fields(key: str, kind: int, pairs: Sequence[bytes], bytes_max: int, *, only_absent: bool = False) -> Command:
     """Return the command that writes fields of the hash or set under ``key``; an absent key gets one with these fields.
 
@@ -325,6 +351,8 @@ def size_of(command: Command) -> int:
     size = 64 + _text_bytes(command[1]) if len(command) > 1 and type(command[1]) is str else 256
     if op in (APPEND, COUNT_FIELD):
         return size + len(command[2])
+    if op == RESTORE_ITEMS:
+        return size + sum([64 + _text_bytes(item[0]) + len(item[1]) + 4 * len(str(item[3])) for item in command[3]])
     if op in (SET_FIELDS, REMOVE_FIELDS):
         return size + sum([5 + len(part) for part in command[3]])
     return size

@@ -18,7 +18,16 @@ from collections.abc import Callable
 from sys import intern
 from typing import Any, Final
 
-from cacheflow.machine.effects import CONDEMNED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
+from cacheflow.machine.effects import (
+    CONDEMNED,
+    DELETED,
+    EVICTED,
+    EXPIRED,
+    REVISION_RAISED,
+    TOUCHED,
+    WRITTEN,
+    Effect,
+)
 from cacheflow.machine.eviction.items import Items
 from cacheflow.machine.eviction.lfu import LfuItems
 from cacheflow.machine.eviction.lru import LruItems
@@ -184,6 +193,12 @@ class Contents:
         if old is not None:
             self._remove(key, old, DELETED)
         return self.revision
+
+    def raise_revision(self, least: int) -> None:
+        """Raise the revision to ``least`` unless it is higher: every later version is above that, and above all so far."""
+        if least > self.revision:
+            self.revision = least
+            self.effects.append((REVISION_RAISED, least))
 
     def begin_entry(self) -> None:
         """Remove some expired items, in the order of (expiry, key), or else evict some of what is above a lowered limit.

@@ -80,6 +80,8 @@ class SecuredSocket:
         """Send as much of ``data`` as the system takes, in records, and return how much of it was sent."""
         # All at once: waitress copies megabytes for each call, which a call for each record would make seven times as dear.
         view, sent = memoryview(data), 0
+        if not view:
+            return 0
         with self._lock:
             while True:
                 if not self._unsent_plain:

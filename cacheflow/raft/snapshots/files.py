@@ -1,10 +1,7 @@
 """Snapshot files: a snapshot is on the disk as a whole or not at all.
 
-``snapshot-<index>.cfs`` is a magic, a format (``log/formats.py``) and *frames*: length 4, check 8, data. The first frame is the
-header (msgpack), the next frames are the machine's chunks as they came, an empty frame ends them, and a digest of 16
-bytes over all frames' heads ends the file. A check is BLAKE2b-64 over the frame's number, length and data, so a frame
-that is damaged, missing, doubled or moved is found. A file gets its name after it was flushed; the folder is flushed
-after that.
+``snapshot-<index>.cfs`` is a magic, a format (``log/formats.py``) and frames (``cacheflow/files/frames.py``): the header
+(msgpack), then the machine's chunks as they came. A file gets its name after it was flushed; the folder is flushed after that.
 
 A damaged newest snapshot is refused by name, and no older one is taken instead: the journal in between may be trimmed.
 """
@@ -13,16 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import msgpack
 
 from cacheflow.errors import ConfigError
+from cacheflow.files.frames import BrokenFrames, framed, unframed
 from cacheflow.machine.language.commands import CodecError
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import Disk
@@ -35,9 +31,6 @@ _NAME = re.compile(r"snapshot-(\d{20})\.cfs")
 # Suffixes of files that are not complete: one that this node writes, and one that it receives.
 _WRITING = ".new"
 RECEIVING = ".part"
-_FRAME: Final = struct.Struct("<I8s")
-_NUMBERED: Final = struct.Struct("<II")
-_TOTAL_BYTES: Final = 16
 _BUFFER_BYTES: Final = 1 << 20
 # Bytes between two flushes of a file that is being written. One flush of the whole file would keep the journal's
 # flushes waiting behind it: measured with 130 MB on a fast disk, 57 ms, and 18 ms with flushes on the way.
@@ -232,28 +225,7 @@ def newest_snapshot(disk: Disk, directory: Path) -> SnapshotMeta | None:
 def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the bytes of a snapshot's file in order. meta: the snapshot's description.  chunks: its contents."""
     yield MAGIC + encode_format(FORMAT_VERSION)
-    total = blake2b(digest_size=_TOTAL_BYTES)
-    header: bytes = msgpack.packb((meta.index, meta.term, meta.digest.hex(), meta.outlook.hex()))
-    for number, data in enumerate(_with_end(header, chunks)):
-        head = _FRAME.pack(len(data), _frame_check(number, data))
-        total.update(head)
-        yield head
-        yield data
-    yield total.digest()
-
-
-def _with_end(header: bytes, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    yield header
-    for chunk in chunks:
-        if chunk:  # an empty frame is the end
-            yield chunk
-    yield b""
-
-
-def _frame_check(number: int, data: bytes) -> bytes:
-    check = blake2b(_NUMBERED.pack(number, len(data)), digest_size=8)
-    check.update(data)
-    return check.digest()
+    yield from framed(msgpack.packb((meta.index, meta.term, meta.digest.hex(), meta.outlook.hex())), chunks)
 
 
 def _frames(disk: Disk, path: Path) -> Iterator[bytes]:
@@ -267,21 +239,7 @@ def _frames(disk: Disk, path: Path) -> Iterator[bytes]:
         raise CorruptSnapshot(path, "not a snapshot")
     if not is_format(magic[len(MAGIC) :], FORMAT_VERSION, f"the snapshot, {path},"):
         raise CorruptSnapshot(path, "its format is unreadable")
-    total = blake2b(digest_size=_TOTAL_BYTES)
-    offset = len(magic)
-    number = 0
-    while True:
-        head = disk.read(path, offset, _FRAME.size)
-        length, check = _FRAME.unpack(head) if len(head) == _FRAME.size else (0, b"")
-        offset += _FRAME.size
-        data = disk.read(path, offset, length) if offset + length <= size else b""
-        if len(data) != length or _frame_check(number, data) != check:
-            raise CorruptSnapshot(path, f"frame {number} at byte {offset - _FRAME.size} is damaged or missing")
-        total.update(head)
-        offset += length
-        number += 1
-        if length == 0:
-            break
-        yield data
-    if disk.read(path, offset) != total.digest():
-        raise CorruptSnapshot(path, f"the end of the file, byte {offset}, is damaged")
+    try:
+        yield from unframed(lambda offset, length: disk.read(path, offset, length), len(magic), size)
+    except BrokenFrames as error:
+        raise CorruptSnapshot(path, str(error)) from None

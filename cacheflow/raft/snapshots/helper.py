@@ -1,10 +1,12 @@
 """The snapshot helper: a process beside the node that builds a snapshot, so that building never stops the node.
 
-    python -I cacheflow/raft/snapshots/run_helper.py PATH BUILD DIRECTORY INDEX [--digest]
+    python -I cacheflow/raft/snapshots/run_helper.py PATH BUILD DIRECTORY INDEX [--digest | --backup | --check ...]
 
 ``helper_process.py`` starts it beside a node. It loads the last snapshot, applies the journal's entries up to ``INDEX`` from
 its files, writes the new one, and loads what it has written. The node compares the digest with its own at that index before
-it trims anything. With ``--digest`` it writes nothing, and tells the digest of the whole contents at that entry.
+it trims anything. With ``--digest`` it writes nothing, and tells the digest of the whole contents at that entry. With
+``--backup`` it writes a backup of the contents at that entry to its standard input, a file that is open for writing; with
+``--check`` it reads a backup from there.
 """
 
 from __future__ import annotations
@@ -14,12 +16,16 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-from cacheflow.errors import ConfigError
+from cacheflow.errors import BadBackup, ConfigError, NewerCacheFlow, ValueTooLarge
+from cacheflow.files.backup import BackupMeta, checked, written
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.machine.state.entries import EXPIRES_AT_MS, META
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.reading import read_entries
 from cacheflow.raft.log.records import ENTRY_KINDS
@@ -97,6 +103,36 @@ def build(
     return write_snapshot(disk, directory, meta, chunks, check)
 
 
+def write_backup(
+    disk: Disk,
+    directory: Path,
+    index: int,
+    write: Callable[[bytes], object],
+    *,
+    machine_type: type[CacheMachine] = CacheMachine,
+) -> BackupMeta:
+    """Write a backup of a node's contents at the entry ``index`` by ``write``, in order; return the backup's description.
+
+    Blocks, and raises what ``contents_at`` raises.
+    """
+    _, term, machine = contents_at(disk, directory, index, machine_type=machine_type)
+    contents = machine.contents
+    find, now_ms, raw = contents.find, contents.now_ms, contents.raw
+    alive = [key for key, _ in contents.items.ordered() if find(key) is not None]
+    meta = BackupMeta(index, term, machine.cluster_id, now_ms, contents.revision, len(alive))
+    for piece in written(meta, ((key, *raw[key][: META + 1], raw[key][EXPIRES_AT_MS]) for key in alive)):
+        write(piece)
+    return meta
+
+
+def _checked(file: BinaryIO, value_bytes_max: int, bytes_max: int) -> dict[str, Any]:
+    """Return the description of the backup in ``file``, or why it is refused. The limits: see ``checked``; 0 for no limit."""
+    try:
+        return asdict(checked(file, value_bytes_max=value_bytes_max, bytes_max=bytes_max or None))
+    except (BadBackup, ValueTooLarge, NewerCacheFlow) as error:
+        return {"index": 0, "refused": [type(error).__name__, str(error)]}
+
+
 def main(arguments: list[str]) -> int:
     """Run the helper process, which builds one snapshot or makes one digest, and return its exit status, 0 or 1.
 
@@ -107,6 +143,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("directory", type=Path, help="the data directory")
     parser.add_argument("index", type=int, help="the last entry to cover: committed, and durable in the journal")
     parser.add_argument("--digest", action="store_true", help="only tell the digest of the whole contents")
+    parser.add_argument("--backup", action="store_true", help="write a backup to the file that is standard input")
+    parser.add_argument(
+        "--check", nargs=2, type=int, help="check one there: the largest value, and the whole cache's bytes"
+    )
     given = parser.parse_args(arguments)
     # The node's own process has precedence over this one.
     os.nice(10)
@@ -117,6 +157,13 @@ def main(arguments: list[str]) -> int:
         if given.digest:
             _, _, machine = contents_at(Disk(), given.directory, given.index)
             print(json.dumps({"index": given.index, "digest": machine.contents_digest().hex()}))
+            return 0
+        if given.backup or given.check:
+            with open(0, "r+b") as file:
+                if given.check:
+                    print(json.dumps(_checked(file, *given.check)))
+                else:
+                    print(json.dumps(asdict(write_backup(Disk(), given.directory, given.index, file.write))))
             return 0
         meta = build(Disk(), given.directory, given.index)
     except Exception as error:  # whatever it is, the node only needs to know that there is no snapshot

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from cacheflow.errors import ConfigError
+from cacheflow.errors import BadBackup, ConfigError, NewerCacheFlow, ValueTooLarge
+from cacheflow.files.backup import BackupMeta
 from cacheflow.raft.seams import Tasks
 from cacheflow.raft.snapshots.files import SnapshotMeta
 from cacheflow.raft.snapshots.helper import BUILD
@@ -75,12 +76,36 @@ class HelperProcess:
             report = await self._ask(index, "--digest")
         return str(report["digest"])
 
-    async def _ask(self, index: int, *options: str) -> dict[str, Any]:
-        """Run a helper process for the entry ``index``, and return the JSON object that it reports."""
+    async def backup(self, index: int, file: int) -> BackupMeta:
+        """Have a helper process write a backup of the contents at the entry ``index`` to the open ``file``; return what it is.
+
+        index: as for a snapshot.  file: its descriptor. Raises RuntimeError, TimeoutError.
+        """
+        async with asyncio.timeout(BUILD_S_MAX):
+            return BackupMeta(**await self._ask(index, "--backup", file=file))
+
+    async def check_backup(self, file: int, value_bytes_max: int, bytes_max: int | None) -> BackupMeta:
+        """Have a helper process read the whole backup in the open ``file``; return what it is.
+
+        file: its descriptor.  value_bytes_max, bytes_max: what this cluster takes. Raises BadBackup, ValueTooLarge,
+        NewerCacheFlow, RuntimeError, TimeoutError.
+        """
+        async with asyncio.timeout(BUILD_S_MAX):
+            report = await self._ask(0, "--check", str(value_bytes_max), str(bytes_max or 0), file=file)
+        if "refused" in report:
+            kind, why = report["refused"]
+            raise {each.__name__: each for each in (BadBackup, ValueTooLarge, NewerCacheFlow)}[kind](why)
+        return BackupMeta(**report)
+
+    async def _ask(self, index: int, *options: str, file: int = asyncio.subprocess.DEVNULL) -> dict[str, Any]:
+        """Run a helper process for the entry ``index``, and return the JSON object that it reports.
+
+        file: the descriptor of its standard input.
+        """
         process = await asyncio.create_subprocess_exec(
             *(find_interpreter(), "-I", _RUN_HELPER),
             *(os.pathsep.join(map(str, sys.path)), BUILD, str(self._directory), str(index), *options),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=file,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -93,7 +118,7 @@ class HelperProcess:
         # The report alone counts: in an application that reaps its children nobody learns how this one ended.
         try:
             report = json.loads(output.splitlines()[-1])
-            if type(report["index"]) is not int or type(report["digest"]) is not str:
+            if type(report["index"]) is not int:
                 raise TypeError
         except (IndexError, KeyError, TypeError, ValueError):
             lines = (complaint or output).decode(errors="replace").strip().splitlines()

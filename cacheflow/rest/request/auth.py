@@ -39,6 +39,9 @@ NEEDS: Final[Mapping[str, Role]] = {
     "POST /cluster/leader": Role.ADMIN,
     "POST /cluster/level": Role.ADMIN,
     "GET /cluster/digest": Role.READ,
+    "GET /backup": Role.ADMIN,
+    "POST /restore": Role.ADMIN,
+    "DELETE /restore": Role.ADMIN,
     # Load balancers and kubelets carry no token, and these two tell only whether to send traffic here.
     "GET /livez": Role.NOBODY,
     "GET /readyz": Role.NOBODY,
@@ -83,8 +86,7 @@ def role_check(access: Access, join_token: bytes | None, url_map: Map) -> Callab
         needed = Role.READ if endpoint is None else needs.get(endpoint, Role.ADMIN)
         if needed == Role.NOBODY:
             return
-        scheme, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        token = text.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
+        token = _token_in(environ.get("HTTP_AUTHORIZATION", ""))
         user = access.user_of(token)
         if user is not None:
             environ[_USER] = user, access
@@ -103,6 +105,22 @@ def role_check(access: Access, join_token: bytes | None, url_map: Map) -> Callab
         )
 
     return check
+
+
+def may(access: Access | None, authorization: str, needed: Role) -> bool:
+    """Return whether the header Authorization ``authorization`` shows the token of a user with the role ``needed``.
+
+    access: the users; None where nobody has to show a token.
+    """
+    if access is None:
+        return True
+    user = access.user_of(_token_in(authorization))
+    return user is not None and user.role >= needed
+
+
+def _token_in(authorization: str) -> bytes:
+    scheme, _, text = authorization.partition(" ")
+    return text.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
 
 
 def require(environ: WSGIEnvironment, needed: Role) -> None:

@@ -25,6 +25,7 @@ from cacheflow.net.unfinished import Unfinished
 from cacheflow.net.unsent import LOOK_EVERY_S, Unsent, bound_unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
+from cacheflow.rest.server.files import Uploads
 from cacheflow.rest.server.lanes import TwoLanes
 from cacheflow.rest.server.reading_thread import ReadingServer, Secure
 
@@ -65,6 +66,7 @@ class HttpServer:
     unsent, unfinished: the budgets of answers that clients do not take and of requests that they do not end, of all fronts.
     at_once: given a path and a body's length, returns whether the request is short and never blocks: it gets no thread then.
     secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
+    uploads: the uploads that go into files; None for none.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class HttpServer:
         unsent: Unsent | None = None,
         unfinished: Unfinished | None = None,
         secure: Secure | None = None,
+        uploads: Uploads | None = None,
     ) -> None:
         sockets = _listen(host, port)
         self.host = host
@@ -119,6 +122,7 @@ class HttpServer:
         )
         # The parser of a request is handed these settings alone.
         settings.doors = doors or Doors()
+        settings.uploads = uploads
         self._unsent = Unsent() if unsent is None else unsent
         self._unfinished = Unfinished() if unfinished is None else unfinished
         self._map: dict[int, Any] = {}

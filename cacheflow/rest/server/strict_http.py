@@ -35,6 +35,7 @@ from cacheflow.net.unfinished import COUNTED_BYTES_MIN, Unfinished, has_ended, h
 from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
+from cacheflow.rest.server.files import UPLOAD_PATH, SentFile
 
 # A longer body is not joined with its header, and leaves in pieces.
 JOINED_BYTES_MAX: Final = 64 * 1024
@@ -72,6 +73,8 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
     error: Error | None = None
     # Why the request is not let in; "" while nothing says so.
     forbidden = ""
+    # Whether its body goes into a file, however long it is (files.py).
+    is_upload = False
 
     def __init__(self, adjustments: Any) -> None:
         super().__init__(adjustments)
@@ -105,6 +108,8 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
         if self.version not in ("1.1", "1.0"):
             raise ParsingError("only HTTP/1.1 and HTTP/1.0 are spoken here")
         headers = self.headers
+        if self.path == UPLOAD_PATH and self.adj.uploads is not None:
+            self.is_upload = self.adj.uploads.begin(self, headers)
         host = headers.get("HOST")
         doors: Doors = self.adj.doors
         if host in doors.known and "ORIGIN" not in headers and "SEC_FETCH_SITE" not in headers:
@@ -346,7 +351,12 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         """Report to the node's budget of unsent bytes how many bytes this client has not taken yet."""
         if not self.unsent_bytes:
             self.taken_s = time.monotonic()
-        self.server.unsent.tell(self, self.total_outbufs_len)
+        self.server.unsent.tell(self, self._waits_in_memory())
+
+    def _waits_in_memory(self) -> int:
+        """Return how many bytes of answers wait here for this client, without those of files on the disk."""
+        files = sum([len(buffer) for buffer in self.outbufs if isinstance(buffer, SentFile)])
+        return self.total_outbufs_len - files
 
     def tell_unfinished(self) -> None:
         """Report to the node's budget of unfinished input how many bytes of a request's body this connection keeps.
@@ -354,7 +364,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         The request is the oldest without an answer, or the one that is being received. Called with waitress' requests_lock held.
         """
         request = self.requests[0] if self.requests else self.request
-        size = 0 if request is None else request.body_bytes_received
+        size = 0 if request is None or request.is_upload else request.body_bytes_received
         if size >= COUNTED_BYTES_MIN or self.unfinished_bytes:
             self.server.unfinished.tell(self, size)
 
@@ -394,7 +404,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                 self.drop_what_was_sent()
             if self.unsent_bytes:
                 before = self.unsent_bytes
-                self.server.unsent.tell(self, self.total_outbufs_len)
+                self.server.unsent.tell(self, self._waits_in_memory())
                 if self.unsent_bytes < before:
                     self.taken_s = time.monotonic()
             if self.held and not self.total_outbufs_len:
@@ -454,7 +464,9 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             if wall_s - self.last_activity > deadline_s:
                 self.handle_close()
         elif self.request is not None and now_s - self.request.began_s > deadline_s:
-            self.time_out_request()
+            # A backup takes the time that it takes, as long as any of it comes.
+            if not self.request.is_upload or wall_s - self.last_activity > deadline_s:
+                self.time_out_request()
 
     def time_out_request(self) -> None:
         """Answer 408 to the HTTP request of which this client has sent a part only."""

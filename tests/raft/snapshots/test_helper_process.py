@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 import sys
 import sysconfig
@@ -13,6 +14,8 @@ import pytest
 from fakes.disk import inline
 from fakes.journals import fill
 
+from cacheflow.errors import BadBackup, ValueTooLarge
+from cacheflow.files.backup import opened
 from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.supervisor import Supervisor
@@ -205,3 +208,33 @@ def test_a_node_that_stumbles_over_a_built_snapshot_is_not_told_twice(
 
     assert asyncio.run(main()).problems() == []
     assert len(told) == 1 and "could not be taken" in caplog.text
+
+
+def test_the_helper_writes_and_checks_a_backup(data: Path, tmp_path: Path) -> None:
+    machine = machine_at(35)
+    alive = {key: (*entry[:3], entry[4]) for key, entry in machine.contents.raw.items() if machine.contents.find(key)}
+
+    async def main() -> None:
+        helper = HelperProcess(data, Supervisor(asyncio.get_running_loop()))
+        with (tmp_path / "backup").open("w+b") as file:
+            meta = await helper.backup(35, file.fileno())
+            assert (meta.index, meta.term, meta.items, meta.revision) == (35, 1, len(alive), machine.contents.revision)
+            assert {item[0]: tuple(item[1:]) for item in opened(file)[1]} == alive
+            assert await helper.check_backup(file.fileno(), 100, None) == meta
+            with pytest.raises(ValueTooLarge, match="1: start them with"):
+                await helper.check_backup(file.fileno(), 1, None)
+            with pytest.raises(ValueTooLarge, match="whole cache"):
+                await helper.check_backup(file.fileno(), 100, 10)
+            file.truncate(os.fstat(file.fileno()).st_size - 1)
+            with pytest.raises(BadBackup, match="the end of the file"):
+                await helper.check_backup(file.fileno(), 100, None)
+
+    asyncio.run(main())
+
+
+def test_no_backup_of_an_entry_that_is_not_there(data: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        with (tmp_path / "backup").open("w+b") as file, pytest.raises(RuntimeError):
+            await HelperProcess(data, Supervisor(asyncio.get_running_loop())).backup(LAST + 5, file.fileno())
+
+    asyncio.run(main())

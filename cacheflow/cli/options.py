@@ -1,0 +1,79 @@
+"""Options of the commands that talk to a node: which node, whose token, which CA."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from cacheflow.cli import settings, texts
+from cacheflow.client.client import CacheClient
+from cacheflow.config import read_secret
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+CA_OPTION: Final = click.option(
+    "--ca", type=texts.path, metavar="FILE", help="CA of https nodes; the system's unless told."
+)
+
+
+def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the options that name the nodes; the command is called with a client of these first."""
+
+    @functools.wraps(command)
+    def connected(
+        urls: tuple[str, ...], timeout: float, api_token_file: Path | None, ca: Path | None, **rest: Any
+    ) -> Any:
+        # One call, to the nodes that are named.
+        with CacheClient(
+            urls_of(urls) or [DEFAULT_URL], timeout, token_of(api_token_file), ca_of(ca), discover=False
+        ) as client:
+            return command(client, **rest)
+
+    wrapped: Callable[..., Any] = connected
+    options: list[Callable[..., Any]] = [
+        click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
+        click.option("--timeout", default=15.0, show_default=True, help="Seconds for the whole call."),
+        click.option("--api-token-file", type=texts.path, help="Token for the HTTP API."),
+        CA_OPTION,
+        click.option(
+            "--url",
+            "urls",
+            multiple=True,
+            type=texts.text,
+            metavar="URL",
+            help=f"A node; repeatable. {DEFAULT_URL} unless told.",
+        ),
+    ]
+    for option in options:
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def urls_of(given: Sequence[str]) -> list[str]:
+    """Return the nodes' URLs given by flags, else those in CACHEFLOW_URL, separated by commas or blanks.
+
+    Raises click.UsageError for a flag without a URL: the command must not go to another node than the one that was meant.
+    """
+    lists = list(given) or [os.environ.get("CACHEFLOW_URL", "")]
+    urls = [url for several in lists for url in several.replace(",", " ").split()]
+    if given and not urls:
+        raise click.UsageError("--url is empty")
+    return urls
+
+
+def ca_of(file: Path | None) -> Path | None:
+    """Return the file of --ca, else of CACHEFLOW_CA, with the CA of the nodes' certificates; None for the system's."""
+    told = os.environ.get("CACHEFLOW_CA", "").strip()
+    return file or (settings.named_path(told, "CACHEFLOW_CA") if told else None)
+
+
+def token_of(file: Path | None) -> str | None:
+    """Return the token in the file of --api-token-file, else of CACHEFLOW_API_TOKEN_FILE; None if neither is given."""
+    if file is None and (told := os.environ.get("CACHEFLOW_API_TOKEN_FILE", "").strip()):
+        file = settings.named_path(told, "CACHEFLOW_API_TOKEN_FILE")
+    secret = read_secret(file, "--api-token-file")
+    return None if secret is None else secret.decode("latin-1")
