@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from cacheflow.arguments import shown
-from cacheflow.client.timed import Host, TimedConnection
+from cacheflow.client.timed import CONNECT_TIMEOUT_S_MAX, Host, TimedConnection
 from cacheflow.config import split_url
 from cacheflow.errors import CacheFlowError, InvalidRequest
 from cacheflow.net.tls.trust import told
@@ -100,14 +100,17 @@ class NodeHttp:
 
         timeout_s: the most seconds in which nothing comes or goes. Raises NotSent.
         """
-        connection = self._connection()
-        connection.timeout = CONNECT_TIMEOUT_S_MAX
+        timed = TimedConnection(self._host)
+        timed.deadline = time.monotonic() + CONNECT_TIMEOUT_S_MAX
         try:
-            connection.connect()
+            timed.connect()
         except (OSError, UnicodeError) as error:
-            connection.close()
+            timed.close()
             raise NotSent(_reason(error)) from None
-        assert connection.sock is not None
+        # All of it may take as long as it takes, so no deadline ends this one.
+        connection = http.client.HTTPConnection(self._host.name, self._host.port)
+        connection.default_port = timed.default_port
+        connection.sock = timed.sock
         connection.sock.settimeout(timeout_s)
         return connection, self._prefix
 

@@ -130,7 +130,7 @@ class Nodes:
                 if answer.status not in (503, 504):
                     if request.write and maybe_applied is not None and _says_nothing_of_the_log(answer):
                         raise OutcomeUnknown(f"{problem_of(answer)}; before: {maybe_applied}")
-                    if request.write and answer.status >= 500:
+                    if request.write and answer.status >= 500 and type(problem_of(answer)) is CacheFlowError:
                         # Whoever failed may have done so behind the write. Another try may well fail in the same way.
                         raise OutcomeUnknown(f"the write may have taken place: {problem_of(answer)}")
                     self._members.answered(node, answer, others_failed=bool(failures) or refusal is not None)

@@ -158,6 +158,8 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
 
     def build_response_header(self) -> bytes:
         request = self.request
+        # The client's time to take the answer begins now, however long that was in the making (``enforce``).
+        self.channel.last_activity = time.time()
         if self.channel.server.draining:
             # So that a client with a kept connection opens its next one elsewhere.
             self.set_close_on_finish()

@@ -209,6 +209,26 @@ def test_an_answer_that_nobody_takes_does_not_hold_its_connection(server: HttpSe
     assert ask(server.port, "GET", "/livez").status == 200
 
 
+def test_the_time_to_take_an_answer_begins_with_the_answer() -> None:
+    body = bytes(30_000_000)
+
+    def slow(environ: Any, start_response: Any) -> list[bytes]:
+        for channel in _channels(server):
+            channel.last_activity -= 100.0  # as long ago the request came
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    with HttpServer(slow, "127.0.0.1", 0, request_deadline_s=60.0) as server, Connection(server.port) as connection:
+        connection.send(request("GET", "/"))
+        until(lambda: any(channel.total_outbufs_len for channel in _channels(server)), "the answer is under way")
+        looked = server._servers[0].next_channel_cleanup
+        until(lambda: server._servers[0].next_channel_cleanup > looked, "deadlines were looked at")
+        got = 0
+        while got < len(body) and (piece := connection.socket.recv(1 << 20)):
+            got += len(piece)
+        assert got >= len(body)
+
+
 def test_a_refused_client_that_goes_on_for_ever_is_cut(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cacheflow.rest.server.strict_http._LINGER_S", 0.1)
     with Connection(server.port) as connection:
