@@ -13,6 +13,7 @@ from wire.fake_transport import Client
 from wire.resp_client import VALUE_BYTES_MAX, connect, ignore, line, lines, pack, service
 
 from cacheflow import values
+from cacheflow.errors import NotReady
 from cacheflow.machine.deciding.field_decisions import searched_bytes
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language import fields
@@ -171,6 +172,23 @@ def test_a_pipeline_on_a_large_hash_goes_into_several_entries(fields_each: int) 
     assert told == b":0\r\n" * 200 and entries > 2
     client.send(pack("HSET", "small", *words) * 20)
     assert len(store.proposed[-1]) == 20
+
+
+@pytest.mark.parametrize("behind", ["", "GET s"], ids=["at once", "behind a read"])
+def test_a_pipeline_on_a_large_hash_that_is_refused_at_once_is_answered_in_order(behind: str) -> None:
+    store = FakeStore()
+    store.apply([c.set_("h", with_fields(b"", [b"f", bytes(195_000)])[0], values.HASH)])
+    store.failure = NotReady("this node is stopped")
+    client = connect(store)
+    store.held = bool(behind)
+    first = line("SET s 1") + line(behind) if behind else b""
+    told = client.send(first + b"".join([pack("HINCRBY", "h", "n", "1") + line(f"ECHO {number}") for number in range(50)]))
+    store.held = False
+    store.release()
+    told += client.replies()
+    refusal = b"-LOADING this node is stopped\r\n"
+    begin = refusal + b"$-1\r\n" if behind else b""
+    assert told == begin + b"".join([refusal + b"$%d\r\n%d\r\n" % (len(str(n)), n) for n in range(50)])
 
 
 @pytest.mark.parametrize("name", ["RENAME", "RENAMENX"])
