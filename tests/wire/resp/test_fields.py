@@ -22,6 +22,7 @@ from cacheflow.net.slices import Slices
 from cacheflow.wire import connection
 from cacheflow.wire.resp import field_replies
 from cacheflow.wire.resp.commands import transaction
+from cacheflow.wire.resp.connection import RespConnection
 
 WRONG = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
 
@@ -174,6 +175,23 @@ def test_a_pipeline_on_a_large_hash_goes_into_several_entries(fields_each: int) 
     assert len(store.proposed[-1]) == 20
 
 
+def test_only_what_is_under_way_counts_as_growth_of_a_hash_also_if_something_always_is() -> None:
+    store = FakeStore()
+    store.held = True
+    client = RespConnection(service(store), 1, ignore)
+    said = Client(client)
+    said.send(pack("HSET", "h", "f", bytes(1000)) * 2)
+    for number in range(200):
+        # The oldest of two is answered, so that there is never none.
+        said.send(pack("HSET", "h", "f", bytes(1000)) + pack("HSET", f"h{number}", "f", bytes(1000)))
+        store.release(1)
+    assert max(store.works) <= 2
+    assert len(client._growth) <= 3
+    store.failure = NotReady("this node is stopped")
+    store.release()
+    assert not client._growth
+
+
 @pytest.mark.parametrize("behind", ["", "GET s"], ids=["at once", "behind a read"])
 def test_a_pipeline_on_a_large_hash_that_is_refused_at_once_is_answered_in_order(behind: str) -> None:
     store = FakeStore()
@@ -182,7 +200,9 @@ def test_a_pipeline_on_a_large_hash_that_is_refused_at_once_is_answered_in_order
     client = connect(store)
     store.held = bool(behind)
     first = line("SET s 1") + line(behind) if behind else b""
-    told = client.send(first + b"".join([pack("HINCRBY", "h", "n", "1") + line(f"ECHO {number}") for number in range(50)]))
+    told = client.send(
+        first + b"".join([pack("HINCRBY", "h", "n", "1") + line(f"ECHO {number}") for number in range(50)])
+    )
     store.held = False
     store.release()
     told += client.replies()
