@@ -66,6 +66,7 @@ def test_large_sets_are_combined(large: tuple[Client, dict[bytes, bytes]]) -> No
     assert ask(client, "SADD", "t", "field:7", "other") == 2
     assert {*ask(client, "SUNION", "s", "t", "none")} == {*pairs, b"other"}
     assert ask(client, "SINTER", "s", "t") == [b"field:7"]
+    assert ask(client, "SINTERCARD", "2", "s", "t") == 1 and ask(client, "SINTERCARD", "1", "s") == len(pairs)
     assert {*ask(client, "SDIFF", "s", "t")} == {*pairs} - {b"field:7"}
 
 
