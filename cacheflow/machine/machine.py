@@ -287,8 +287,9 @@ class CacheMachine(State):
         set_plainly(self.contents, commands, results)
         if not results:
             delete_plainly(self.contents, commands, results)
-        # A block is seldom a mixture: from the first other command on, all go the general way.
-        results += [self._run(command) for command in islice(commands, len(results), None)]
+        if len(results) < len(commands):
+            # A block is seldom a mixture: from the first other command on, all go the general way.
+            results += [self._run(command) for command in islice(commands, len(results), None)]
         return results
 
     def _run(self, command: Any) -> Result:

@@ -100,7 +100,9 @@ class Proposal:
         work: int = 0,
     ) -> None:
         self.commands = commands_
-        self.weight = commands.weight_of(commands_) + work
+        # One command, most often: without the call.
+        is_one = len(commands_) == 1 and commands_[0][0] not in commands.WITH_INNER
+        self.weight = (1 if is_one else commands.weight_of(commands_)) + work
         self.size = size
         self.deadline = deadline
         self.done = done

@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_commands",
         "_connected",
+        "_cut",
         "_draining",
         "_hold",
         "_holds",
@@ -131,6 +132,8 @@ class Connection(asyncio.Protocol):
         self._commands: list[Command] = []
         self._written_work = 0
         self._written: list[tuple[Promise, Callable[[Result], Reply]]] = []
+        # The same of earlier writes of this piece that are proposals of their own, for their work.
+        self._cut: list[tuple[list[Command], list[tuple[Promise, Callable[[Result], Reply]]], int]] = []
         # The reads of this piece that must see all that was acknowledged before; the first is the barrier itself.
         self._behind: list[tuple[Promise, Callable[[bytes], bytes] | None]] = []
         self._connected = False
@@ -304,14 +307,17 @@ class Connection(asyncio.Protocol):
         self._written.append((promise, answer))
 
     def _add_work(self, work: int) -> None:
-        """Count ``work`` for the next command of this piece of input; if that is too much, propose those before it now."""
+        """Count ``work`` for the next command of this piece of input; if that is too much, those before it go by themselves."""
         if self._commands and self._written_work + work > REQUESTS_MAX:
-            self._propose()
+            # Proposed with the rest: a refusal comes at once, and would have later requests answered before this one.
+            self._cut.append((self._commands, self._written, self._written_work))
+            self._commands, self._written, self._written_work = [], [], 0
         self._written_work += work
 
     def _start_write(self, command: Command, answer: Callable[[Result], Reply], work: int) -> bytes:
         self._writes_waiting -= 1
-        self._add_work(work)
+        if work:
+            self._add_work(work)
         promise = Promise()
         self._promises.appendleft(promise)
         self._commands.append(command)
@@ -496,15 +502,18 @@ class Connection(asyncio.Protocol):
     def _send(self) -> None:
         if self._behind:
             self._propose_barrier()
-        if self._commands:
+        while self._commands:
             self._propose()
         if self._promises:
             self._drain()
 
     def _propose(self) -> None:
-        commands, self._commands = self._commands, []
-        written, self._written = self._written, []
-        work, self._written_work = self._written_work, 0
+        if self._cut:
+            commands, written, work = self._cut.pop(0)
+        else:
+            commands, self._commands = self._commands, []
+            written, self._written = self._written, []
+            work, self._written_work = self._written_work, 0
 
         def done(outcome: Outcome) -> Callable[[], None]:
             if isinstance(outcome, ReplicationError):

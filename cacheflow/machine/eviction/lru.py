@@ -14,7 +14,10 @@ from cacheflow.machine.state.entries import VERSION, Entry
 
 
 class LruItems(Items):
-    """Return up to ``count`` keys of the next link of a scan (a link holds the keys with one number of uses); none at its end."""
+    """A container that evicts the least recently used item first.
+
+    An item's number of uses does not matter and is always given as 1.
+    """
 
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LruItems:

@@ -358,8 +358,9 @@ def size_of(command: Command) -> int:
     return size
 
 
-# Where the command stands in those that have one inside.
+# Where the command stands in those that have one inside; and all commands that hold others.
 _INNER: Final = {IDEMPOTENT: 3, SCOPED: 5}
+WITH_INNER: Final = frozenset((BATCH, GUARDED, *_INNER))
 
 
 def weight_of(commands: Sequence[Command]) -> int:

@@ -298,6 +298,8 @@ class RespConnection(RespSession):
         return True
 
     def failure(self, failed: ReplicationError) -> bytes:
+        # Those that failed are not answered one by one.
+        self._growth.clear()
         return failure(failed)
 
     def _general(self, request: Request) -> None:
@@ -411,20 +413,30 @@ class RespConnection(RespSession):
             commands, finish = spec.plan(self, self.store.lookup, request)
             if len(commands) == 1:
                 command = commands[0]
-                work = self._work_of(command) if command[0] in FIELD_DECISIONS else 0
-                self.write(command, lambda result: finish([result]), work)
+                if command[0] in FIELD_DECISIONS:
+                    self._write_fields(command, finish)
+                else:
+                    self.write(command, lambda result: finish([result]))
             else:
                 self.write(c.batch(commands, spec.name == "mset"), functools.partial(_batch, finish))
 
-    def _work_of(self, command: Command) -> int:
-        """Return what more the machine could run in the time of ``command``, on fields of a hash or set, in plain commands."""
-        if not self._promises:
-            self._growth.clear()
+    def _write_fields(self, command: Command, finish: Finish) -> None:
+        """Replicate ``command``, on fields of a hash or set, and answer this client with what ``finish`` makes of its result."""
         key = command[1]
-        growth = self._growth.get(key, 0)
-        if command[0] == c.SET_FIELDS:
-            self._growth[key] = growth + sum(map(len, command[3])) + len(FIELD) * len(command[3])
-        return work_of(self.store.peek(key), command, growth)
+        grown = self._growth.get(key, 0)
+        size = sum(map(len, command[3])) + len(FIELD) * len(command[3]) if command[0] == c.SET_FIELDS else 0
+        if size:
+            self._growth[key] = grown + size
+
+        def answer(result: Result) -> Reply:
+            left = self._growth.get(key, 0) - size
+            if left > 0:
+                self._growth[key] = left
+            else:
+                self._growth.pop(key, None)
+            return finish([result])
+
+        self.write(command, answer, work_of(self.store.peek(key), command, grown))
 
     def _read(self, answer: Read, request: Request) -> Reply:
         try:

@@ -13,6 +13,7 @@ from wire.fake_transport import Client
 from wire.resp_client import VALUE_BYTES_MAX, connect, ignore, line, lines, pack, service
 
 from cacheflow import values
+from cacheflow.errors import NotReady
 from cacheflow.machine.deciding.field_decisions import searched_bytes
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language import fields
@@ -21,6 +22,7 @@ from cacheflow.net.slices import Slices
 from cacheflow.wire import connection
 from cacheflow.wire.resp import field_replies
 from cacheflow.wire.resp.commands import transaction
+from cacheflow.wire.resp.connection import RespConnection
 
 WRONG = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
 
@@ -64,6 +66,7 @@ def test_large_sets_are_combined(large: tuple[Client, dict[bytes, bytes]]) -> No
     assert ask(client, "SADD", "t", "field:7", "other") == 2
     assert {*ask(client, "SUNION", "s", "t", "none")} == {*pairs, b"other"}
     assert ask(client, "SINTER", "s", "t") == [b"field:7"]
+    assert ask(client, "SINTERCARD", "2", "s", "t") == 1 and ask(client, "SINTERCARD", "1", "s") == len(pairs)
     assert {*ask(client, "SDIFF", "s", "t")} == {*pairs} - {b"field:7"}
 
 
@@ -171,6 +174,42 @@ def test_a_pipeline_on_a_large_hash_goes_into_several_entries(fields_each: int) 
     assert told == b":0\r\n" * 200 and entries > 2
     client.send(pack("HSET", "small", *words) * 20)
     assert len(store.proposed[-1]) == 20
+
+
+def test_only_what_is_under_way_counts_as_growth_of_a_hash_also_if_something_always_is() -> None:
+    store = FakeStore()
+    store.held = True
+    client = RespConnection(service(store), 1, ignore)
+    said = Client(client)
+    said.send(pack("HSET", "h", "f", bytes(1000)) * 2)
+    for number in range(200):
+        # The oldest of two is answered, so that there is never none.
+        said.send(pack("HSET", "h", "f", bytes(1000)) + pack("HSET", f"h{number}", "f", bytes(1000)))
+        store.release(1)
+    assert max(store.works) <= 2
+    assert len(client._growth) <= 3
+    store.failure = NotReady("this node is stopped")
+    store.release()
+    assert not client._growth
+
+
+@pytest.mark.parametrize("behind", ["", "GET s"], ids=["at once", "behind a read"])
+def test_a_pipeline_on_a_large_hash_that_is_refused_at_once_is_answered_in_order(behind: str) -> None:
+    store = FakeStore()
+    store.apply([c.set_("h", with_fields(b"", [b"f", bytes(195_000)])[0], values.HASH)])
+    store.failure = NotReady("this node is stopped")
+    client = connect(store)
+    store.held = bool(behind)
+    first = line("SET s 1") + line(behind) if behind else b""
+    told = client.send(
+        first + b"".join([pack("HINCRBY", "h", "n", "1") + line(f"ECHO {number}") for number in range(50)])
+    )
+    store.held = False
+    store.release()
+    told += client.replies()
+    refusal = b"-LOADING this node is stopped\r\n"
+    begin = refusal + b"$-1\r\n" if behind else b""
+    assert told == begin + b"".join([refusal + b"$%d\r\n%d\r\n" % (len(str(n)), n) for n in range(50)])
 
 
 @pytest.mark.parametrize("name", ["RENAME", "RENAMENX"])
