@@ -233,9 +233,7 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
 def _read_again(store: RestStore, key: str, query: Query) -> Item | None:
     """Return the item under ``key`` as it is now, None for an absent key, for a read that ``_read`` has begun before."""
     consistency, max_staleness, _, strict = _read_options(query)
-    if strict or consistency == "linearizable":
-        return store.read_applied(key, peek=True)
-    return store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=True)
+    return store.read_again(key, applied=strict or consistency == "linearizable", max_staleness=max_staleness)
 
 
 def _read_many(
@@ -258,7 +256,7 @@ def _read_many(
         # As in ``get``.
         entries = []
         yield IN_TURN
-        entries = store.read_many(keys, applied=applied, max_staleness=max_staleness, peek=True)
+        entries = store.read_many(keys, applied=applied, max_staleness=max_staleness, again=True)
     return result_of_reads(entries, atomic)
 
 
