@@ -65,7 +65,13 @@ def cache_blueprint(services: Services) -> Blueprint:
             item = yield from _read(store, key, query)
         else:
             raw, item = False, store.get_item(key)
-        if item is not None and len(item.data) >= IN_TURN_BYTES_MIN:
+        has_condition = "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ
+        if (
+            item is not None
+            and len(item.data) >= IN_TURN_BYTES_MIN
+            # A 304 or 412 is a short answer.
+            and not (has_condition and read_condition(environ, item.version))
+        ):
             # Nobody keeps the value while this request waits, perhaps behind hundreds.
             item = None
             yield IN_TURN
@@ -74,7 +80,7 @@ def cache_blueprint(services: Services) -> Blueprint:
             raise KeyNotFound("the key is absent")
         headers = services.raft_headers()
         headers += (("ETag", f'"{item.version}"'), _NO_CACHE, _VARY)
-        if "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ:
+        if has_condition:
             ends = read_condition(environ, item.version)
             if ends == 304:
                 return Answer(b"", 304, headers)

@@ -186,6 +186,19 @@ def test_head_and_conditions_of_long_values(server: HttpServer, stored: FakeStor
     assert ask(server.port, "GET", "/cache/long", headers='If-Match: "99"\r\n').status == 412
 
 
+def test_who_has_the_long_value_already_does_not_wait_for_a_turn(server: HttpServer, stored: FakeStore) -> None:
+    tag = ask(server.port, "GET", "/cache/long").headers["etag"]
+    with Connection(server.port) as waiting:
+        keep_waiting(server, 60.0)
+        waiting.send(request("GET", "/cache/long", headers='If-None-Match: "99"\r\n'))
+        until(lambda: bool(server._servers[0].long), "it waits for its turn")
+        for header, status in ((f"If-None-Match: {tag}\r\n", 304), ('If-Match: "99"\r\n', 412)):
+            for query in ("", "?consistency=linearizable"):
+                assert ask(server.port, "GET", "/cache/long" + query, headers=header).status == status
+        keep_waiting(server, 0.0)
+        assert waiting.reply().status == 200
+
+
 def test_the_stored_value_itself_waits_for_its_client(server: HttpServer, stored: FakeStore) -> None:
     with Connection(server.port) as silent:
         silent.send(request("GET", "/cache/long") * 2)
