@@ -167,6 +167,13 @@ class ReplicatedStore(Face):
         local = self._started()
         return _item(local, key, local.machine.now_ms, peek)
 
+    def read_again(self, key: str, *, applied: bool, max_staleness: float | None) -> Item | None:
+        """Return the item under ``key`` as it is now, for a read that was checked and counted before. Raises NotReady."""
+        local = self._started() if applied else self._readable()
+        if max_staleness is not None:
+            _check_staleness(local, max_staleness)
+        return _item(local, key, local.machine.now_ms if applied else local.clock.now_ms(), True, counts=False)
+
     def get(
         self,
         key: str,
@@ -208,22 +215,22 @@ class ReplicatedStore(Face):
         return found
 
     def read_many(
-        self, keys: list[str], *, applied: bool = False, max_staleness: float | None = None, peek: bool = False
+        self, keys: list[str], *, applied: bool, max_staleness: float | None, peek: bool = False, again: bool = False
     ) -> list[Entry | None]:
         """Return the entries of ``keys`` as of one moment, None for each absent one; may wait for the end of a log entry.
 
         The keys, at most OPS_MAX, are checked already. applied: as of the newest applied log entry, by its time; the caller has
-        waited for ``barrier`` then.  max_staleness: in seconds.  peek: the reads do not count as uses. Raises NotReady.
+        waited for ``barrier`` then.  max_staleness: in seconds.  peek: no uses.  again: counted before. Raises NotReady.
         """
         for _ in range(MOMENT_TRIES):
-            entries = self._try_to_read(keys, applied, max_staleness, peek)
+            entries = self._try_to_read(keys, applied, max_staleness, peek, again)
             if entries is not None:
                 return entries
             time.sleep(MOMENT_PAUSE_S)
         raise no_moment()
 
     def _try_to_read(
-        self, keys: list[str], applied: bool, max_staleness: float | None, peek: bool
+        self, keys: list[str], applied: bool, max_staleness: float | None, peek: bool, again: bool = False
     ) -> list[Entry | None] | None:
         """Return the entries of several keys as of one moment; None where a log entry is being applied just now. Never waits."""
         local = self._started() if applied else self._readable()
@@ -233,11 +240,12 @@ class ReplicatedStore(Face):
         entries = machine.lookup_all(keys, machine.now_ms if applied else local.clock.now_ms())
         if entries is None:
             return None
+        if again:
+            return entries
         missing = entries.count(None)
         if not peek:
-            local.uses.note_all(
-                [key for key, entry in zip(keys, entries, strict=True) if entry is not None] if missing else keys
-            )
+            used = [key for key, entry in zip(keys, entries, strict=True) if entry is not None] if missing else keys
+            local.uses.note_all(used)
         local.hits, local.misses = local.hits + len(keys) - missing, local.misses + missing
         return entries
 
@@ -580,12 +588,12 @@ def no_moment() -> NotReady:
     return NotReady("this node applies log entries without a pause; ask again, or another node", 0.1)
 
 
-def _item(local: LocalNode, key: str, now_ms: int, peek: bool) -> Item | None:
+def _item(local: LocalNode, key: str, now_ms: int, peek: bool, counts: bool = True) -> Item | None:
     entry = local.machine.lookup(key, now_ms)
     if entry is None:
-        local.misses += 1
+        local.misses += counts
         return None
-    local.hits += 1
+    local.hits += counts
     if not peek:
         local.uses.note(key)
     data, kind, meta, version, expires_at_ms = entry

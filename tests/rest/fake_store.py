@@ -108,8 +108,13 @@ class FakeStore:
             self.reads.append({"consistency": "linearizable", "max_staleness": None, "peek": peek})
         return self._item(key)
 
+    def read_again(self, key: str, *, applied: bool, max_staleness: float | None) -> Item | None:
+        if self.read_failure is not None:
+            raise self.read_failure
+        return self._item(key)
+
     def read_many(
-        self, keys: list[str], *, applied: bool = False, max_staleness: float | None = None, peek: bool = False
+        self, keys: list[str], *, applied: bool, max_staleness: float | None, peek: bool = False, again: bool = False
     ) -> list[Entry | None]:
         if self.records_reads:
             self.reads.append({"applied": applied, "max_staleness": max_staleness, "peek": peek})

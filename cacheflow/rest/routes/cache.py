@@ -65,7 +65,13 @@ def cache_blueprint(services: Services) -> Blueprint:
             item = yield from _read(store, key, query)
         else:
             raw, item = False, store.get_item(key)
-        if item is not None and len(item.data) >= IN_TURN_BYTES_MIN:
+        has_condition = "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ
+        if (
+            item is not None
+            and len(item.data) >= IN_TURN_BYTES_MIN
+            # A 304 or 412 is a short answer.
+            and not (has_condition and read_condition(environ, item.version))
+        ):
             # Nobody keeps the value while this request waits, perhaps behind hundreds.
             item = None
             yield IN_TURN
@@ -74,7 +80,7 @@ def cache_blueprint(services: Services) -> Blueprint:
             raise KeyNotFound("the key is absent")
         headers = services.raft_headers()
         headers += (("ETag", f'"{item.version}"'), _NO_CACHE, _VARY)
-        if "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ:
+        if has_condition:
             ends = read_condition(environ, item.version)
             if ends == 304:
                 return Answer(b"", 304, headers)
@@ -233,9 +239,7 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
 def _read_again(store: RestStore, key: str, query: Query) -> Item | None:
     """Return the item under ``key`` as it is now, None for an absent key, for a read that ``_read`` has begun before."""
     consistency, max_staleness, _, strict = _read_options(query)
-    if strict or consistency == "linearizable":
-        return store.read_applied(key, peek=True)
-    return store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=True)
+    return store.read_again(key, applied=strict or consistency == "linearizable", max_staleness=max_staleness)
 
 
 def _read_many(
@@ -258,7 +262,7 @@ def _read_many(
         # As in ``get``.
         entries = []
         yield IN_TURN
-        entries = store.read_many(keys, applied=applied, max_staleness=max_staleness, peek=True)
+        entries = store.read_many(keys, applied=applied, max_staleness=max_staleness, again=True)
     return result_of_reads(entries, atomic)
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,14 @@ from rest.wire import Connection, Reply, ask, request, until
 
 from cacheflow import values
 from cacheflow.errors import NotReady
-from cacheflow.rest.app import RestApp
+from cacheflow.rest.app import RestApp, create_app
 from cacheflow.rest.long_answers import LONG_BYTES_MIN, long_json
+from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.request.waiting import at_once
 from cacheflow.rest.server import reading_thread
 from cacheflow.rest.server.serving import HttpServer
 from cacheflow.results import Item
+from cacheflow.store import ReplicatedStore
 
 LONG = b"x" * 1_000_000
 JSON = "Content-Type: application/json\r\n"
@@ -110,14 +113,14 @@ def test_between_long_answers_others_are_given_way_and_behind_a_lone_one_not(
 def test_more_way_is_given_when_others_want_to_work_as_well(
     server: HttpServer, stored: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lookups = stored.get_item
+    lookups = stored.read_again
 
     def slow(*arguments: Any, **options: Any) -> Any:
         # As if another thread had the interpreter.
         time.sleep(0.01)
         return lookups(*arguments, **options)
 
-    stored.get_item = slow  # type: ignore[method-assign]
+    stored.read_again = slow  # type: ignore[method-assign]
     monkeypatch.setattr(reading_thread, "_GIVEN_WAY", 20)
     monkeypatch.setattr(reading_thread, "_GIVEN_WAY_S_MAX", 0.2)
     began_s = time.monotonic()
@@ -183,6 +186,19 @@ def test_head_and_conditions_of_long_values(server: HttpServer, stored: FakeStor
     assert ask(server.port, "GET", "/cache/long", headers='If-Match: "99"\r\n').status == 412
 
 
+def test_who_has_the_long_value_already_does_not_wait_for_a_turn(server: HttpServer, stored: FakeStore) -> None:
+    tag = ask(server.port, "GET", "/cache/long").headers["etag"]
+    with Connection(server.port) as waiting:
+        keep_waiting(server, 60.0)
+        waiting.send(request("GET", "/cache/long", headers='If-None-Match: "99"\r\n'))
+        until(lambda: bool(server._servers[0].long), "it waits for its turn")
+        for header, status in ((f"If-None-Match: {tag}\r\n", 304), ('If-Match: "99"\r\n', 412)):
+            for query in ("", "?consistency=linearizable"):
+                assert ask(server.port, "GET", "/cache/long" + query, headers=header).status == status
+        keep_waiting(server, 0.0)
+        assert waiting.reply().status == 200
+
+
 def test_the_stored_value_itself_waits_for_its_client(server: HttpServer, stored: FakeStore) -> None:
     with Connection(server.port) as silent:
         silent.send(request("GET", "/cache/long") * 2)
@@ -245,3 +261,17 @@ def test_an_answer_that_is_shorter_than_its_header_says_ends_its_connection() ->
         client.send(request("GET", "/"))
         with pytest.raises(EOFError):
             client.reply()
+
+
+@pytest.mark.parametrize("level", ["", "&consistency=linearizable", "&consistency=bounded&max_staleness=60"])
+def test_a_read_that_waits_for_its_turn_counts_once(tmp_path: Path, level: str) -> None:
+    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path) as store:
+        store.set("long", LONG.decode())
+        app = create_app(store, RestConfig())
+        with HttpServer(app, "127.0.0.1", 0, threads=2, at_once=at_once) as server:
+            before = store.metrics()
+            assert ask(server.port, "GET", f"/cache/long?raw{level}").body == LONG
+            batch = b'{"ops":[{"op":"get","key":"long"},{"op":"get","key":"none"}]}'
+            assert ask(server.port, "POST", "/cache/_batch?" + level[1:], batch, JSON).status == 200
+            after = store.metrics()
+    assert [after[name] - before[name] for name in ("hits_total", "misses_total")] == [2, 1]
