@@ -169,7 +169,7 @@ def sintercard(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     size = _size_together(sets)
 
     def pieces() -> Iterator[bytes]:
-        found = len((yield from _intersection(sets)))
+        found = sum(map(len, (yield from _intersection(sets))))
         yield integer(min(found, most) if most else found)
 
     return b"".join(pieces()) if size <= SLICE_BYTES else Stream(said_in_pieces(pieces()), size)
