@@ -58,6 +58,9 @@ class Host:
                 looker.start()
             except RuntimeError:  # the system has no thread left, or the interpreter ends
                 self._look_up(under_way[1])
+            except BaseException:  # Ctrl-C: nobody may wait for what has perhaps not begun
+                self._under_way = None
+                raise
         try:
             return under_way[1].result(left_s(deadline))
         except TimeoutError:
@@ -66,7 +69,8 @@ class Host:
     def _look_up(self, found: Future[list[Place]]) -> None:
         try:
             places = socket.getaddrinfo(self.name, self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except BaseException as error:
+            # Whoever waits is told, whatever it is.
             self._under_way = None
             found.set_exception(error)
         else:

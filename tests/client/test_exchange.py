@@ -174,6 +174,35 @@ def test_in_a_forked_child_nobody_waits_for_the_parents_look_up(monkeypatch: pyt
         assert os.waitstatus_to_exitcode(status) == 0
 
 
+def test_a_look_up_that_ends_strangely_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[BaseException] = [MemoryError()]
+    real, start = socket.getaddrinfo, threading.Thread.start
+
+    def looked_up(host: str, *arguments: Any, **named: Any) -> Any:
+        if host == "strange.example" and not named.get("flags"):
+            if faults:
+                raise faults.pop()
+            host = "127.0.0.1"
+        return real(host, *arguments, **named)
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "cacheflow-names" and faults:
+            raise faults.pop()
+        start(thread)
+
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    with answering(lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as node:
+        named = NodeHttp(node.url.replace("127.0.0.1", "strange.example"), no_trust)
+        with pytest.raises(MemoryError):
+            named.exchange(READ, 10)
+        # Ctrl-C, or an alarm of the application.
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        faults.append(KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            named.exchange(READ, 10)
+        assert named.exchange(READ, 10).status == 200
+
+
 def test_an_address_that_takes_no_connection_leaves_time_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     given_s: list[float] = []
     real, connected = socket.getaddrinfo, timed._connected
