@@ -90,9 +90,10 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
         return int(self.client.incr(key, initial=0, ttl=self.chord_expires or None))
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        """Have a chord's counter come to COMPLETE with the last of its parts. Celery calls this before it sends that one.
+        """Tell a chord's counter how many parts there are: counting the last one makes it COMPLETE, a number of this module.
 
-        The same chord may be sent again, by a task before it that was delivered twice: its size is counted once.
+        Celery calls this before it sends the last part. The same chord may be sent again, by a task before it that was
+        delivered twice: its size is counted once.
         """
         key, rest, ttl = self.get_key_for_chord(group_id), COMPLETE - chord_size, self.chord_expires or None
         while True:
