@@ -14,7 +14,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -122,7 +121,6 @@ class TimedConnection(http.client.HTTPConnection):
         super().__init__(host.name, host.port)
         self._at = host
         self.deadline = 0.0
-        self.response_class: Callable[..., http.client.HTTPResponse] = self._answer  # type: ignore[assignment]
 
     def connect(self) -> None:
         """Open the connection by the deadline. Raises OSError, UnicodeError."""
@@ -150,7 +148,11 @@ class TimedConnection(http.client.HTTPConnection):
         self.sock.settimeout(left_s(self.deadline))
         super().send(data)
 
-    def _answer(self, sock: socket.socket, *arguments: Any, **named: Any) -> http.client.HTTPResponse:
+    # A method, which the connection does not hold: in a cycle with it, it would keep the socket of a client that nobody closes.
+    def response_class(  # type: ignore[override]
+        self, sock: socket.socket, *arguments: Any, **named: Any
+    ) -> http.client.HTTPResponse:
+        """Return an object that reads the answer to the last request from ``sock``, until the deadline."""
         return http.client.HTTPResponse(_Readable(sock, self.deadline), *arguments, **named)  # type: ignore[arg-type]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -201,6 +203,29 @@ def test_a_look_up_that_ends_strangely_leaves_nobody_waiting(monkeypatch: pytest
         with pytest.raises(KeyboardInterrupt):
             named.exchange(READ, 10)
         assert named.exchange(READ, 10).status == 200
+
+
+def test_who_drops_a_node_unclosed_leaves_no_socket_to_the_garbage_collector() -> None:
+    held: list[socket.socket] = []
+
+    def answer(connection: socket.socket) -> None:
+        held.append(connection.dup())
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    gc.disable()
+    try:
+        with answering(answer) as node:
+            dropped = NodeHttp(node.url, no_trust)
+            assert dropped.exchange(READ, 10).status == 200
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                del dropped
+            held[0].settimeout(10)
+            assert held[0].recv(1) == b""
+    finally:
+        gc.enable()
+        for connection in held:
+            connection.close()
 
 
 def test_an_address_that_takes_no_connection_leaves_time_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
