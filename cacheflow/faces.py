@@ -59,7 +59,10 @@ def _run(face: Face, steps: Steps[T]) -> T:
 def coroutine(
     verb: Callable[Concatenate[Form, P], Steps[T]],
 ) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
-    """Return a coroutine method that runs ``verb``, a generator of commands, in the form of the method's cache."""
+    """Return a coroutine method of a cache that runs ``verb``: a function that yields the commands to be replicated, one by one.
+
+    ``verb`` is called with the cache's form, which is its key prefix and its serializer, before the method's own arguments.
+    """
 
     def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         return _run_async(self, verb(self._form, *args, **kwargs))

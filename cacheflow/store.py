@@ -163,7 +163,10 @@ class ReplicatedStore(Face):
         return _item(local, key, local.clock.now_ms(), peek)
 
     def read_applied(self, key: str, *, peek: bool = False) -> Item | None:
-        """Return the item under ``key`` as of the newest applied log entry, for callers that have waited for ``barrier``."""
+        """Return the item under ``key`` as of the newest log entry that this node has applied.
+
+        That is a linearizable read for callers that have waited, with ``barrier``, until the entries before are applied here.
+        """
         local = self._started()
         return _item(local, key, local.machine.now_ms, peek)
 

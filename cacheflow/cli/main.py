@@ -426,9 +426,11 @@ def bench(
     if node_count is None:
         if flags:
             raise click.UsageError(f"{flags[0]!r} is unknown; flags for nodes need --nodes")
-        return _measure(urls_of(urls) or [DEFAULT_URL], _given(context), **options)
+        return _measure(urls_of(urls) or [DEFAULT_URL], _given(context), **(options | {"ca": ca_of(options["ca"])}))
     if urls:
         raise click.UsageError("give --url (measure what runs) or --nodes (start some), not both")
+    if options["ca"] is not None:
+        raise click.UsageError("--ca is for nodes that run (--url); those of --nodes are trusted by their --tls-ca")
     with terminable(), tempfile.TemporaryDirectory(prefix="cacheflow-bench-") as folder:
         # The nodes' log would spoil the progress bar; a node that does not start is reported all the same.
         token, passed = _token_and_flags(options["api_token_file"], flags)
@@ -462,7 +464,7 @@ def _measure(
     api_token_file: Path | None,
     ca: Path | None,
 ) -> int:
-    token, ca = token_of(api_token_file), ca_of(ca)
+    token = token_of(api_token_file)
     if trace is None:
         with Bar(ops) as bar:
             report = load.run_load(

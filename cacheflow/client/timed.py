@@ -14,7 +14,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -58,6 +57,9 @@ class Host:
                 looker.start()
             except RuntimeError:  # the system has no thread left, or the interpreter ends
                 self._look_up(under_way[1])
+            except BaseException:  # Ctrl-C: nobody may wait for what has perhaps not begun
+                self._under_way = None
+                raise
         try:
             return under_way[1].result(left_s(deadline))
         except TimeoutError:
@@ -66,7 +68,8 @@ class Host:
     def _look_up(self, found: Future[list[Place]]) -> None:
         try:
             places = socket.getaddrinfo(self.name, self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except BaseException as error:
+            # Whoever waits is told, whatever it is.
             self._under_way = None
             found.set_exception(error)
         else:
@@ -118,7 +121,6 @@ class TimedConnection(http.client.HTTPConnection):
         super().__init__(host.name, host.port)
         self._at = host
         self.deadline = 0.0
-        self.response_class: Callable[..., http.client.HTTPResponse] = self._answer  # type: ignore[assignment]
 
     def connect(self) -> None:
         """Open the connection by the deadline. Raises OSError, UnicodeError."""
@@ -146,7 +148,11 @@ class TimedConnection(http.client.HTTPConnection):
         self.sock.settimeout(left_s(self.deadline))
         super().send(data)
 
-    def _answer(self, sock: socket.socket, *arguments: Any, **named: Any) -> http.client.HTTPResponse:
+    # A method, which the connection does not hold: in a cycle with it, it would keep the socket of a client that nobody closes.
+    def response_class(  # type: ignore[override]
+        self, sock: socket.socket, *arguments: Any, **named: Any
+    ) -> http.client.HTTPResponse:
+        """Return an object that reads the answer to the last request from ``sock``, until the deadline."""
         return http.client.HTTPResponse(_Readable(sock, self.deadline), *arguments, **named)  # type: ignore[arg-type]
 
 

@@ -3,8 +3,8 @@
     app = Celery("app", broker="…", backend="cacheflow://127.0.0.1:8080,127.0.0.1:8081")
 
 1. Results are read linearizably: the part of a chord that comes last, on whichever worker and node, finds what the others wrote.
-2. A chord's parts are counted by one command of the log each, which counts once however often it is sent. The body runs once
-   for each time that Celery itself runs the last part. The counter knows how many parts there are: Celery's other key-value back
+2. A chord's parts are counted by one command of the log each, which counts once however often it is sent. A part that Celery
+   itself runs twice is counted twice, as by its other key-value back ends. The counter knows how many parts there are: those back
    ends compare it with the number of a group's results, which is smaller where one is a group behind a chain; then a worker takes
    an earlier part for the last one and waits for the others, for ever if it is to run one of them itself.
 3. No node answers: after the URL's ``timeout`` an error is raised, as by Celery's Redis back end; ``result_backend_always_retry``
@@ -22,7 +22,7 @@ from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import BackendStoreError
 from kombu.utils.encoding import bytes_to_str
 
-from cacheflow.errors import ReplicationError, ValueTooLarge
+from cacheflow.errors import PreconditionFailed, ReplicationError, ValueTooLarge
 from cacheflow.opening.blocking import open_cache
 
 # What a chord's counter is when all parts have come, however many they are: more than any chord has. Before their number is known
@@ -87,14 +87,27 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
 
     def incr(self, key: str) -> int:
         """Count one more part of a chord and return how many have come, exactly."""
-        return self._count(key, 1)
-
-    def _count(self, key: str, delta: int) -> int:
-        return int(self.client.incr(key, delta, initial=0, ttl=self.chord_expires or None))
+        return int(self.client.incr(key, initial=0, ttl=self.chord_expires or None))
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        """Have a chord's counter come to COMPLETE with the last of its parts. Celery calls this before it sends that one."""
-        self._count(self.get_key_for_chord(group_id), COMPLETE - chord_size)
+        """Tell a chord's counter how many parts there are: counting the last one makes it COMPLETE, a number of this module.
+
+        Celery calls this before it sends the last part. The same chord may be sent again, by a task before it that was
+        delivered twice: its size is counted once.
+        """
+        key, rest, ttl = self.get_key_for_chord(group_id), COMPLETE - chord_size, self.chord_expires or None
+        while True:
+            counter = self.client.get_item(key, consistency="linearizable")
+            if counter is not None and counter.value >= rest:
+                return
+            try:
+                if counter is not None:
+                    self.client.compare_and_set(key, counter.value + rest, version=counter.version, ttl=ttl)
+                    return
+                if self.client.add(key, rest, ttl=ttl):
+                    return
+            except PreconditionFailed:
+                pass  # a part was counted meanwhile
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
         """Count a part of a chord that has ended, and run the chord's body behind the last one."""

@@ -47,7 +47,11 @@ def long_json(item: Item) -> list[bytes]:
 
 
 def _members(item: Item) -> tuple[str, list[bytes], str]:
-    """Return (front, value, behind): the JSON members that show a value; the value itself is in parts between two texts."""
+    """Return (front, value, behind), which joined are the JSON members that show an item's value.
+
+    front, behind: the JSON before and after the value.  value: the value's own JSON in parts, too long to be joined; [] if it is
+    in ``front``.
+    """
     data, kind = item.data, item.kind
     if kind == values.JSON:
         return '"value":', [data], ""

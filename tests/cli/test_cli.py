@@ -180,6 +180,8 @@ def test_bench_and_demo_start_nodes_of_their_own(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launcher, "COMMAND", (sys.executable, http_node.__file__))
+    # Of other nodes: these are asked without TLS, and say so.
+    monkeypatch.setenv("CACHEFLOW_CA", "ca.crt")
     code, out, _ = run(capfd, "bench", "--nodes", "2", "--ops", "10", "--write-ratio", "1", "--max-items", "5")
     assert code == 0 and "writes" in out
     code, out, _ = run(capfd, "demo")
@@ -196,6 +198,7 @@ def test_bench_and_demo_start_nodes_of_their_own(
         ("keys", "--url", "ftp://x"),
         ("bench", "--colour", "red"),
         ("bench", "--nodes", "1", "--url", "http://x"),
+        ("bench", "--nodes", "1", "--ca", "ca.crt"),
         ("bench", "--ops", "0"),
         ("cluster", "--nodes", "0"),
         ("--port", "x"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -172,6 +174,58 @@ def test_in_a_forked_child_nobody_waits_for_the_parents_look_up(monkeypatch: pyt
         _, status = os.waitpid(child, 0)
         ended.set()
         assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_look_up_that_ends_strangely_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[BaseException] = [MemoryError()]
+    real, start = socket.getaddrinfo, threading.Thread.start
+
+    def looked_up(host: str, *arguments: Any, **named: Any) -> Any:
+        if host == "strange.example" and not named.get("flags"):
+            if faults:
+                raise faults.pop()
+            host = "127.0.0.1"
+        return real(host, *arguments, **named)
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "cacheflow-names" and faults:
+            raise faults.pop()
+        start(thread)
+
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    with answering(lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as node:
+        named = NodeHttp(node.url.replace("127.0.0.1", "strange.example"), no_trust)
+        with pytest.raises(MemoryError):
+            named.exchange(READ, 10)
+        # Ctrl-C, or an alarm of the application.
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        faults.append(KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            named.exchange(READ, 10)
+        assert named.exchange(READ, 10).status == 200
+
+
+def test_who_drops_a_node_unclosed_leaves_no_socket_to_the_garbage_collector() -> None:
+    held: list[socket.socket] = []
+
+    def answer(connection: socket.socket) -> None:
+        held.append(connection.dup())
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    gc.disable()
+    try:
+        with answering(answer) as node:
+            dropped = NodeHttp(node.url, no_trust)
+            assert dropped.exchange(READ, 10).status == 200
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                del dropped
+            held[0].settimeout(10)
+            assert held[0].recv(1) == b""
+    finally:
+        gc.enable()
+        for connection in held:
+            connection.close()
 
 
 def test_an_address_that_takes_no_connection_leaves_time_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:

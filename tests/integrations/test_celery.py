@@ -19,7 +19,7 @@ from celery.signals import setup_logging
 from cluster.processes import Nodes
 
 from cacheflow.errors import NotCommitted, OutcomeUnknown
-from cacheflow.integrations.celery import CacheFlowBackend
+from cacheflow.integrations.celery import COMPLETE, CacheFlowBackend
 
 BACKEND = "cacheflow.integrations.celery:CacheFlowBackend+"
 # Seconds for a result, polled so often.
@@ -133,6 +133,42 @@ def test_parts_of_a_chord_are_counted_exactly(app: Celery) -> None:
     app.backend.delete(key)
 
 
+@pytest.mark.parametrize("options", ["", "?serializer=pickle&key_prefix=p"])
+def test_a_chord_that_is_sent_twice_is_complete_with_the_last_of_its_parts(urls: list[str], options: str) -> None:
+    app = app_of(BACKEND + url_of(urls, options))
+    group_id = str(uuid.uuid4())
+    key = app.backend.get_key_for_chord(group_id)
+    assert app.backend.incr(key) == 1
+    # As by a task before the chord that a broker has delivered twice, or by who tries again after the broker was away.
+    for _ in range(3):
+        app.backend.set_chord_size(group_id, 3)
+    assert [app.backend.incr(key) for _ in range(2)] == [COMPLETE - 1, COMPLETE]
+    app.backend.set_chord_size(group_id, 3)
+    assert app.backend.incr(key) == COMPLETE + 1
+    app.backend.delete(key)
+
+
+def test_a_chord_learns_its_size_while_its_parts_are_counted(app: Celery) -> None:
+    group_id, parts = str(uuid.uuid4()), 40
+    key = app.backend.get_key_for_chord(group_id)
+    counted: list[int] = []
+
+    def count() -> None:
+        backend = CacheFlowBackend(app, url=app.backend.url)
+        counted.extend(backend.incr(key) for _ in range(parts // 4))
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    app.backend.set_chord_size(group_id, parts + 1)
+    # The last one is sent only then.
+    counted.append(app.backend.incr(key))
+    for thread in threads:
+        thread.join()
+    assert counted.count(COMPLETE) == 1 and max(counted) == COMPLETE
+    app.backend.delete(key)
+
+
 def test_results_and_counters_expire(urls: list[str]) -> None:
     app = app_of(BACKEND + url_of(urls), result_expires=60, result_chord_expires=30, result_failure_expires=5)
     backend = app.backend
@@ -207,7 +243,7 @@ def test_no_node_answers() -> None:
     assert not backend.exception_safe_to_retry(ValueError())
 
 
-# The last one: a worker that stops has all workers of this process stop.
+# The last ones: a worker that stops has all workers of this process stop.
 def test_a_group_in_a_chain_in_a_group_ends_with_a_worker_that_does_one_thing_at_a_time(app: Celery) -> None:
     add, total = app.tasks["add"], app.tasks["total"]
     inner = chain(add.si(1, 200), group(add.si(1, 1000), add.si(1, 2000)))
@@ -217,3 +253,25 @@ def test_a_group_in_a_chain_in_a_group_ends_with_a_worker_that_does_one_thing_at
         # One who takes an earlier part for the last one may run the body twice, or with less.
         flat = chord([group(add.si(1, 1), add.si(2, 2)), group(add.si(3, 3), add.si(4, 4))], total.s())
         assert flat().get(**WAIT) == 20
+
+
+def test_a_chord_behind_a_task_that_is_delivered_twice_is_continued(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, sent, send = threading.Event(), [], app.amqp.send_task_message
+
+    @app.task(name="end", shared=False)  # type: ignore[untyped-decorator]
+    def end(numbers: list[int]) -> None:
+        ended.set()
+
+    def doubled(*arguments: Any, **options: Any) -> Any:
+        sent.append(arguments)
+        if len(sent) == 1:
+            send(*arguments, **options)
+        return send(*arguments, **options)
+
+    add = app.tasks["add"]
+    monkeypatch.setattr(app.amqp, "send_task_message", doubled)
+    with start_worker(app, pool="solo", perform_ping_check=False):
+        chain(add.s(1, 1), group(add.s(1), add.s(2)), end.s())()
+        assert ended.wait(25)

@@ -82,7 +82,7 @@ class Pieces:
 
     @property
     def held_bytes(self) -> int:
-        """The number of bytes that are held of the unfinished message."""
+        """The bytes in memory of the message whose pieces are still arriving."""
         return len(self._parts)
 
     def add(self, piece: memoryview) -> int:

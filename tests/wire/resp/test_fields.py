@@ -68,6 +68,9 @@ def test_large_sets_are_combined(large: tuple[Client, dict[bytes, bytes]]) -> No
     assert ask(client, "SINTER", "s", "t") == [b"field:7"]
     assert ask(client, "SINTERCARD", "2", "s", "t") == 1 and ask(client, "SINTERCARD", "1", "s") == len(pairs)
     assert {*ask(client, "SDIFF", "s", "t")} == {*pairs} - {b"field:7"}
+    assert ask(client, "SINTERCARD", "2", "s", "t") == 1
+    assert ask(client, "SINTERCARD", "2", "s", "s") == len(pairs)
+    assert ask(client, "SINTERCARD", "2", "s", "s", "LIMIT", "7") == 7
 
 
 def test_fields_are_drawn_from_all_of_them(large: tuple[Client, dict[bytes, bytes]]) -> None:

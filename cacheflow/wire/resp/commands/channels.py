@@ -26,7 +26,8 @@ UNVERBS: Final[dict[Space, bytes]] = {CHANNEL: b"unsubscribe", PATTERN: b"punsub
 class _InSlices:
     """A RESP request about many names, done in slices, between which the event loop does its other work.
 
-    step: takes a name and returns a part of the reply, or None.  done: called with all parts; gives the reply to ``end``.
+    step: takes a name and returns a part of the reply, or None.  end: the function to be called with the reply to the request.
+    done: called with all parts; makes the reply of them and calls ``end``.
     An InvalidRequest that ``step`` raises becomes the last part.
     """
 

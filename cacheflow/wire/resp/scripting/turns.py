@@ -44,7 +44,7 @@ class Turns:
         return len(self._queues)
 
     def enter(self, keys: Iterable[bytes]) -> Turn:
-        """Put a script that names ``keys`` into the queues of these keys, behind all earlier scripts; return its place there."""
+        """Put a script that names ``keys`` into the queues of these keys, behind earlier scripts; return its place in them."""
         turn = Turn(tuple(dict.fromkeys(keys)))
         for key in turn.keys:
             queue = self._queues.get(key)
