@@ -52,6 +52,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "machine.deciding.field_decisions", "net.slices", "wire"),
     "cli": (*BASE, *USERS, "net.tls.trust", "client", "store", "rest", "wire", "cli"),
+    # It works on the files of a node that does not run.
+    "cli.recover": (*BASE, "machine.state.settings", "raft", "cli"),
     "__main__": ("cli",),
     # The face: what a user imports.
     "__init__": (*BASE, "store", "client", "aio", "opening"),

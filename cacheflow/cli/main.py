@@ -27,6 +27,7 @@ from cacheflow.cli.demo import demo as demonstrate
 from cacheflow.cli.demo import tour as show_around
 from cacheflow.cli.launcher import LocalCluster, terminable
 from cacheflow.cli.printing import Bar, cell, is_rows, print_json, print_table
+from cacheflow.cli.recover import recover
 from cacheflow.client.client import CacheClient
 from cacheflow.config import NodeConfig, build_version, read_secret
 from cacheflow.errors import (
@@ -103,6 +104,7 @@ def commands() -> None:
 
 
 commands.add_command(cert)
+commands.add_command(recover)
 
 
 # Nodes

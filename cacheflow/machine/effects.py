@@ -20,4 +20,7 @@ MEMBERS_CHANGED: Final = 7  # cluster id, rows of the table
 CONDEMNED: Final = 10  # prefix, revision, whether in database 0 alone: every key of it with a lower version is gone
 LEVEL_RAISED: Final = 9  # the level in force from now on
 APPENDED: Final = 8  # APPEND to a present value: the added data, whether in front, the kind of the whole
+RECOVERED: Final = (
+    12  # cluster id, rows of the table, ids of the replaced clusters, the revision: every version is another now
+)
 FIELDS_CHANGED: Final = 11  # of a present hash or set: fields and values, or the fields that are gone; which; its kind
