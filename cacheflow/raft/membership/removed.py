@@ -191,10 +191,10 @@ class Removal:
     def replaced_by(self, cluster_id: str) -> None:
         """Take no further part: the cluster ``cluster_id`` has come in the place of this node's, by a recovery."""
         old = self._membership.configurations.latest.cluster_id
-        self._end(f"cluster {old}, of which it was a member, was replaced by {cluster_id} in a recovery")
+        self._end(f"was a member of cluster {old}, which cluster {cluster_id} has replaced in a recovery")
 
     def _removed(self, index: int) -> None:
-        self._end(f"it was removed from the cluster at index {index}", index)
+        self._end(f"was removed from the cluster at index {index}", index)
 
     def _end(self, why: str, index: int | None = None) -> None:
         # First the removal is noted on the disk: what this node says of itself must hold after a restart. A disk that hangs is
@@ -202,11 +202,11 @@ class Removal:
         if not self._believes_it:
             self._believes_it = True
             at = self._core.last_applied if index is None else index
-            self.on_removed(f"node {self._membership.node_id}: {why}", functools.partial(self._noted, why, at))
+            self.on_removed(f"node {self._membership.node_id} {why}", functools.partial(self._noted, why, at))
 
     def _noted(self, why: str, index: int) -> None:
         self.removed_at = index
-        self._replica.fail(f"{why}; to use it again, stop it, remove its data directory and start it with --seed")
+        self._replica.fail(f"it {why}; to use it again, stop it, remove its data directory and start it with --seed")
         self._network.set_peers({})
 
     def _first(self) -> Position | None:
