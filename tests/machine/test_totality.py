@@ -25,7 +25,7 @@ ATOMS = (
 ANYTHING = st.recursive(
     ATOMS, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=25
 )
-OPS = st.integers(0, 24)
+OPS = st.integers(0, 25)
 PARTS = st.lists(st.sampled_from([b"", b"f", b"g", b"\xfe\x01", b"1", b"9" * 18]), max_size=5)
 
 
@@ -60,6 +60,12 @@ NEARLY = (
     | st.tuples(st.just(c.OPEN_SCOPE), KEYS)
     | st.tuples(st.just(c.RAISE_LEVEL), NUMBERS)
     | st.tuples(st.just(c.MEMBERS), KEYS, st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans()), max_size=3))
+    | st.tuples(
+        st.just(c.RECOVER),
+        KEYS,
+        st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans()), max_size=3),
+        st.lists(KEYS | ATOMS, max_size=3),
+    )
 )
 COMMANDS = st.recursive(
     command_of(ANYTHING) | ANYTHING | NEARLY,
