@@ -87,7 +87,7 @@ def look(disk: Disk, directory: Path, node_id: str, incarnation: str) -> Found:
     behind = _entries_behind(log, newest)
     table = Configurations(table, behind, lambda: state.cluster_id).latest
     if not table.members:
-        raise ConfigError(f"data directory {directory}: by its log node {node_id} is in no cluster")
+        raise ConfigError(f"data directory {directory}: node {node_id} is in no cluster by its log")
     committed = base.index
     for command, index, _ in behind:
         machine.apply(index, command[1:] if command[:1] in ENTRY_KINDS else b"")

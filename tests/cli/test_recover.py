@@ -7,10 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from fakes.embedded import QUICK, wait_for
 
-from cacheflow.cli import recover
 from cacheflow.cli.main import main
 from cacheflow.machine.language.commands import RECOVERY_RAISE
 from cacheflow.store import ReplicatedStore
@@ -39,11 +39,11 @@ def answering(monkeypatch: pytest.MonkeyPatch, said: bool) -> list[str]:
     def confirm(text: str, abort: bool = False, **_: object) -> bool:
         asked.append(text)
         if abort and not said:
-            raise recover.click.Abort
+            raise click.Abort
         return said
 
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(recover.click, "confirm", confirm)
+    monkeypatch.setattr(click, "confirm", confirm)
     return asked
 
 
@@ -84,7 +84,7 @@ def test_the_node_goes_on_as_a_cluster_of_its_own(stopped: Path, capsys: pytest.
     assert (row["cluster_id"], row["recovered_as"]) == (made["replaced"][-1], made["cluster_id"])
     for _ in range(2):
         with ReplicatedStore(node_id="n1", raft_address="127.0.0.1:0", data_dir=stopped, **QUICK) as store:
-            wait_for(lambda: store.set("more", "v"))  # noqa: B023 - called at once
+            wait_for(lambda: store.set("more", "v"))
             item = store.get_item("k")
             assert item is not None and item.value == "v" and item.version > RECOVERY_RAISE
             assert item.version < 2 * RECOVERY_RAISE, "raised once, however often it is started"

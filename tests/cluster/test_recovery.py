@@ -109,7 +109,10 @@ def test_what_one_of_three_has_goes_on_and_the_lost_ones_stay_out_when_they_come
         node.start()
         assert node.wait() == 2
         [line] = node.output()[said:].splitlines()
-        assert f"{node.node_id} was a member of cluster {old_id}, which cluster {new_id} has replaced in a recovery" in line
+        assert (
+            f"{node.node_id} was a member of cluster {old_id}, which cluster {new_id} has replaced in a recovery"
+            in line
+        )
         assert f"remove {node.data_dir} and start again with --seed" in line
     assert f"cluster '{old_id}' was replaced by '{new_id}', in a recovery" in survivor.output()
 

@@ -189,7 +189,19 @@ async def test_who_does_not_show_that_it_knows_the_secret_ends_nobody_by_saying_
 
     async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hello = Hello(
-            "b", "2", "127.0.0.1:1", "c2", "e" * 32, 1, "send", True, bytes(32), 1, "", certified=False, replaced=("c1",)
+            "b",
+            "2",
+            "127.0.0.1:1",
+            "c2",
+            "e" * 32,
+            1,
+            "send",
+            True,
+            bytes(32),
+            1,
+            "",
+            certified=False,
+            replaced=("c1",),
         )
         await reader.readexactly(8)
         writer.write(encode_frame(hello.encode()))
