@@ -96,8 +96,9 @@ def test_the_drills_of_the_page_work_as_they_stand_there(drill: Drill) -> None:
         wait_for(lambda: well(client, "before the loss", 3), "three nodes vote")
     drill.kill()
 
-    (show,) = drill.next_are("recover", 1)
+    show, show_json = drill.next_are("recover", 2)
     assert "the latest log is in drill/n" in drill.run(show)
+    assert json.loads(drill.run(show_json))["latest"] == "drill/n3"
     (alone,) = drill.next_are("recover", 1)
     assert "takes the place of" in drill.run(alone, said="y")
     for command in drill.next_are("serve", 3):
