@@ -16,6 +16,7 @@ from cacheflow.errors import ConfigError
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft.log.datadir import DataDirectory
 from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.reading import flush_log
 from cacheflow.raft.membership.recovery import Recovery, write_recovery
 from cacheflow.raft.recovering import Found, decide_alone, decide_with, latest_of, look, read_rows
 
@@ -55,6 +56,10 @@ def recover(
         raise click.UsageError("--peers goes with --force-new-cluster")
     with contextlib.ExitStack() as locks:
         data = [locks.enter_context(_opened(path)) for path in directories]
+        if force_new_cluster:
+            # What counts as committed must not be in the system's memory alone.
+            for each in data:
+                flush_log(Disk(), each.path)
         found = [look(Disk(), each.path, each.node_id, each.incarnation) for each in data]
         latest = latest_of(found)
         if show:

@@ -16,7 +16,7 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft.log.documents import write_document
 from cacheflow.raft.log.journal import Journal
-from cacheflow.raft.log.reading import read_log
+from cacheflow.raft.log.reading import flush_log, read_log
 from cacheflow.raft.log.records import CONFIGURATION, NO_OP, REGULAR
 from cacheflow.raft.membership.configuration import Configuration
 from cacheflow.raft.membership.membership import configurations_of
@@ -111,6 +111,27 @@ def test_a_snapshot_covers_what_the_journal_has_no_more() -> None:
     (name,) = [path for path in donor._names if path.suffix == ".cfs"]
     behind.put(name, bytes(donor.contents(name)))
     assert (look(behind, DATA, "a", "1").index, look(behind, DATA, "a", "1").committed) == (6, 6)
+
+
+def test_what_a_killed_process_has_left_unflushed_survives_a_loss_of_power_once_it_was_flushed() -> None:
+    lengths = set()
+    for seed in range(20):
+        for flushes in (False, True):
+            disk = disk_of()
+            journal, writer = opened(disk)
+            writer.drain()
+            journal.add(entry(REGULAR, c.set_("late", b"v", 1)), 7, 2)
+            disk.fail("sync", OSError("killed"))
+            writer.drain()
+            disk.stop()
+            shown = look(disk, DATA, "a", "1").index
+            if flushes:
+                flush_log(disk, DATA)
+            disk.crash(Random(seed))
+            left = look(disk, DATA, "a", "1").index
+            assert left == shown or not flushes
+            lengths.add((shown, left))
+    assert (7, 6) in lengths and (7, 7) in lengths
 
 
 def test_of_several_the_latest_by_term_and_index_is_named() -> None:

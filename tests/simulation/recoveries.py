@@ -27,6 +27,7 @@ from cacheflow.errors import ConfigError
 from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.entries import DATA, VERSION
+from cacheflow.raft.log.reading import flush_log
 from cacheflow.raft.membership.recovery import Recovery, write_recovery
 from cacheflow.raft.recovering import Found, decide_alone, decide_with, look
 from cacheflow.raft.snapshots.helper import contents_at
@@ -276,6 +277,7 @@ class Recovering:
     # Both ------------------------------------------------------------------------------------------------------------
 
     def _look(self, host: Host) -> Found:
+        flush_log(host.disk, DIRECTORY)
         return look(host.disk, DIRECTORY, host.node_id, host.incarnation)
 
     def _contents(self, host: Host, found: Found) -> dict[str, tuple[bytes, int]]:

@@ -52,6 +52,20 @@ def read_log(disk: Disk, directory: Path, *, group: int = 0) -> tuple[LogState, 
     return _read(disk, directory, group, lambda _, record: record.payload, b"", at_rest=True)
 
 
+def flush_log(disk: Disk, directory: Path) -> None:
+    """Make durable what is in the files of a journal that no process has open. Raises OSError.
+
+    A process that was killed may have left some of it in the system's memory, where a loss of power takes it.
+    """
+    for _, path in list_segments(disk, directory):
+        handle = disk.open(path)
+        try:
+            disk.sync(handle)
+        finally:
+            disk.close(handle)
+    disk.sync_directory(directory)
+
+
 def _places(disk: Disk, directory: Path, group: int) -> list[tuple[_Place, int, int]]:
     """Return (place of the command in a file, index, term) of each entry of the log, read from the journal's files."""
 
