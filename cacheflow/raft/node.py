@@ -154,8 +154,7 @@ class RaftNode:
             ticks=ticks,
             recovery=recovery,
         )
-        # The roles.
-        freshness = self.freshness = Freshness(core, links, peers, membership.is_recovering)
+        freshness = self.freshness = Freshness(core, links, peers, membership.is_recovering if recovery else None)
         divergence = Divergence(core, links, ticks, replica, membership)
         self.voters_time = VotersTime(clock, links.now_ms)
         self.elections = Elections(
@@ -480,9 +479,8 @@ class RaftNode:
                 self.ticks.nudge()
                 break
         if machine.level > machine.build_level:
-            replica.outdated(
-                NewerCacheFlow.wrote(f"entry {index} of the log, or one before it,", machine.level, machine.build_level)
-            )
+            entry = f"entry {index} of the log, or one before it,"
+            replica.outdated(NewerCacheFlow.wrote(entry, machine.level, machine.build_level))
         over = self.configurations.committed(index)
         self.reconfiguration.applied(index)
         for table in over:
