@@ -65,6 +65,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "wire",
         "cli",
     ),
+    # It works on the files of a node that does not run.
+    "cli.recover": (*BASE, "machine.state.settings", "raft", "cli"),
     "__main__": ("cli",),
     # The face: what a user imports.
     "__init__": (*BASE, "store", "client", "aio", "opening"),

@@ -23,4 +23,7 @@ APPENDED: Final = 8  # APPEND to a present value: the added data, whether in fro
 REVISION_RAISED: Final = 12  # the revision from now on
 RESTORE_BEGUN: Final = 13  # its id, the number of its items, whether clients are served
 RESTORE_ENDED: Final = 14  # its id, the number of items that have come
+RECOVERED: Final = (
+    15  # cluster id, rows of the table, ids of the replaced clusters, the revision: every version is another now
+)
 FIELDS_CHANGED: Final = 11  # of a present hash or set: fields and values, or the fields that are gone; which; its kind

@@ -102,6 +102,8 @@ class State:
         self.members: dict[str, Member] = {}
         # (id, incarnation) of the nodes that were members and are none any more, the latest last: a dictionary for its order.
         self.removed: dict[tuple[str, str], None] = {}
+        # The ids of the clusters in whose place this one has come, the latest last: a dictionary for its order.
+        self.replaced: dict[str, None] = {}
         self.contents = Contents()
         self.sessions = Sessions()
         self.answers = LargeAnswers()
@@ -122,6 +124,7 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
         "settings": asdict(machine.settings),
         "configured": machine.configured,
         "cluster_id": machine.cluster_id,
+        "replaced": list(machine.replaced),
         "latest_session": machine.sessions.latest_id,
         "latest_scope": machine.scopes.latest_id,
         "idempotency_reaches_ms": machine.idempotency.reaches_ms,
@@ -329,6 +332,7 @@ def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
         raise CodecError("not a snapshot: the digest has the wrong length")
     machine.configured = _typed(fields["configured"], bool)
     machine.cluster_id = _typed(fields["cluster_id"], str)
+    machine.replaced = dict.fromkeys(_typed(each, str) for each in _typed(fields["replaced"], list))
     machine.sessions.latest_id = _count(fields["latest_session"])
     machine.scopes.latest_id = _count(fields["latest_scope"])
     machine.idempotency.reaches_ms = _count(fields["idempotency_reaches_ms"])

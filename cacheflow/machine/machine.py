@@ -32,7 +32,7 @@ from cacheflow.machine.deciding.fast_set import set_plainly
 from cacheflow.machine.deciding.plans import Malformed
 from cacheflow.machine.deciding.repeats import REPEATABLE_OPS, idempotent, open_scope, scoped
 from cacheflow.machine.deciding.restores import begin_restore, end_restore, restore_items
-from cacheflow.machine.effects import CONFIGURED, LEVEL_RAISED, MEMBERS_CHANGED, Effect
+from cacheflow.machine.effects import CONFIGURED, LEVEL_RAISED, MEMBERS_CHANGED, RECOVERED, Effect
 from cacheflow.machine.image import DIGEST_BYTES, State
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import CodecError, Result, decode_block, decode_entry, level_of
@@ -40,7 +40,7 @@ from cacheflow.machine.language.levels import known_at
 from cacheflow.machine.listing import page
 from cacheflow.machine.outlook import outlook
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, KEY_BYTES_MAX, Entry
-from cacheflow.machine.state.settings import changed, is_name, is_whole, member_table
+from cacheflow.machine.state.settings import Member, changed, is_name, is_whole, member_table
 
 Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
 OtherCommand: TypeAlias = Callable[[Any, list[Any]], Result]
@@ -55,6 +55,8 @@ USES_MAX: Final = 1000
 DIGESTS_KEPT: Final = 10_000
 # Removed members that are remembered: a disk that was away while more than these were removed is not known as removed.
 REMOVED_KEPT: Final = 1000
+# A revision above this is raised no more: it must stay a number of 64 bits.
+REVISION_MAX: Final = c.INT64_MAX - 2 * c.RECOVERY_RAISE
 # A Packer keeps the memory of the largest object that it has packed: one that has packed more than this is replaced.
 PACKER_BYTES_MAX: Final = 1024 * 1024
 
@@ -364,12 +366,29 @@ class CacheMachine(State):
 
     def _members(self, command: list[Any]) -> Result:
         _, cluster_id, rows = command
-        if not is_name(cluster_id):
-            raise Malformed("the cluster's id is not a short text")
-        try:
-            table = member_table(rows)
-        except ValueError as error:
-            raise Malformed(str(error)) from None
+        self._put_in_force(cluster_id, _table_of(cluster_id, rows))
+        self.contents.effects.append((MEMBERS_CHANGED, cluster_id, rows))
+        return [c.OK]
+
+    def _recover(self, command: list[Any]) -> Result:
+        _, cluster_id, rows, replaced = command
+        table = _table_of(cluster_id, rows)
+        if type(replaced) is not list or not 0 < len(replaced) <= c.REPLACED_MAX or not all(map(is_name, replaced)):
+            raise Malformed("the replaced clusters are not a short list of ids")
+        if self.contents.revision > REVISION_MAX:
+            raise Malformed("there are no more revisions")
+        if cluster_id != self.cluster_id:
+            self._put_in_force(cluster_id, table)
+            for each in replaced:
+                self.replaced.pop(each, None)
+                self.replaced[each] = None
+            while len(self.replaced) > c.REPLACED_MAX:
+                del self.replaced[next(iter(self.replaced))]
+            self.contents.raise_versions(c.RECOVERY_RAISE)
+            self.contents.effects.append((RECOVERED, cluster_id, rows, replaced, self.contents.revision))
+        return [c.OK, self.contents.revision]
+
+    def _put_in_force(self, cluster_id: str, table: dict[str, Member]) -> None:
         for member in self.members.values():
             now = table.get(member.id)
             if now is None or now.incarnation != member.incarnation:
@@ -381,8 +400,6 @@ class CacheMachine(State):
             del self.removed[next(iter(self.removed))]
         self.cluster_id = cluster_id
         self.members = table
-        self.contents.effects.append((MEMBERS_CHANGED, cluster_id, rows))
-        return [c.OK]
 
     def _raise_level(self, command: list[Any]) -> Result:
         _, level = command
@@ -428,4 +445,15 @@ CacheMachine.other_commands = {
     c.RESTORE_BEGIN: begin_restore,
     c.RESTORE_ITEMS: restore_items,
     c.RESTORE_END: end_restore,
+    c.RECOVER: CacheMachine._recover,
 }
+
+
+def _table_of(cluster_id: Any, rows: Any) -> dict[str, Member]:
+    """Return the member table in a command's fields. Raises Malformed, also for a cluster's id that is none."""
+    if not is_name(cluster_id):
+        raise Malformed("the cluster's id is not a short text")
+    try:
+        return member_table(rows)
+    except ValueError as error:
+        raise Malformed(str(error)) from None

@@ -49,7 +49,7 @@ def _rows(machine: State) -> Iterator[Any]:
     yield len(contents.raw), contents.bytes_used, machine.restoring and machine.restoring.row()
     for member in machine.members.values():
         yield member.id, member.incarnation, member.raft_address, member.address, member.voter
-    yield list(islice(reversed(machine.removed), ROWS_MAX))
+    yield list(islice(reversed(machine.removed), ROWS_MAX)), list(machine.replaced)
     for session_id, session in machine.sessions:
         yield (
             session_id,

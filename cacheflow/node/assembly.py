@@ -29,6 +29,7 @@ from cacheflow.node.registration import AskSeed
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import SEGMENT_BYTES, Journal, Submit
+from cacheflow.raft.membership.recovery import enter, read_recovery
 from cacheflow.raft.node import RaftNode, Timing
 from cacheflow.raft.snapshots import storage
 from cacheflow.raft.snapshots.storage import Builder, SnapshotStorage
@@ -85,11 +86,10 @@ class LocalNode:
     """A CacheFlow node in this process: its Raft part, state machine, waiting calls, and its way into the cluster.
 
     http_address: host:port under which members show this node.
-    note_removed: called once, on the journal's thread, with the log index at which the cluster removed this node; notes that
-    on disk and returns why the node has ended, as text for people.
+    note_removed: called once, on the journal's thread, with why the node is no member any more, for people; notes that on disk.
 
     The event loop owns this object. Any thread may read the state machine's memory, use the inbox and count cache hits.
-    Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow (a later build wrote the files), OSError.
+    Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow (a later build wrote the files), ConfigError, OSError.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class LocalNode:
         identity: Identity,
         http_address: str,
         around: Surroundings,
-        note_removed: Callable[[int], str],
+        note_removed: Callable[[str], None],
     ) -> None:
         loop, turn = around.loop, around.turn
         self.uses = RecencyBuffer()
@@ -134,6 +134,12 @@ class LocalNode:
         )
         storage.check_levels(self.journal, self.machine.build_level)
         storage.begin_journal_at(self.journal, newest, around.directory)
+        recovery = read_recovery(around.disk, around.directory)
+        if recovery is not None:
+            enter(self.journal, recovery, around.directory)
+            if recovery.cluster_id == self.machine.cluster_id:
+                # The snapshot says it all.
+                recovery = None
         if self.journal.clock_pair is not None:
             self.clock.restore(*self.journal.clock_pair)
         self.node = RaftNode(
@@ -158,6 +164,7 @@ class LocalNode:
             initial_settings=_replicated(config),
             random=around.random,
             turn=turn,
+            recovery=recovery,
         )
         self.journal.on_durable = self.node.flushed
         self.node.removal.on_removed = self._removed
@@ -166,6 +173,7 @@ class LocalNode:
         self.network.on_disconnected = self.node.disconnected
         self.network.on_peer_lost = self.node.disconnected
         self.network.on_other_cluster = self._met_other_cluster
+        self.network.on_replaced = self._met_replacement
         self.channels = Channels(around.slices, around.unsent, self.network, self.node.membership.is_member)
         self.network.on_beside = self.channels.receive
         self.proposals = Proposals(
@@ -206,7 +214,7 @@ class LocalNode:
         Raises ConfigError.
         """
         # Whoever dials this node is told from the first moment which cluster it has data of.
-        self.network.cluster_id = self.node.configurations.latest.cluster_id
+        self.network.cluster_id = self.journal.cluster_id or self.node.configurations.latest.cluster_id
         await self.network.start()
         self.joining.found_at_once()
         self.node.start()
@@ -283,24 +291,29 @@ class LocalNode:
         """Have this node's pending commands sent again, because the leader or the connection to it has changed."""
         self.proposals.route_changed(self.node.links.route is not None)
 
-    def _removed(self, index: int, noted: Callable[[], None]) -> None:
-        """End this node's part in the cluster, which removed the node at the log index ``index``.
+    def _removed(self, reason: str, noted: Callable[[], None]) -> None:
+        """End this node's part in the cluster, for ``reason``: the cluster removed the node, or was replaced.
 
-        Note the removal on disk; then refuse all peers, end the clients' waiting calls, and call ``noted``.
+        Note that on disk; then refuse all peers, end the clients' waiting calls, and call ``noted``.
         """
 
-        def done(reason: str | BaseException) -> None:
-            if isinstance(reason, BaseException):
-                raise reason
+        def done(outcome: BaseException | None) -> None:
+            if outcome is not None:
+                raise outcome
             if self.is_serving:
-                self.node.ticks.run(functools.partial(end, reason))
+                self.node.ticks.run(end)
 
-        def end(reason: str) -> None:
+        def end() -> None:
             self.network.refuse(reason)
             self.proposals.close()
             noted()
 
-        self._write_journal(functools.partial(self._note_removed, index), done)
+        self._write_journal(functools.partial(self._note_removed, reason), done)
+
+    def _met_replacement(self, peer: Peer) -> None:
+        """End this node's part in its cluster, in whose place that of ``peer`` has come, by a recovery."""
+        logger.critical("%s belongs to cluster %s, which has replaced this node's", peer.node_id, peer.cluster_id)
+        self.node.ticks.run(lambda: self.node.removal.replaced_by(peer.cluster_id))
 
     def _met_other_cluster(self, peer: Peer) -> None:
         """Stop this node if ``peer``, a member of another cluster, lists this node, and this node is alone in its own cluster.

@@ -75,8 +75,8 @@ class Joining:
         self._http_address = http_address
         self._ask_seed = ask_seed
         self._random_bytes = random_bytes
-        # True once there is a cluster that this node has to join.
-        self._found_one = False
+        # True once there is a cluster that this node has to join: its log is a cluster's whose members it does not know yet.
+        self._found_one = bool(node.configurations.own_cluster())
 
     @property
     def _level(self) -> int:
@@ -96,7 +96,7 @@ class Joining:
             member_of([*_fields(self.me), False])
         except ValueError as error:
             raise ConfigError(f"this node cannot be a member of any cluster: {error}") from None
-        if self._config.bootstrap and not self._is_known():
+        if self._config.bootstrap and not (self._is_known() or self._found_one):
             self._found()
 
     async def keep(self) -> None:

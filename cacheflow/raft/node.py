@@ -27,10 +27,11 @@ from cacheflow.raft.links import Links, Route
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.log.records import CONFIGURATION, ENTRY_KINDS
 from cacheflow.raft.membership.changes import Reconfiguration
-from cacheflow.raft.membership.configuration import Configuration, Configurations
+from cacheflow.raft.membership.configuration import Configuration
 from cacheflow.raft.membership.hand_over import HandOver
 from cacheflow.raft.membership.level_raising import LevelRaising
-from cacheflow.raft.membership.membership import Membership, applied_configuration
+from cacheflow.raft.membership.membership import Membership, configurations_of
+from cacheflow.raft.membership.recovery import Recovery
 from cacheflow.raft.membership.removed import Removal
 from cacheflow.raft.message_types import Propose, RequestVote, ResponseVote, TimeoutNow
 from cacheflow.raft.peers import Peers
@@ -96,6 +97,7 @@ class RaftNode:
         initial_settings: dict[str, Any],
         random: Callable[[], float],
         turn: Turn,
+        recovery: Recovery | None = None,
     ) -> None:
         self.node_id = node_id
         self.incarnation = incarnation
@@ -124,9 +126,7 @@ class RaftNode:
         links = self.links = Links(passed, network, journal)
         # The core holds back what promises something, too.
         self.hold = links.hold
-        configurations = self.configurations = Configurations(
-            applied_configuration(machine, journal), journal.entries(0, None)
-        )
+        configurations = self.configurations = configurations_of(machine, journal, recovery)
         peers = self.peers = Peers(node_id, configurations, links)
         replica = self.replica = Replica(machine, core, ticks)
         disk = self.disk = DiskWatch(
@@ -153,9 +153,9 @@ class RaftNode:
             replica=replica,
             disk=disk,
             ticks=ticks,
+            recovery=recovery,
         )
-        # The roles.
-        freshness = self.freshness = Freshness(core, links, peers)
+        freshness = self.freshness = Freshness(core, links, peers, membership.is_recovering if recovery else None)
         divergence = Divergence(core, links, ticks, replica, membership)
         self.voters_time = VotersTime(clock, links.now_ms)
         self.elections = Elections(
@@ -260,6 +260,7 @@ class RaftNode:
         entry = CONFIGURATION + commands.encode_entry(0, [block])
         self._core.adopt_term(1)
         self._journal.setCurrentTerm(1, self.node_id)
+        self._journal.enter_cluster(cluster_id)
         self.membership.append(entry)
         # No other voter could be heard first: campaign at once.
         self._core.expect_election(0.0)
@@ -479,12 +480,12 @@ class RaftNode:
                 self.ticks.nudge()
                 break
         if machine.level > machine.build_level:
-            replica.outdated(
-                NewerCacheFlow.wrote(f"entry {index} of the log, or one before it,", machine.level, machine.build_level)
-            )
+            entry = f"entry {index} of the log, or one before it,"
+            replica.outdated(NewerCacheFlow.wrote(entry, machine.level, machine.build_level))
         over = self.configurations.committed(index)
         self.reconfiguration.applied(index)
         for table in over:
+            self.membership.tell_replaced()
             self.ticks.wake()
             self.removal.tell_removed(table)
 

@@ -25,7 +25,7 @@ ATOMS = (
 ANYTHING = st.recursive(
     ATOMS, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=25
 )
-OPS = st.integers(0, 27)
+OPS = st.integers(0, 28)
 PARTS = st.lists(st.sampled_from([b"", b"f", b"g", b"\xfe\x01", b"1", b"9" * 18]), max_size=5)
 
 
@@ -66,6 +66,12 @@ NEARLY = (
     | st.tuples(st.just(c.RESTORE_ITEMS), KEYS, NUMBERS, st.lists(RESTORED, max_size=4))
     | st.tuples(st.just(c.RESTORE_END), KEYS, st.booleans())
     | st.tuples(st.just(c.MEMBERS), KEYS, st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans()), max_size=3))
+    | st.tuples(
+        st.just(c.RECOVER),
+        KEYS,
+        st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans()), max_size=3),
+        st.lists(KEYS | ATOMS, max_size=3),
+    )
 )
 COMMANDS = st.recursive(
     command_of(ANYTHING) | ANYTHING | NEARLY,

@@ -64,6 +64,9 @@ class FakeNode:
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.route: object | None = object()
 
+    def own_cluster(self) -> str:
+        return self.latest.cluster_id
+
     def found_cluster(self, cluster_id: str, member: Member) -> None:
         assert not self.latest.members, "a cluster is founded once"
         self.learn(member, cluster_id)

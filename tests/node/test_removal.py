@@ -100,10 +100,10 @@ def test_a_disk_that_hangs_holds_up_the_mark_and_not_the_loop(
     note = local._note_removed
     noting: list[str] = []
 
-    def hang(index: int) -> str:
+    def hang(reason: str) -> None:
         noting.append(threading.current_thread().name)
         goes_on.wait()
-        return note(index)
+        note(reason)
 
     monkeypatch.setattr(local, "_note_removed", hang)
     other.remove_node(id_of(removed))

@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from simulation import restores  # noqa: E402
-from simulation.runner import Outcome, run  # noqa: E402 - the path comes first
+from simulation import recoveries, restores  # noqa: E402 - the path comes first
+from simulation.runner import Outcome, run  # noqa: E402
 from simulation.shrinking import Case, shrunk  # noqa: E402
 
 
@@ -29,12 +29,16 @@ class Plan:
     every_s: float | None
     trace: bool
     restores: bool
+    recoveries: bool
 
     def play(self, seed: int) -> Outcome:
         """Run one seed; its transcript travels between processes only when it is wanted."""
         if self.restores:
             return restores.run(seed, self.nodes, trace=self.trace)
-        outcome = run(seed, self.nodes, self.seconds, kinds=self.kinds, trace=self.trace, every_s=self.every_s)
+        if self.recoveries:
+            outcome = recoveries.play(seed, self.nodes, trace=self.trace)
+        else:
+            outcome = run(seed, self.nodes, self.seconds, kinds=self.kinds, trace=self.trace, every_s=self.every_s)
         if outcome.violation is None and not self.trace:
             outcome.transcript = []
         return outcome
@@ -58,6 +62,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--faults", help="comma-separated kinds; none for a healthy cluster; by default some or all")
     parser.add_argument("--every", type=float, help="mean seconds between faults")
     parser.add_argument("--restores", action="store_true", help="restores of backups under faults (restores.py)")
+    parser.add_argument(
+        "--recoveries", action="store_true", help="a majority is lost, or all have moved: recoveries.py"
+    )
     parser.add_argument("--trace", action="store_true", help="every message and call in the transcript")
     parser.add_argument("--tail", type=int, default=60, help="lines of the transcript of a failing seed")
     parser.add_argument(
@@ -78,7 +85,7 @@ def main() -> int:
         kinds = {}
     elif given.faults and given.faults != "all":
         kinds = dict.fromkeys(given.faults.split(","), 1.0)
-    plan = Plan(given.nodes, given.seconds, kinds, given.every, given.trace, given.restores)
+    plan = Plan(given.nodes, given.seconds, kinds, given.every, given.trace, given.restores, given.recoveries)
     totals = Counter[str]()
     faults = Counter[str]()
     failed, healed = [], [(0.0, 0)]
@@ -109,7 +116,7 @@ def main() -> int:
 def tell(plan: Plan, outcome: Outcome, given: argparse.Namespace) -> None:
     """Print a failing seed, or the smaller run that fails likewise."""
     print(f"--- seed {outcome.seed}, {plan.nodes} nodes: {outcome.violation}", flush=True)
-    if given.shrink:
+    if given.shrink and not plan.recoveries:
         case = Case(outcome.seed, plan.nodes, plan.seconds, outcome.strikes, kinds=plan.kinds)
         smaller, transcript = shrunk(outcome, case)
         lines = transcript.splitlines()

@@ -116,6 +116,8 @@ class Host:
     was_emptied = False
     # Told to found a cluster of its own at the next start, by mistake.
     founds_by_mistake = False
+    # Of a cluster that was replaced: nothing is promised about what it does until it is told.
+    is_out = False
     # The disk says that the member on it was removed.
     removal_is_noted = False
     wall_was_set = False
@@ -193,8 +195,8 @@ class Process(LocalNode):
             self._note_removal,
         )
         self.checked_index = 0
-        # This process founds a cluster by mistake, about which nothing is promised but that it stops.
-        self.is_stray = host.founds_by_mistake
+        # This process founds a cluster by mistake, or its cluster was replaced: nothing is promised but that it stops.
+        self.is_stray = host.founds_by_mistake or host.is_out
         self._events = 0
         if self.build is not CacheMachine:
             cluster.upgrades.equip(self)
@@ -224,10 +226,9 @@ class Process(LocalNode):
         self.cluster.note(f"{self.name} route {route.leader_id if route else None} in term {self.node.term}")
         super().route_changed()
 
-    def _note_removal(self, index: int) -> str:
+    def _note_removal(self, reason: str) -> None:
         self.host.removal_is_noted = True
-        self.cluster.note(f"{self.name} was removed at {index}")
-        return f"{self.name} was removed at {index}"
+        self.cluster.note(f"{self.name} is out: {reason}")
 
     # Inside.
 

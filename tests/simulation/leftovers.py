@@ -10,6 +10,7 @@ from cacheflow.machine.state import answers, idempotency, scopes
 from cacheflow.machine.state.sessions import KEPT_READ_BYTES_MAX
 from cacheflow.node.proposals import BLOCK_COMMANDS_MAX
 from cacheflow.node.recency import KEYS_MAX
+from cacheflow.raft.log.datadir import RECOVERY
 from cacheflow.raft.log.records import RECORD_BYTES
 from cacheflow.raft.log.segments import list_segments
 from cacheflow.raft.membership.changes import WAITING_MAX
@@ -73,6 +74,6 @@ def _files(process: Process) -> list[tuple[str, int, int]]:
     return [
         ("snapshots", snapshots, 2),
         ("segments", segments, most),
-        ("files", len(disk.names), snapshots + segments),
+        ("files", len(disk.names), snapshots + segments + (DIRECTORY / RECOVERY in disk.names)),
         ("open files", disk.open_handles, 1),
     ]

@@ -17,9 +17,11 @@ from simulation import mutations_founding as founding
 from simulation import mutations_levels as levels
 from simulation import mutations_machine as machine
 from simulation import mutations_raft as raft
+from simulation import mutations_recovery as recovery
 from simulation import mutations_restores as restoring
 from simulation import mutations_storage as storage
 from simulation import restores
+from simulation.recoveries import play
 from simulation.runner import run
 from simulation.shrinking import check_of
 
@@ -31,6 +33,7 @@ class Mutation:
     """One rule of the product to take away, and the faults that show it.
 
     faults: the kinds that bring it out soonest; None is the usual mixture. every_s: mean time between two of them.
+    recovers: the runs are those of recoveries.py, with faults of their own.
     """
 
     rule: str
@@ -40,6 +43,7 @@ class Mutation:
     nodes: int = 3
     # Whether restores are simulated (restores.py) in place of a cluster's usual life.
     restores: bool = False
+    recovers: bool = False
 
     @property
     def name(self) -> str:
@@ -143,6 +147,15 @@ MUTATIONS = (
     Mutation("a late restore", restoring.begin_a_restore_however_late, restores=True),
     Mutation("snapshots know of it", restoring.forget_a_restore_at_a_snapshot, restores=True),
     Mutation("nobody sees a part", restoring.serve_clients_during_a_restore, restores=True),
+    Mutation("versions are raised", recovery.leave_the_revision_as_it_is, recovers=True),
+    Mutation("and those of items", recovery.raise_the_versions_of_what_comes_alone, recovers=True),
+    Mutation("before they are read", recovery.show_versions_before_they_are_raised, recovers=True),
+    Mutation("before anything is written", recovery.write_before_the_versions_are_raised, recovers=True),
+    Mutation("a new cluster has a new id", recovery.keep_the_id_of_the_cluster, recovers=True),
+    Mutation("a replaced cluster stops", recovery.go_on_in_a_cluster_that_was_replaced, recovers=True),
+    Mutation("a log has one cluster", recovery.believe_the_tables_of_the_old_cluster, recovers=True),
+    Mutation("and stops nobody", recovery.stop_for_members_of_the_old_cluster, recovers=True),
+    Mutation("a decision is whole", recovery.write_the_decision_in_place, recovers=True),
     Mutation("", raft.acknowledge_what_was_not_verified),
     Mutation("", raft.vote_for_anybody),
     Mutation("", raft.read_without_a_barrier, "isolate_leader isolate"),
@@ -158,6 +171,8 @@ def find(mutation: Mutation, seeds_max: int = SEEDS_MAX) -> Found:
     def violation(seed: int) -> str | None:
         if mutation.restores:
             return restores.run(seed, mutation.nodes).violation
+        if mutation.recovers:
+            return play(seed, mutation.nodes).violation
         return run(seed, mutation.nodes, kinds=kinds, every_s=every_s).violation
 
     began = time.perf_counter()

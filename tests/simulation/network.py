@@ -345,6 +345,8 @@ class SimNetwork:
         self.on_disconnected: Callable[[str], None]
         self.on_peer_lost: Callable[[str], None]
         self.on_other_cluster: Callable[[Peer], None]
+        self.on_replaced: Callable[[Peer], None]
+        self.replaced: tuple[str, ...] = ()
         self.ways: dict[str, Way] = {}
         self.peers: dict[str, str] = {}
         self.budget = Budget(UNFINISHED_BYTES_MAX, loop.time, lambda *_: None)
@@ -413,7 +415,13 @@ class SimNetwork:
 
     def meet(self, dialer: SimNetwork) -> None:
         """Take note of a node that was refused."""
-        if dialer.cluster_id and self.cluster_id not in ("", dialer.cluster_id) and self.node_id in dialer.peers:
+        if not dialer.cluster_id or self.cluster_id in ("", dialer.cluster_id):
+            return
+        if self.cluster_id in dialer.replaced:
+            self.loop.call_soon(self.on_replaced, dialer.describe())
+        elif dialer.cluster_id in self.replaced:
+            dialer.loop.call_soon(dialer.on_replaced, self.describe())
+        elif self.node_id in dialer.peers:
             self.loop.call_soon(self.on_other_cluster, dialer.describe())
 
     def describe(self) -> Peer:
@@ -426,6 +434,7 @@ class SimNetwork:
             self.epoch,
             self.start_number,
             self.level,
+            replaced=self.replaced,
         )
 
     def set_peers(self, peers: Mapping[str, str]) -> None:

@@ -102,6 +102,11 @@ class Items(cachetools.Cache[str, Entry]):
     def next_scanned(self) -> str | None:
         """Return the key that the scan of all keys will give next, if the key is still there then; None at the scan's end."""
 
+    def raise_versions(self, raw: dict[str, Entry], by: int) -> None:
+        """Keep the items in ``raw`` in place of the present ones: the same keys in the same order, versions higher by ``by``."""
+        self.raw = self._Cache__data = raw
+        self._order.raise_versions(by)
+
     @property
     def currsize(self) -> float:
         """The number of items in the container."""

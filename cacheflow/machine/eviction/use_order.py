@@ -135,6 +135,11 @@ class UseOrder:
             segment = self._segments[bisect_right(self._starts, version) - 1]
         return segment.pop(key)
 
+    def raise_versions(self, by: int) -> None:
+        """Take note that the version of every key in this order of use is higher by ``by`` now."""
+        self._starts[1:] = [start + by for start in self._starts[1:]]
+        self._version += by
+
     def pop_first(self, protected: str = "") -> str | None:
         """Remove and return the least recently used key that is not ``protected``; None when no other key is there."""
         coming = self._coming

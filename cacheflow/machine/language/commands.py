@@ -58,9 +58,10 @@ RESTORE_ITEMS: Final = (
     25  # id, number of items before these, [[key, data, kind, meta, expires_at_ms], ...] -> items so far
 )
 RESTORE_END: Final = 26  # id, given up                              ->
+RECOVER: Final = 27  # cluster id, the table as in MEMBERS, [id of a cluster that it replaces, ...] -> revision
 
 # The feature level that brought each command.
-LEVELS: Final = dict.fromkeys(range(SET, RESTORE_END + 1), 1)
+LEVELS: Final = dict.fromkeys(range(SET, RECOVER + 1), 1)
 
 # Values of ``ttl_ms`` in SET and TOUCH; a number above 0 is counted from the entry's time.
 TTL_NONE: Final = 0
@@ -113,6 +114,12 @@ FIELDS_AT_ONCE_MAX: Final = 1000
 # The largest hash or set: each change of it is a search and a copy, some ms. It is part of the replicated rules and must never
 # change.
 FIELDS_BYTES_MAX: Final = 1024 * 1024
+
+# By how much a recovery raises all versions: more than a cluster writes in its life, so that no version of before, also of
+# what only lost nodes had, is that of another value later.
+RECOVERY_RAISE: Final = 2**40
+# The most clusters that one recovery replaces, and that are remembered: each recovery of a recovered cluster adds one.
+REPLACED_MAX: Final = 32
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
@@ -199,6 +206,14 @@ def configure(settings: dict[str, Any], only_if_unset: bool = False) -> Command:
 def members(cluster_id: str, table: Sequence[Sequence[Any]]) -> Command:
     """Return the command that replaces the whole member table by ``table``; it must be alone in its entry of the log."""
     return (MEMBERS, cluster_id, table)
+
+
+def recover(cluster_id: str, table: Sequence[Sequence[Any]], replaced: Sequence[str]) -> Command:
+    """Return the command that begins a recovered cluster: its member table, and all versions raised by RECOVERY_RAISE.
+
+    It must be alone in its entry of the log. replaced: the ids of the clusters in whose place this one comes, the latest last.
+    """
+    return (RECOVER, cluster_id, table, replaced)
 
 
 def noop() -> Command:

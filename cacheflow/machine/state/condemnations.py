@@ -132,6 +132,14 @@ class Condemnations:
         self._set(list(present))
         self.passing = passing
 
+    def raised(self, by: int) -> Condemnations:
+        """Return a copy of these condemnations whose revisions are higher by ``by``, with the pass that is under way."""
+        other = Condemnations()
+        rows = [one.row() for one in self.present]
+        other.adopt([Condemnation(*row[:3], row[3] + by, *row[4:]) for row in rows], self.passing)
+        other.counts = {revision + by: count for revision, count in self.counts.items()}
+        return other
+
     def _set(self, present: list[Condemnation]) -> None:
         tables: dict[int, dict[str, list[Condemnation]]] = {}
         database_0: list[Condemnation] = []

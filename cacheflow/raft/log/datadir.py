@@ -4,7 +4,8 @@
 the journal is: a node that lost its memory is another member, whose votes do not count for the one before. It also counts
 the starts that found a journal or made one: when it is gone later, somebody has lost it, and no node starts there. A check over
 its members shows damage, for an incarnation that has changed unnoticed would be somebody else's. ``removed``
-says that the cluster has removed that member, which must not come back by itself.
+says that the cluster has removed that member, or was replaced, so that the member must not come back by itself. ``recovery``
+says which cluster the node belongs to from its next start on (``membership/recovery.py``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import logging
 import os
 import re
@@ -21,17 +21,18 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from cacheflow.errors import ConfigError, NewerCacheFlow
+from cacheflow.errors import ConfigError
 from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.documents import read_document, write_document, write_text
 
 logger = logging.getLogger(__name__)
 
-# The format of the file ``identity``. The first one had no check.
+# The format of the file ``identity``, and the last one that had no check.
 FORMAT_VERSION: Final = 2
+_UNCHECKED: Final = 1
 # Free space that a new node needs: two segments of the journal. With less it could not start or would stop soon.
 FREE_BYTES_MIN: Final = 32 * 1024 * 1024
 # The folder in memory for ephemeral directories, and the free space that it must have: snapshots and journal go there,
@@ -42,8 +43,10 @@ _SHARED_MEMORY_FREE_MIN: Final = 256 * 1024 * 1024
 _LOCK = "lock"
 _IDENTITY = "identity"
 _REMOVED = "removed"
+# What ``cacheflow recover`` leaves behind for the node's next start.
+RECOVERY: Final = "recovery"
 # The names of this program's files, also of unfinished ones.
-_OWN = re.compile(r"(lock|identity|removed|journal-\d+\.cfj|snapshot-\d+\.cfs)(\.new|\.part)?")
+_OWN = re.compile(r"(lock|identity|removed|recovery|journal-\d+\.cfj|snapshot-\d+\.cfs)(\.new|\.part)?")
 _INCARNATION = re.compile(r"[0-9a-f]{16}")
 _EPHEMERAL = re.compile(r"cacheflow-\d+-[0-9a-f]{16}")
 
@@ -102,22 +105,17 @@ class DataDirectory:
         """
         self.starts += 1
         try:
-            self._write_identity(Disk(), self.node_id, self.incarnation, self.starts)
+            self._write_identity(self.node_id, self.incarnation, self.starts)
         except OSError as error:
             raise ConfigError(f"data directory {self.path}: {_reason(error)}; make room") from None
 
-    def note_removed(self, index: int) -> str:
-        """Write into the data directory that the cluster removed its node at log index ``index``: no node starts there again.
-
-        Returns that as a sentence for people.
-        """
-        reason = f"node {self.node_id} was removed from the cluster at index {index}"
+    def note_removed(self, reason: str) -> None:
+        """Write into the data directory that its node is no member any more, and the ``reason``: no node starts there again."""
         try:
-            self._write(Disk(), _REMOVED, f"{reason}\n")
+            write_text(Disk(), self.path / _REMOVED, f"{reason}\n")
         except OSError as error:
             # The next start learns it from the members.
-            logger.warning("%s cannot be noted in %s: %s", reason, self.path, _reason(error))
-        return reason
+            logger.warning("%s: this cannot be noted in %s: %s", reason, self.path, _reason(error))
 
     def __enter__(self) -> DataDirectory:
         return self
@@ -192,49 +190,29 @@ class DataDirectory:
             )
         node_id = node_id or str(uuid.UUID(bytes=self._random_bytes(16), version=4))
         incarnation = self._random_bytes(8).hex()
-        self._write_identity(disk, node_id, incarnation, 0)
+        self._write_identity(node_id, incarnation, 0)
         return node_id, incarnation, 0
 
-    def _write_identity(self, disk: Disk, node_id: str, incarnation: str, starts: int) -> None:
+    def _write_identity(self, node_id: str, incarnation: str, starts: int) -> None:
         identity = {
             "format_version": FORMAT_VERSION,
             "node_id": node_id,
             "incarnation": incarnation,
             "starts": starts,
         }
-        text = json.dumps({**identity, "check": _check_of(identity)}, indent=2)
-        self._write(disk, _IDENTITY, f"{text}\n")
-
-    def _write(self, disk: Disk, name: str, text: str) -> None:
-        """Write ``text`` to the file ``name`` of the data directory, durably, and as a whole or not at all."""
-        temporary = self.path / f"{name}.new"
-        handle = disk.open(temporary, create=True)
-        try:
-            disk.write(handle, 0, text.encode())
-            disk.sync(handle)
-        finally:
-            disk.close(handle)
-        disk.rename(temporary, self.path / name)
-        disk.sync_directory(self.path)
+        write_document(Disk(), self.path / _IDENTITY, identity)
 
 
 def _read_identity(file: Path, rejoin: str) -> tuple[str, str, int]:
     try:
-        identity = json.loads(file.read_bytes())
-        version, node_id, incarnation = identity["format_version"], identity["node_id"], identity["incarnation"]
-        # Starts were not counted once.
-        starts = identity.get("starts", 1)
-        check = identity.pop("check", None)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        identity = read_document(Disk(), file, FORMAT_VERSION, _UNCHECKED)
+        node_id, incarnation = identity["node_id"], identity["incarnation"]
+    except (ValueError, KeyError):
         raise ConfigError(f"{file} is unreadable; {rejoin}") from None
-    # Later formats have the same check.
-    if type(version) is int and version > FORMAT_VERSION and check == _check_of(identity):
-        raise NewerCacheFlow.wrote(str(file), version, FORMAT_VERSION, number="format")
-    if version not in (1, FORMAT_VERSION):
-        raise ConfigError(f"{file} is unreadable; {rejoin}")
+    # Starts were not counted once.
+    starts = identity.get("starts", 1)
     if (
-        check != (_check_of(identity) if version > 1 else None)
-        or type(node_id) is not str
+        type(node_id) is not str
         or not node_id
         or type(incarnation) is not str
         or not _INCARNATION.fullmatch(incarnation)
@@ -243,10 +221,6 @@ def _read_identity(file: Path, rejoin: str) -> tuple[str, str, int]:
     ):
         raise ConfigError(f"{file} is unreadable; {rejoin}")
     return node_id, incarnation, starts
-
-
-def _check_of(identity: dict[str, Any]) -> str:
-    return blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _take_lock(directory: Path) -> int:

@@ -8,6 +8,9 @@ the next piece, so that one flush serves all that wait for it.
 *always* flushed, *interval* written and flushed once a second, *never* written. A term or a vote is flushed in every
 mode before ``durable_position`` passes it. Messages that must not leave this node before that wait for it.
 
+The journal also says whose log it is: the cluster's id comes before the first entry, so that what an older cluster's members
+have written into a log that was recovered since is never taken for this node's own cluster.
+
 The log in memory is a list of (command, index, term). ``[0]`` is the *sentinel*: the last entry that the snapshot
 covers, with command b"", or the entry that a new log began with. It is never removed, so the log is never empty.
 
@@ -27,6 +30,7 @@ from cacheflow.errors import ConfigError
 from cacheflow.raft.log.disk import Disk, ThreadWriter
 from cacheflow.raft.log.records import (
     CLOCK,
+    CLUSTER,
     ENTRY,
     RECORD_BYTES,
     START,
@@ -120,6 +124,8 @@ class Journal:
         self._trimmed: list[list[LogEntry]] = []
         self._term = files.state.term
         self._vote = files.state.vote
+        # The id of the cluster whose log this is; "" while it is no cluster's.
+        self.cluster_id = files.state.cluster_id
         # The pair (cluster_ms, wall_ms) that was noted last, before a restart, too.
         self.clock_pair = files.state.clock
         self._clock_is_new = False
@@ -344,6 +350,12 @@ class Journal:
         """
         self.clock_pair = (cluster_ms, wall_ms)
         self._clock_is_new = True
+
+    def enter_cluster(self, cluster_id: str) -> None:
+        """Store the id of the cluster whose log this is from here on, which is flushed in every fsync mode."""
+        if cluster_id != self.cluster_id:
+            self.cluster_id = cluster_id
+            self._record(CLUSTER, 0, 0, cluster_id.encode())
 
     def trim(self, index: int) -> None:
         """Remove the log's entries up to ``index``, which a durable snapshot covers.

@@ -1,18 +1,20 @@
-"""Reading the journal's entries from its files while the process that writes them goes on.
+"""Reading the journal's entries from its files: while the process that writes them goes on, or when no process does.
 
-The reader sees the files as they are at one moment: it stops at the first record that is not whole yet, and takes
-truncations into account that come later in the stream. Nothing is written, cut or removed.
+The reader sees the files as they are at one moment. Of a living journal it stops at the first record that is not whole yet, and
+takes truncations into account that come later in the stream. Nothing is written, cut or removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from cacheflow.raft.log.disk import Disk
-from cacheflow.raft.log.records import CorruptJournal, Record, Replay
+from cacheflow.raft.log.records import CorruptJournal, LogEntry, LogState, Record, Replay
 from cacheflow.raft.log.segments import SegmentReader, list_segments
 
+V = TypeVar("V")
 # (file, first byte, end) of a command.
 _Place = tuple[Path, int, int]
 
@@ -42,27 +44,69 @@ def read_entries(
         yield data[begin:end], index, term
 
 
+def read_log(disk: Disk, directory: Path, *, group: int = 0) -> tuple[LogState, list[LogEntry]]:
+    """Return the state of the log whose journal no process has open, and its entries, as the node's next start will find them.
+
+    Raises CorruptJournal for a damaged journal, NewerCacheFlow, OSError.
+    """
+    return _read(disk, directory, group, lambda _, record: record.payload, b"", at_rest=True)
+
+
+def flush_log(disk: Disk, directory: Path) -> None:
+    """Make durable what is in the files of a journal that no process has open. Raises OSError.
+
+    A process that was killed may have left some of it in the system's memory, where a loss of power takes it.
+    """
+    for _, path in list_segments(disk, directory):
+        handle = disk.open(path)
+        try:
+            disk.sync(handle)
+        finally:
+            disk.close(handle)
+    disk.sync_directory(directory)
+
+
 def _places(disk: Disk, directory: Path, group: int) -> list[tuple[_Place, int, int]]:
     """Return (place of the command in a file, index, term) of each entry of the log, read from the journal's files."""
-    segments = list_segments(disk, directory)
-    if not segments:
-        return []
-    path = first_path = segments[0][1]
 
-    def place(record: Record) -> _Place:
+    def place(path: Path, record: Record) -> _Place:
         return path, record.end - len(record.payload), record.end
 
-    replay: Replay[_Place] | None = None
+    return _read(disk, directory, group, place, (directory, 0, 0), at_rest=False)[1]
+
+
+def _read(
+    disk: Disk, directory: Path, group: int, value_of: Callable[[Path, Record], V], nothing: V, *, at_rest: bool
+) -> tuple[LogState, list[tuple[V, int, int]]]:
+    """Return the log's state and its entries as (value, index, term), read from the journal's files.
+
+    value_of: returns the value for the record of an entry in a file.  nothing: the value of the log's first element if that only
+    says where the log begins.  at_rest: no process writes the files, so that what is missing in them is damage.
+    """
+    segments = list_segments(disk, directory)
+    state = LogState()
+    if not segments:
+        return state, []
+    path = first_path = segments[0][1]
+    replay: Replay[V] | None = None
     check = b""
+
+    def value(record: Record) -> V:
+        return value_of(path, record)
+
     for sequence, path in segments:
         reader = SegmentReader(path, disk.read(path), sequence, group)
         if replay is None:
-            replay = Replay(reader.header.state, place, (path, 0, 0))
+            state = reader.header.state
+            replay = Replay(state, value, nothing)
         elif reader.chain_before != check[:4]:
             raise CorruptJournal(path, 0, "does not continue the segment before it")
         for record in reader.records():
             replay.feed(path, record)
+            state.note(record.kind, record.index, record.term, record.payload)
+        if at_rest:
+            reader.judge(last=path == segments[-1][1])
         check = reader.check
     assert replay is not None
     replay.finish(first_path)
-    return replay.entries
+    return state, replay.entries

@@ -45,6 +45,7 @@ TRIM: Final = 6  # entries up to index are gone; index and term are the sentinel
 START: Final = 7  # the log begins anew with this one entry: after installing a snapshot, and in a new journal
 MARK: Final = 8  # only its ``synced`` counts: it is written when the journal is idle and vouches for the last flush
 SEAL: Final = 9  # the segment is complete and goes on in the next one
+CLUSTER: Final = 10  # payload: the id of the cluster whose log this is from here on
 
 # The fields of a record before its payload; then those of them that its check covers.
 _HEAD: Final = struct.Struct("<4s8s4sIBHIQQ")
@@ -167,7 +168,7 @@ class Codec:
 
 @dataclass(slots=True)
 class LogState:
-    """The state of a node's log: its term, vote, first and last entry, and clock. The journal's files each begin with a copy.
+    """The state of a node's log: its term, vote, first and last entry, cluster and clock, with which each file begins.
 
     For that reason older files can be removed. The owner of this object updates it with each record.
     """
@@ -178,10 +179,11 @@ class LogState:
     sentinel_term: int = 0
     last_index: int = 0
     last_term: int = 0
+    cluster_id: str = ""
     clock: Clock | None = None
 
     def note(self, kind: int, index: int, term: int, payload: bytes) -> None:
-        """Change this state of a node's log (term, vote, ends, clock) as a journal record with these fields says.
+        """Change this state of a node's log (term, vote, ends, cluster, clock) as a journal record with these fields says.
 
         kind, index, term, payload: the fields of the record."""
         if kind == ENTRY:
@@ -196,6 +198,8 @@ class LogState:
             self.sentinel_index, self.sentinel_term = index, term
         elif kind == START:
             self.sentinel_index, self.sentinel_term = self.last_index, self.last_term = index, term
+        elif kind == CLUSTER:
+            self.cluster_id = payload.decode()
 
 
 _STATE_FIELDS: Final = len(fields(LogState))
@@ -221,6 +225,7 @@ class Header:
                 state.sentinel_term,
                 state.last_index,
                 state.last_term,
+                state.cluster_id,
                 state.clock,
             )
         )
@@ -284,9 +289,9 @@ class Replay(Generic[V]):
         elif kind == START:
             self.entries = [(self._value_of(record), index, term)]
             self._gap = False
-        elif kind > SEAL:
+        elif kind > CLUSTER:
             raise NewerCacheFlow.wrote(
-                f"the journal, {file}, byte {record.offset},", kind, SEAL, number="kind of record"
+                f"the journal, {file}, byte {record.offset},", kind, CLUSTER, number="kind of record"
             )
         elif kind == HEADER:
             raise CorruptJournal(file, record.offset, f"a record of kind {kind} has no place here")

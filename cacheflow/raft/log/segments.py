@@ -40,6 +40,7 @@ from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.formats import FORMAT_BYTES, encode_format, is_format
 from cacheflow.raft.log.records import (
     CLOCK,
+    CLUSTER,
     ENTRY,
     FORMAT_VERSION,
     HEADER,
@@ -271,9 +272,9 @@ class SegmentWriter:
     def append(self, batch: list[Pending], sync: bool) -> int:
         """Write the records in ``batch`` to the journal and return how many bytes its files take, ``disk_bytes``.
 
-        A flush follows if ``sync`` is true or a record is a vote. Raises NothingLost, with the written records taken
-        out of ``batch``: call it again with the rest, and what has come since. Raises OSError; nothing may be written
-        afterwards.
+        A flush follows if ``sync`` is true or a record is a vote or names a cluster. Raises NothingLost, with the written
+        records taken out of ``batch``: call it again with the rest, and what has come since. Raises OSError; nothing may be
+        written afterwards.
         """
         buffer: list[bytes] = []
         written = 0
@@ -298,7 +299,7 @@ class SegmentWriter:
                 state.note(kind, index, term, payload)
                 self._count(kind, index)
                 if kind != ENTRY:
-                    sync = sync or kind == VOTE
+                    sync = sync or kind in (VOTE, CLUSTER)
                     trimmed = trimmed or kind == TRIM
                     removal = removal or kind in (TRIM, START)
             self._write(buffer, sync)

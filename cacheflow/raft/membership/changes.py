@@ -205,7 +205,7 @@ class Reconfiguration:
         self._hand_over.proceed()
         latest = self._membership.configurations.latest
         learning = self._wants_voters(latest) and len(latest.voters) < len(latest.members)
-        if self._core.has_settled and latest.index <= self._core.last_applied:
+        if self._core.has_settled and latest.index <= self._core.last_applied and not self._membership.is_unlogged:
             if not self._proposes_what_was_asked(latest) and learning and self._hand_over.heir is None:
                 self._promote_a_learner(latest)
         self.is_pending = learning or self._hand_over.heir is not None or bool(self._waiting)

@@ -7,13 +7,14 @@
 3. A new member is a learner: it receives entries and does not count (4.2.1). It votes once it has caught up, while
    fewer than ``replicas`` + 1 members vote.
 4. A member is a node id *and* an incarnation: an emptied disk comes back as somebody else.
-5. Tables of two nodes are compared by (term, index), as logs are: if one of two is committed, the later one is the
+5. A log that was recovered (``recovery.py``) begins with tables of an older cluster: they never count again.
+6. Tables of two nodes are compared by (term, index), as logs are: if one of two is committed, the later one is the
    newer statement about who belongs to the cluster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cacheflow.machine.language import commands
@@ -50,13 +51,16 @@ class Configuration:
         """Return a copy of this member table without the member ``node_id``."""
         return replace(self, members={key: value for key, value in self.members.items() if key != node_id})
 
-    def command(self) -> commands.Command:
-        """Return the command that puts this member table in force in the cluster, once it is in the log."""
-        rows = [
+    def rows(self) -> list[tuple[str, str, str, str, bool]]:
+        """Return the members as commands hold them: (id, incarnation, raft_address, address, voter), in the order of the ids."""
+        return [
             (member.id, member.incarnation, member.raft_address, member.address, member.voter)
             for _, member in sorted(self.members.items())
         ]
-        return commands.members(self.cluster_id, rows)
+
+    def command(self) -> commands.Command:
+        """Return the command that puts this member table in force in the cluster, once it is in the log."""
+        return commands.members(self.cluster_id, self.rows())
 
 
 NOBODY = Configuration(0, "", {})
@@ -70,8 +74,8 @@ def parse(index: int, command: bytes) -> Configuration:
     try:
         _, _, blocks = commands.decode_entry(command[1:])
         *_, (body,) = commands.decode_block(blocks[0])
-        opcode, cluster_id, rows = body
-        if opcode != commands.MEMBERS:
+        opcode, cluster_id, rows, *_ = body
+        if opcode not in (commands.MEMBERS, commands.RECOVER):
             return replace(NOBODY, index=index)
         return Configuration(index, cluster_id, {row[0]: Member(*row) for row in rows})
     except (commands.CodecError, ValueError, TypeError, IndexError):
@@ -81,10 +85,14 @@ def parse(index: int, command: bytes) -> Configuration:
 class Configurations:
     """The member tables in a node's log, oldest first, from the latest committed one on.
 
+    own_cluster: returns the id of the cluster whose log this is, "" if that is not known: then every table counts.
     Not safe for concurrent use: the event loop owns it.
     """
 
-    def __init__(self, base: Configuration, log: Iterable[tuple[bytes, int, int]]) -> None:
+    def __init__(
+        self, base: Configuration, log: Iterable[tuple[bytes, int, int]], own_cluster: Callable[[], str] = str
+    ) -> None:
+        self.own_cluster = own_cluster
         # The latest committed configuration, then the uncommitted ones.
         self._stack: list[Configuration] = []
         self.restart_from(base, log)
@@ -111,7 +119,7 @@ class Configurations:
         if command[:1] != CONFIGURATION:
             return False
         parsed = parse(index, command)
-        if not parsed.members:
+        if not parsed.members or parsed.cluster_id != (self.own_cluster() or parsed.cluster_id):
             return False
         self._stack.append(parsed)
         return True

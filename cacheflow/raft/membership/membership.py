@@ -8,26 +8,35 @@ Not safe for concurrent use: the event loop owns it.
 
 from __future__ import annotations
 
+from cacheflow.machine.language.commands import REPLACED_MAX
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft import guards
 from cacheflow.raft.core import Core
 from cacheflow.raft.hung_disk import DiskWatch
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.configuration import NOBODY, Configuration, Configurations
+from cacheflow.raft.membership.recovery import Recovery
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.replication import Replicator
 from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Network, Peer
 
 
-def applied_configuration(machine: CacheMachine, journal: Journal) -> Configuration:
+def applied_configuration(machine: CacheMachine, journal: Journal, recovery: Recovery | None) -> Configuration:
     """Return the member table in ``machine``, a state machine loaded from a snapshot; NOBODY if it has no members.
 
-    The table gets the index at which the journal begins, which is the snapshot's last entry.
+    The table gets the index at which the journal begins, which is the snapshot's last entry. A table of another cluster than
+    this log's does not count: in its place there is that of ``recovery``, by which this node has left the other cluster.
     """
-    if not machine.members:
-        return NOBODY
+    if not machine.members or machine.cluster_id != (journal.cluster_id or machine.cluster_id):
+        return NOBODY if recovery is None else recovery.table
     return Configuration(journal.first_index, machine.cluster_id, dict(machine.members))
+
+
+def configurations_of(machine: CacheMachine, journal: Journal, recovery: Recovery | None) -> Configurations:
+    """Return the member tables of a node that starts: that of ``machine``, loaded from a snapshot, and those behind it."""
+    base = applied_configuration(machine, journal, recovery)
+    return Configurations(base, journal.entries(0, None), lambda: journal.cluster_id)
 
 
 class Membership:
@@ -46,7 +55,10 @@ class Membership:
         replica: Replica,
         disk: DiskWatch,
         ticks: Ticks,
+        recovery: Recovery | None = None,
     ) -> None:
+        # The decision by which this node has left its old cluster, if the log did not say it all when this node started.
+        self.recovery = recovery
         self.node_id = node_id
         self.incarnation = incarnation
         self.configurations = configurations
@@ -106,8 +118,23 @@ class Membership:
 
         The latest table is the last one in the log behind the snapshot, or else the one in ``machine``.
         """
-        self.configurations.restart_from(applied_configuration(machine, self._journal), self._journal.entries(0, None))
+        base = applied_configuration(machine, self._journal, self.recovery)
+        self.configurations.restart_from(base, self._journal.entries(0, None))
         self.adopt()
+
+    @property
+    def is_unlogged(self) -> bool:
+        """True if the member table in force is a recovery's that no entry of this node's log holds yet."""
+        return self.recovery is not None and self.configurations.latest is self.recovery.table
+
+    def is_recovering(self) -> bool:
+        """True while the entry that begins this node's recovered cluster is not applied here."""
+        return self.recovery is not None and self._replica.machine.cluster_id != self.recovery.cluster_id
+
+    def tell_replaced(self) -> None:
+        """Have the network tell every node which clusters this node's cluster has replaced."""
+        replaced = [*self._replica.machine.replaced, *(() if self.recovery is None else self.recovery.replaced)]
+        self._network.replaced = tuple(dict.fromkeys(replaced))[-REPLACED_MAX:]
 
     def adopt(self) -> None:
         """Put the latest member table of this node's log in force: for votes, connections and replication."""
@@ -115,7 +142,8 @@ class Membership:
         latest = self.configurations.latest
         others = self.others()
         self._core.set_voters([node_id for node_id in latest.voters if node_id != self.node_id])
-        self._network.cluster_id = latest.cluster_id
+        self._network.cluster_id = self._journal.cluster_id or latest.cluster_id
+        self.tell_replaced()
         self._network.set_peers({node_id: latest.members[node_id].raft_address for node_id in others})
         self._replicator.set_followers(others)
         if self.may_campaign():

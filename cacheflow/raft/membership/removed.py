@@ -11,6 +11,9 @@ disrupting).
 3. Only a node that *was* a member can have been removed, which the machine knows. A newcomer whose own entry was
    dropped before it was committed is told so (``was`` is false) and registers again.
 
+4. A member of a cluster that a recovery has replaced ends likewise: it is told by members of the new one, in the handshake
+   (``transport/handshake.py``), for nothing else passes between the two.
+
 Not safe for concurrent use: the event loop owns it. ``removed_at`` is a plain value that any thread reads.
 """
 
@@ -59,10 +62,11 @@ class Removal:
         replica: Replica,
         elections: Elections,
     ) -> None:
-        # Called with the index of the configuration that no longer contains this node, and with what is to be called once
-        # that is noted on the disk.
-        self.on_removed: Callable[[int, Callable[[], None]], None] = lambda index, noted: noted()
-        # The index of a configuration without this node; None as long as it belongs to the cluster.
+        # Called with why this node takes no further part, for people, and with what is to be called once that is noted on the
+        # disk.
+        self.on_removed: Callable[[str, Callable[[], None]], None] = lambda reason, noted: noted()
+        # The index of a configuration without this node, or that of the last entry applied here when the cluster was replaced;
+        # None as long as the node belongs to the cluster.
         self.removed_at: int | None = None
         self._core = core
         self._journal = journal
@@ -184,19 +188,25 @@ class Removal:
             else:
                 self._disowned = self._position(known.latest)
 
+    def replaced_by(self, cluster_id: str) -> None:
+        """Take no further part: the cluster ``cluster_id`` has come in the place of this node's, by a recovery."""
+        old = self._membership.configurations.latest.cluster_id
+        self._end(f"was a member of cluster {old}, which cluster {cluster_id} has replaced in a recovery")
+
     def _removed(self, index: int) -> None:
+        self._end(f"was removed from the cluster at index {index}", index)
+
+    def _end(self, why: str, index: int | None = None) -> None:
         # First the removal is noted on the disk: what this node says of itself must hold after a restart. A disk that hangs is
         # not waited for here; until it answers this node goes on as one that is cut off.
         if not self._believes_it:
             self._believes_it = True
-            self.on_removed(index, functools.partial(self._noted, index))
+            at = self._core.last_applied if index is None else index
+            self.on_removed(f"node {self._membership.node_id} {why}", functools.partial(self._noted, why, at))
 
-    def _noted(self, index: int) -> None:
+    def _noted(self, why: str, index: int) -> None:
         self.removed_at = index
-        self._replica.fail(
-            f"it was removed from the cluster at index {index}; to use it again, stop it, remove its data directory "
-            "and start it with --seed"
-        )
+        self._replica.fail(f"it {why}; to use it again, stop it, remove its data directory and start it with --seed")
         self._network.set_peers({})
 
     def _first(self) -> Position | None:

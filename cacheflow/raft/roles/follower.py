@@ -127,6 +127,9 @@ class Following:
             }
             self._links.send(peer.node_id, rejection)
             return
+        if verdict.entries and not self._journal.cluster_id:
+            # Whose log it is comes before what is in it: a recovered cluster's has tables of an older cluster.
+            self._journal.enter_cluster(peer.cluster_id)
         if not verdict.truncates and core.extend(peer.node_id, term, verdict.commit_index, verdict.entries):
             self._elections.leader_heard()
         else:

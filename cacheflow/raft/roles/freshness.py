@@ -11,6 +11,7 @@ reads.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from cacheflow.raft.core import Core
 from cacheflow.raft.links import Links
@@ -25,7 +26,7 @@ MARK_EVERY_MS = 5
 class Freshness:
     """What a node knows of its contents' age: whether clients may read them yet, and when they were certainly the newest."""
 
-    def __init__(self, core: Core, links: Links, peers: Peers) -> None:
+    def __init__(self, core: Core, links: Links, peers: Peers, recovering: Callable[[], bool] | None = None) -> None:
         # Whether this node has applied what the leader had committed in its own term, at least once since the start.
         self.caught_up = False
         # This process's monotonic milliseconds at which the contents were certainly the newest; 0 is never.
@@ -35,6 +36,9 @@ class Freshness:
         self._core = core
         self._links = links
         self._peers = peers
+        # Returns whether versions are not raised yet after a recovery: until then they may be those of lost values. None where
+        # there was no recovery, so that nobody pays for a call.
+        self._recovering = recovering
         # (index, moment): contents that have applied that index were the newest at that moment.
         self._marks: deque[tuple[int, int]] = deque()
         # When this node, as leader, last set a mark for its own contents.
@@ -48,7 +52,11 @@ class Freshness:
         core = self._core
         if core.is_leader:
             now_ms = self._links.now_ms()
-            if now_ms - self._marked_at_ms >= MARK_EVERY_MS and core.has_settled:
+            if (
+                now_ms - self._marked_at_ms >= MARK_EVERY_MS
+                and core.has_settled
+                and (self._recovering is None or not self._recovering())
+            ):
                 self.caught_up = True
                 # The mark is at the commit index, not at the applied one: a committed entry may wait here while a
                 # follower has acknowledged it already.
@@ -56,7 +64,7 @@ class Freshness:
                 self.note_mark(core.commit_index, self._peers.quorum_at_ms(core.voter_ids, now_ms))
         applied = core.last_applied
         if not self.caught_up and self.catch_up_to is not None:
-            self.caught_up = applied >= self.catch_up_to
+            self.caught_up = applied >= self.catch_up_to and (self._recovering is None or not self._recovering())
         while self._marks and self._marks[0][0] <= applied:
             self.fresh_at_ms = max(self.fresh_at_ms, self._marks.popleft()[1])
 

@@ -13,6 +13,7 @@ Not safe for concurrent use: the event loop owns it.
 from __future__ import annotations
 
 import functools
+import logging
 from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
@@ -26,6 +27,7 @@ from cacheflow.raft.log.records import CONFIGURATION, NO_OP, REGULAR
 from cacheflow.raft.membership.configuration import Configuration
 from cacheflow.raft.membership.hand_over import HandOver
 from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.membership.recovery import Recovery
 from cacheflow.raft.peers import Peers
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.batching import Batching
@@ -35,6 +37,8 @@ from cacheflow.raft.roles.replication import Replicator
 from cacheflow.raft.seams import Clock
 from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Peer
+
+logger = logging.getLogger(__name__)
 
 # The size up to which blocks are put into one entry: a batch of large values fits, and it is far below a frame's limit.
 ENTRY_BYTES_MAX = 1024 * 1024
@@ -159,6 +163,7 @@ class Leading:
         return (
             core.is_leader
             and self._hand_over.heir is None
+            and not (self._membership.recovery is not None and self._membership.is_unlogged)
             # What is applied, not only committed: the level in force may just have been raised.
             and self._journal.last_index - core.last_applied < ENTRIES_AHEAD_MAX
             and not (
@@ -176,6 +181,9 @@ class Leading:
         core = self._core
         if not core.is_leader:
             self.queue.clear()
+            return
+        if self._membership.recovery is not None and self._membership.is_unlogged and core.has_settled:
+            self._begin_recovered_cluster(self._membership.recovery)
             return
         if not self._replica.machine.configured and self._configured_term != core.term:
             # Before any other entry: until it is applied, the cache has no limits.
@@ -195,6 +203,13 @@ class Leading:
             self._send_news(answering)
         elif core.commit_index > self._sent_commit:
             self._send_news(self._waiting)
+
+    def _begin_recovered_cluster(self, recovery: Recovery) -> None:
+        """As leader, append the entry that begins a recovered cluster; until then nothing of a client's is appended."""
+        logger.warning("cluster %s begins here, in the place of %s", recovery.cluster_id, recovery.replaced[-1])
+        block = commands.encode_block(0, 0, 0, [recovery.command()])
+        self._membership.append(CONFIGURATION + self._entry([block]))
+        self._send_news()
 
     def _send_news(self, answering: Collection[str] = ()) -> None:
         """As leader, send new entries and the commit index to those followers that need them now.

@@ -109,14 +109,15 @@ class Receiving:
             return
         receiver.received = offset + len(data)
         self._loading = receiver.received >= receiver.total_bytes
-        self._receive(node_id, receiver, offset, data)
+        self._receive(peer, receiver, offset, data)
 
     def _abandon(self) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             self._storage.run(receiver.abandon, lambda _: None)
 
-    def _receive(self, node_id: str, receiver: SnapshotReceiver, offset: int, data: bytes) -> None:
+    def _receive(self, peer: Peer, receiver: SnapshotReceiver, offset: int, data: bytes) -> None:
+        node_id, cluster_id = peer.node_id, peer.cluster_id
         end = offset + len(data)
 
         def work() -> tuple[SnapshotMeta, CacheMachine] | None:
@@ -136,6 +137,8 @@ class Receiving:
                 return
             installed = False
             if outcome is not None:
+                if not self._journal.cluster_id:
+                    self._journal.enter_cluster(cluster_id)
                 self._receiver = None
                 self._loading = False
                 installed = self._install(*outcome)

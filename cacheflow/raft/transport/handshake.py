@@ -4,7 +4,7 @@
       hello  (who I am, nonce)     ->
                                    <-     hello  (who I am, nonce)      or  refused (reason)
       proof  (knows the secret)    ->
-                                   <-     proof  (knows the secret)     or  refused (reason)
+                                   <-     proof  (knows the secret)     or  refused (reason, knows the secret)
 
 A proof is HMAC-SHA256, keyed with the cluster's secret, over the prover's role and both hellos as they were sent,
 nonces included. So it cannot be replayed (each side's nonce is fresh), reflected (the roles differ) or moved to
@@ -30,6 +30,7 @@ from typing import Any, Final, TypeGuard
 
 import msgpack
 
+from cacheflow.machine.language.commands import REPLACED_MAX
 from cacheflow.raft.transport.frames import HEADER, FrameError
 from cacheflow.raft.transport.network import Peer, PeerRefused, PeerUnreachable
 
@@ -52,9 +53,13 @@ PURPOSES: Final = (SEND, REPLY, PROBE)
 LEVEL_MAX: Final = 2**31
 
 _HELLO: Final = "hello"
-_HELLO_FIELDS: Final = 15
+_HELLO_FIELDS: Final = 16
 _PROOF: Final = "proof"
 _REFUSED: Final = "refused"
+# Whose a proof is, and what for.
+_DIALER: Final = b"cacheflow dialer\0"
+_LISTENER: Final = b"cacheflow listener\0"
+_REFUSER: Final = b"cacheflow refuser\0"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_OR_NONE: Final = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _BUILD: Final = re.compile(r"[\x20-\x7e]{0,64}")
@@ -71,6 +76,7 @@ class Hello:
 
     level: the highest feature level that its CacheFlow knows.  build: the version of its CacheFlow, for people.
     certified: the node has a certificate and the CA of the others, and so can encrypt.
+    replaced: the ids of the clusters in whose place the node's cluster has come, by recoveries.
     """
 
     node_id: str
@@ -85,6 +91,7 @@ class Hello:
     level: int
     build: str
     certified: bool
+    replaced: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         """Return this hello, a node's description of itself in a handshake, encoded as the body of a frame."""
@@ -92,6 +99,7 @@ class Hello:
             (
                 _HELLO, MAGIC, VERSION, self.node_id, self.incarnation, self.raft_address, self.cluster_id,
                 self.epoch, self.start, self.purpose, self.secured, self.nonce, self.level, self.build, self.certified,
+                self.replaced,
             )
         )  # fmt: skip
         return body
@@ -108,7 +116,11 @@ class Hello:
             raise Refusal(f"peer protocol {fields[2]} is spoken there and {VERSION} here: run the same version on both")
         if len(fields) < _HELLO_FIELDS:
             raise FrameError("a hello of the wrong length")
-        hello = cls(*fields[3:_HELLO_FIELDS])
+        told = fields[3:_HELLO_FIELDS]
+        if type(told[-1]) is not list or len(told[-1]) > REPLACED_MAX:
+            raise FrameError("a hello with a wrong field")
+        told[-1] = tuple(told[-1])
+        hello = cls(*told)
         if not (
             _matches(_NAME, hello.node_id)
             and _matches(_NAME_OR_NONE, hello.incarnation)
@@ -125,6 +137,7 @@ class Hello:
             and 0 < hello.level <= LEVEL_MAX
             and _matches(_BUILD, hello.build)
             and type(hello.certified) is bool
+            and all(_matches(_NAME_OR_NONE, each) for each in hello.replaced)
         ):
             raise FrameError("a hello with a wrong field")
         return hello
@@ -133,7 +146,7 @@ class Hello:
         """Return the node that this hello of a handshake describes, without what concerns the handshake alone."""
         return Peer(
             self.node_id, self.incarnation, self.raft_address, self.cluster_id,
-            self.epoch, self.start, self.level, self.build,
+            self.epoch, self.start, self.level, self.build, self.replaced,
         )  # fmt: skip
 
 
@@ -150,6 +163,8 @@ class Handshake:
         self.remote: Hello | None = None
         self.done = False
         self.encrypted = False
+        # Whether the other side has refused this one and has proved that it knows the secret.
+        self.is_refusal_proved = False
         self._key = secret or b""
         self._dialer = dialer
         self._expected = expected
@@ -164,15 +179,24 @@ class Handshake:
         """Check one frame's body from the other side of the handshake; return the body to answer with, None for no answer."""
         fields = _decode(body)
         if fields[0] == _REFUSED and self._dialer:
+            proof = fields[2] if len(fields) > 2 else None
+            self.is_refusal_proved = type(proof) is bytes and hmac.compare_digest(proof, self._proof(_REFUSER))
             raise PeerRefused(_readable(fields))
         if self.remote is None:
             self.remote = Hello.of(fields)
             self._heard = body
             self._check(self.remote)
-            return _encode(_PROOF, self._proof(of_dialer=True)) if self._dialer else self._sent
+            return _encode(_PROOF, self._proof(_DIALER)) if self._dialer else self._sent
         self._check_proof(fields)
         self.done = True
-        return None if self._dialer else _encode(_PROOF, self._proof(of_dialer=False))
+        return None if self._dialer else _encode(_PROOF, self._proof(_LISTENER))
+
+    def refusal(self, reason: str) -> bytes:
+        """Return the body of the frame by which a listener refuses the dialer, with ``reason``.
+
+        A dialer that has proved that it knows the secret is shown that this side knows it, too: it may act on the refusal.
+        """
+        return _encode(_REFUSED, reason, *([self._proof(_REFUSER)] if self.done else []))
 
     def _check(self, remote: Hello) -> None:
         local = self.local
@@ -194,19 +218,13 @@ class Handshake:
     def _check_proof(self, fields: list[Any]) -> None:
         if fields[0] != _PROOF or len(fields) != 2 or type(fields[1]) is not bytes:
             raise FrameError("no proof after the hello")
-        if not hmac.compare_digest(fields[1], self._proof(of_dialer=not self._dialer)):
+        if not hmac.compare_digest(fields[1], self._proof(_LISTENER if self._dialer else _DIALER)):
             raise Refusal("the cluster secrets differ: give every node the same")
 
-    def _proof(self, *, of_dialer: bool) -> bytes:
+    def _proof(self, role: bytes) -> bytes:
         first, second = (self._sent, self._heard) if self._dialer else (self._heard, self._sent)
-        role = b"cacheflow dialer\0" if of_dialer else b"cacheflow listener\0"
         # The length keeps the border between the two hellos from being moved.
         return hmac.digest(self._key, role + HEADER.pack(len(first)) + first + second, hashlib.sha256)
-
-
-def refused(reason: str) -> bytes:
-    """Return the body of the frame by which a listener refuses the dialer, with ``reason``."""
-    return _encode(_REFUSED, reason)
 
 
 def failure(error: Exception) -> PeerUnreachable:
@@ -223,8 +241,8 @@ def is_cluster_id(value: object) -> TypeGuard[str]:
     return _matches(_NAME_OR_NONE, value)
 
 
-def _encode(kind: str, value: str | bytes) -> bytes:
-    body: bytes = msgpack.packb((kind, value))
+def _encode(kind: str, *values: str | bytes) -> bytes:
+    body: bytes = msgpack.packb((kind, *values))
     return body
 
 

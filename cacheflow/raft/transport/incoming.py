@@ -105,7 +105,7 @@ class Incoming(Connection):
                 assert hands.remote is not None
                 self._host.admit(hands.remote)
         except Refusal as refusal:
-            self.transport.write(encode_frame(handshake.refused(str(refusal))))
+            self.transport.write(encode_frame(hands.refusal(str(refusal))))
             self.close()
             self._host.incoming_refused(self, str(refusal))
             return

@@ -52,6 +52,7 @@ class Peer:
     raft_address: the address that it wants to be dialed at.  cluster_id: "" as long as it belongs to no cluster.
     epoch: a random id of this start of the process.  start: the number of this start on its data directory.
     level: the highest feature level that its build knows.  build: the version of its CacheFlow, for people.
+    replaced: the ids of the clusters in whose place its cluster has come, by recoveries.
     """
 
     node_id: str
@@ -62,6 +63,7 @@ class Peer:
     start: int = 1
     level: int = BUILD_LEVEL
     build: str = ""
+    replaced: tuple[str, ...] = ()
 
 
 class Network(Protocol):
@@ -81,6 +83,10 @@ class Network(Protocol):
     on_peer_lost: Callable[[str], None]
     # Called with a member of another cluster that was refused: it has proved the secret and takes this node for a member.
     on_other_cluster: Callable[[Peer], None]
+    # Called with a member of a cluster that has come in the place of this node's, by a recovery; it has proved the secret.
+    on_replaced: Callable[[Peer], None]
+    # The ids of the clusters in whose place this node's cluster has come: members of those are refused and told so.
+    replaced: tuple[str, ...]
     # The id of this node's cluster. Every peer is told it, and connections with members of another cluster end.
     cluster_id: str
     # Frames for a group, or of a kind, that this build does not know: they are dropped, for a newer one may send them.

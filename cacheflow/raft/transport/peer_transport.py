@@ -27,6 +27,7 @@ from cacheflow.errors import ConfigError
 from cacheflow.net.listener import Listener
 from cacheflow.raft.seams import Tasks
 from cacheflow.raft.transport import handshake, messages
+from cacheflow.raft.transport.clusters import OtherClusters, is_other, reason_of
 from cacheflow.raft.transport.connection import Connection
 from cacheflow.raft.transport.dialing import Outgoing, dial
 from cacheflow.raft.transport.encryption import Encryption
@@ -58,8 +59,6 @@ HANDSHAKES_MAX: Final = 64
 STRANGERS_MAX: Final = 64
 # A node that stops lets sent messages leave for this long at most.
 _CLOSE_S: Final = 1.0
-# Seconds for which a member of another cluster is shown: it is met again within two while both are up.
-_OTHER_SHOWN_S: Final = 10.0
 # Pause between two equal complaints in the log.
 _COMPLAINTS_EVERY_S: Final = 30.0
 
@@ -118,6 +117,8 @@ class PeerTransport:
         self.on_disconnected = on_disconnected
         self.on_peer_lost = on_peer_lost
         self.on_other_cluster: Callable[[Peer], None] = _ignore
+        self.on_replaced: Callable[[Peer], None] = _ignore
+        self.replaced: tuple[str, ...] = ()
         self.on_beside: Callable[[Peer, Message], None] = _ignore
         self.supervisor = supervisor
         self.dial_s = handshake_s
@@ -141,8 +142,7 @@ class PeerTransport:
         self._incoming: dict[str, Incoming] = {}
         # By node id: the process that speaks for it, as it was last met.
         self._processes: dict[str, Peer] = {}
-        # By node id: the cluster of a node that belongs to another one, and when it was met.
-        self._others: dict[str, tuple[str, float]] = {}
+        self._others = OtherClusters(lambda: self.loop.time(), strangers_max)
         # The connections without a finished handshake, in order of arrival: a dictionary, because members are looked up, too.
         self._handshaking: dict[Incoming, None] = {}
         # Every socket that is open, also those that are only being closed.
@@ -214,12 +214,7 @@ class PeerTransport:
     @property
     def other_clusters(self) -> list[str]:
         """The members of other clusters that this node has met lately, one text for people each. Any thread may read it."""
-        others = list(self._others.items())
-        return [
-            f"{node_id} of cluster {cluster_id}"
-            for node_id, (cluster_id, at) in others
-            if self.loop.time() - at < _OTHER_SHOWN_S
-        ]
+        return self._others.shown()
 
     @property
     def bound_address(self) -> tuple[str, int]:
@@ -344,8 +339,11 @@ class PeerTransport:
                 encryption=self._encryption,
             )
         except PeerUnreachable:
-            if shake.remote is not None and shake.remote.node_id == expected:
-                self._is_of_another_cluster(shake.remote)
+            met = shake.remote
+            if met is not None and met.node_id == expected and is_other(self._cluster_id, met):
+                self._others.note(met)
+                if shake.is_refusal_proved and self._cluster_id in met.replaced:
+                    self._call(self.on_replaced, met.peer())
             raise
         self._track(connection)
         peer = connection.answer.result().peer()
@@ -396,10 +394,13 @@ class PeerTransport:
         """Raise Refusal if the peer may not stay connected, although it has proved that it knows the secret."""
         if self._refusal:
             raise Refusal(self._refusal)
-        if self._is_of_another_cluster(hello):
-            if hello.purpose == handshake.SEND:
+        if is_other(self._cluster_id, hello):
+            self._others.note(hello)
+            if self._cluster_id in hello.replaced:
+                self._call(self.on_replaced, hello.peer())
+            elif hello.purpose == handshake.SEND and hello.cluster_id not in self.replaced:
                 self._call(self.on_other_cluster, hello.peer())
-            raise Refusal(f"{hello.node_id!r} belongs to cluster {hello.cluster_id!r}, not {self._cluster_id!r}")
+            raise Refusal(reason_of(self._cluster_id, self.replaced, hello))
         copied = self._rival(hello.peer())
         if copied:
             raise Refusal(copied)
@@ -510,15 +511,6 @@ class PeerTransport:
             self._processes = {node_id: met for node_id, met in self._processes.items() if node_id in stay}
         self._processes[peer.node_id] = peer
 
-    def _is_of_another_cluster(self, hello: Hello) -> bool:
-        """Return whether a node's ``hello`` names another cluster than this node's; if so, remember that cluster."""
-        if not (hello.cluster_id and self._cluster_id) or hello.cluster_id == self._cluster_id:
-            return False
-        if len(self._others) >= self._strangers_max:
-            self._others.clear()
-        self._others[hello.node_id] = hello.cluster_id, self.loop.time()
-        return True
-
     def _forget(self, connection: Incoming) -> None:
         peer = connection.peer
         if peer is not None and self._incoming.get(peer.node_id) is connection:
@@ -586,6 +578,7 @@ class PeerTransport:
             level=self._identity.level,
             build=build_version(),
             certified=self._encryption is not None,
+            replaced=self.replaced,
         )
 
     def _call(self, callback: Callable[..., None], *arguments: Any) -> None:

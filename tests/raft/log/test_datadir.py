@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from cacheflow.errors import ConfigError, NewerCacheFlow
-from cacheflow.raft.log import datadir
+from cacheflow.raft.log import datadir, documents
 from cacheflow.raft.log.datadir import DataDirectory
 
 
@@ -97,7 +97,7 @@ def test_a_damaged_identity_is_refused(content: str, message: str, tmp_path: Pat
 
 def test_an_identity_of_a_newer_build_is_called_so(tmp_path: Path) -> None:
     identity = {"format_version": 3, "node_id": "n", "incarnation": "x", "starts": 1, "more": []}
-    (tmp_path / "identity").write_text(json.dumps({**identity, "check": datadir._check_of(identity)}))
+    (tmp_path / "identity").write_text(json.dumps({**identity, "check": documents._check_of(identity)}))
     with pytest.raises(
         NewerCacheFlow, match=r"identity was written by a newer CacheFlow \(format 3; this build knows 2\)"
     ):
@@ -280,7 +280,7 @@ def test_where_a_removed_member_lived_nobody_starts_until_it_is_emptied(tmp_path
     path = tmp_path / "data"
     with DataDirectory(path, node_id="n1") as data:
         (path / "journal-000000000001.cfj").write_bytes(b"")
-        assert data.note_removed(57) == "node n1 was removed from the cluster at index 57"
+        data.note_removed("node n1 was removed from the cluster at index 57")
     with pytest.raises(ConfigError) as refused:
         DataDirectory(path, node_id="n1")
     assert "n1 was removed from the cluster at index 57" in str(refused.value)

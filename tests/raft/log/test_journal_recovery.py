@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cacheflow.errors import NewerCacheFlow
 from cacheflow.raft.log.formats import FORMAT_BYTES, encode_format
 from cacheflow.raft.log.journal import CorruptJournal, Journal
-from cacheflow.raft.log.records import MAGIC, RECORD_BYTES, SEAL, Header, LogState
+from cacheflow.raft.log.records import CLUSTER, MAGIC, RECORD_BYTES, Header, LogState
 
 # More of them by hand: CACHEFLOW_SEEDS=5000.
 SEEDS = int(os.environ.get("CACHEFLOW_SEEDS", "300"))
@@ -227,9 +227,9 @@ def test_a_record_or_a_header_of_a_newer_build_is_no_damage() -> None:
     disk = FakeDisk()
     journal = open_journal(disk)
     fill(journal, 3)
-    journal._record(SEAL + 1, 0, 0, b"what a later level writes")
+    journal._record(CLUSTER + 1, 0, 0, b"what a later level writes")
     journal.close()
-    with pytest.raises(NewerCacheFlow, match=r"the journal, .* \(kind of record 10; this build knows 9\)"):
+    with pytest.raises(NewerCacheFlow, match=r"the journal, .* \(kind of record 11; this build knows 10\)"):
         open_journal(disk)
     with pytest.raises(NewerCacheFlow, match="fields in a header"):
         Header.unpack(msgpack.packb((*msgpack.unpackb(Header(1, 2, LogState()).pack()), "more")))

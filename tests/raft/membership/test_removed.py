@@ -63,7 +63,7 @@ class FakeNode:
         self.sent.append((node_id, message))
         return True
 
-    def on_removed(self, index: int, noted: Callable[[], None]) -> None:
+    def on_removed(self, reason: str, noted: Callable[[], None]) -> None:
         assert self.removal.removed_at is None, "noted before anybody can see it"
         self.noted.append(noted)
         if not self.disk_hangs:

@@ -42,7 +42,7 @@ def leading(log: Log) -> Leading:
         ticks=SimpleNamespace(nudge_after=None, call_after=lambda *_: None),
         peers=None,
         replica=SimpleNamespace(machine=log.machine, failure="no messages"),
-        membership=SimpleNamespace(append=log.append, node_id="me"),
+        membership=SimpleNamespace(append=log.append, node_id="me", recovery=None),
         replicator=None,
         hand_over=log,
         freshness=None,

@@ -77,7 +77,7 @@ def test_a_listener_that_cannot_prove_itself_is_refused_by_the_dialer() -> None:
     answer = listener.receive(dialer.opening())
     assert answer is not None
     dialer.receive(answer)
-    for forged in (bytes(32), dialer._proof(of_dialer=True)):  # invented, and the dialer's own sent back
+    for forged in (bytes(32), dialer._proof(handshake._DIALER)):  # invented, and the dialer's own sent back
         with pytest.raises(Refusal, match="secrets differ"):
             dialer.receive(msgpack.packb(("proof", forged)))
     assert not dialer.done
@@ -144,9 +144,34 @@ def test_another_protocol_version_is_named() -> None:
 
 
 def test_the_reason_of_a_refusal_reaches_the_dialer_as_one_line() -> None:
-    dialer, _ = pair()
+    dialer, listener = pair()
     with pytest.raises(PeerRefused, match=r"^no\?\?way$"):
-        dialer.receive(handshake.refused("no\r\nway"))
+        dialer.receive(listener.refusal("no\r\nway"))
+    assert not dialer.is_refusal_proved
+
+
+def test_a_refusal_of_one_that_has_proved_the_secret_is_proved_itself() -> None:
+    dialer, listener = pair()
+    proof = dialer.receive(listener.receive(dialer.opening()) or b"")
+    assert proof is not None
+    listener.receive(proof)
+    kind, reason, shown = msgpack.unpackb(listener.refusal("no"))
+    forged = [bytes(32), listener._proof(handshake._LISTENER), dialer._proof(handshake._DIALER), "x", None]
+    for other in forged:
+        with pytest.raises(PeerRefused):
+            dialer.receive(msgpack.packb((kind, reason, other)))
+        assert not dialer.is_refusal_proved
+    with pytest.raises(PeerRefused, match="no"):
+        dialer.receive(listener.refusal("no"))
+    assert dialer.is_refusal_proved and len(shown) == 32
+
+
+@pytest.mark.parametrize("replaced", [None, "x", ["x" * 65], ["é"], [5], ["a"] * 33])
+def test_a_hello_with_a_wrong_list_of_replaced_clusters_is_refused(replaced: object) -> None:
+    dialer, listener = pair()
+    hello = msgpack.unpackb(dialer.opening())
+    with pytest.raises(FrameError):
+        listener.receive(msgpack.packb([*hello[:-1], replaced]))
 
 
 @pytest.mark.parametrize(

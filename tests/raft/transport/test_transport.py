@@ -8,14 +8,15 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgpack
 import pytest
 from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually, hello, number, on_a_loop, started
 
 from cacheflow.config import join_address, split_address
 from cacheflow.errors import ConfigError
-from cacheflow.raft.transport.frames import PIECE_BYTES
-from cacheflow.raft.transport.handshake import REPLY
-from cacheflow.raft.transport.network import Identity, Network, PeerRefused, PeerUnreachable
+from cacheflow.raft.transport.frames import PIECE_BYTES, encode_frame
+from cacheflow.raft.transport.handshake import REPLY, Hello
+from cacheflow.raft.transport.network import Identity, Network, Peer, PeerRefused, PeerUnreachable
 from cacheflow.raft.transport.peer_transport import PeerTransport
 
 
@@ -159,6 +160,63 @@ async def test_members_of_another_cluster_are_refused() -> None:
     assert "belongs to cluster 'c1', not 'c2'" in str(a.trouble("b"))
     with pytest.raises(PeerRefused, match="cluster"):
         await b.probe(a.raft_address, 2)
+
+
+@on_a_loop
+@pytest.mark.parametrize("dials", ["old", "new"])
+async def test_a_member_of_a_cluster_that_was_replaced_is_refused_and_told_so_whoever_dials(dials: str) -> None:
+    old, new = await started("a", cluster_id="c1"), await started("b", cluster_id="c2")
+    new.replaced = ("c0", "c1")
+    told: list[Peer] = []
+    others: list[Peer] = []
+    old.on_replaced = told.append
+    new.on_other_cluster = new.on_replaced = others.append
+    dialer, listener = (old, new) if dials == "old" else (new, old)
+    dialer.set_peers({listener._identity.node_id: listener.raft_address})
+    await eventually(lambda: told)
+    assert (told[0].node_id, told[0].cluster_id) == ("b", "c2") and not others
+    if dials == "old":
+        assert "cluster 'c1' was replaced by 'c2', in a recovery" in str(old.trouble("b"))
+    assert old.other_clusters == ["b of cluster c2"] or new.other_clusters == ["a of cluster c1"]
+    assert not old.numbers() and not new.numbers()
+
+
+@on_a_loop
+async def test_who_does_not_show_that_it_knows_the_secret_ends_nobody_by_saying_that_its_cluster_was_replaced() -> None:
+    a = await started("a", cluster_id="c1")
+    told: list[Peer] = []
+    a.on_replaced = told.append
+
+    async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hello = Hello(
+            "b",
+            "2",
+            "127.0.0.1:1",
+            "c2",
+            "e" * 32,
+            1,
+            "send",
+            True,
+            bytes(32),
+            1,
+            "",
+            certified=False,
+            replaced=("c1",),
+        )
+        await reader.readexactly(8)
+        writer.write(encode_frame(hello.encode()))
+        await asyncio.sleep(0.05)
+        writer.write(encode_frame(msgpack.packb(("refused", "replaced", bytes(32)))))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(stranger, "127.0.0.1", 0)
+    a.set_peers({"b": join_address(*server.sockets[0].getsockname())})
+    await eventually(lambda: a.trouble("b") == "replaced")
+    assert not told
+    server.close()
+    await a.stop()
+    await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 @on_a_loop

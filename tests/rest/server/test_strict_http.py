@@ -212,7 +212,7 @@ def test_an_answer_that_nobody_takes_does_not_hold_its_connection(server: HttpSe
 
 def test_the_time_to_take_an_answer_begins_with_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(environ: Any, start_response: Any) -> list[bytes]:
-        for channel in _channels(server):
+        for channel in _channels(serving):
             channel.last_activity -= 100.0  # as long ago the request came
         start_response("200 OK", [("Content-Length", "4")])
         return [b"done"]
@@ -224,8 +224,8 @@ def test_the_time_to_take_an_answer_begins_with_the_answer(monkeypatch: pytest.M
         return flush(channel, do_close)
 
     monkeypatch.setattr(StrictChannel, "_flush_some", looked_at_before)
-    with HttpServer(slow, "127.0.0.1", 0, request_deadline_s=60.0) as server:
-        assert ask(server.port, "GET", "/").body == b"done"
+    with HttpServer(slow, "127.0.0.1", 0, request_deadline_s=60.0) as serving:
+        assert ask(serving.port, "GET", "/").body == b"done"
 
 
 def test_a_refused_client_that_goes_on_for_ever_is_cut(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:

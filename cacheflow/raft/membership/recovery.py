@@ -1,0 +1,109 @@
+"""Recovery: a new cluster in the place of one that has lost its majority, as ``cacheflow recover`` decides it for one node.
+
+1. The decision is one file in the data directory; the log and the snapshots stay as they are. So it is there as a whole or not
+   at all, and can be made again.
+2. From its next start on the node belongs to the new cluster: it shakes no hands with members of the old one, and the member
+   table of the decision counts in the place of those in its log. Several nodes with one decision elect a leader as ever, so
+   the one with the later log leads.
+3. Whoever leads writes the table into the log, before anything of a client's: that entry raises all versions, on every node
+   that ever applies it. From then on the log says it all, and the file says nothing any more.
+4. A node begins in a later term than any of the old cluster: members of that may have gone on, and an entry of theirs must
+   never be taken for one of the new cluster's with the same index and term.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cacheflow.errors import ConfigError
+from cacheflow.machine.language import commands
+from cacheflow.machine.state.settings import Member, is_name, is_whole, member_table
+from cacheflow.raft.log.datadir import RECOVERY
+from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.documents import read_document, write_document
+from cacheflow.raft.log.journal import Journal
+from cacheflow.raft.membership.configuration import Configuration
+
+FORMAT_VERSION: Final = 1
+# By how many terms a recovered cluster begins later than the log that it goes on with: the terms of the nodes of one cluster
+# differ by a few, and a message's term may be 10^6 above a node's own (guards.py).
+TERMS_APART: Final = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """The decision that a node belongs to a new cluster from its next start on.
+
+    cluster_id: that of the new cluster.  replaced: those in whose place it comes, the latest last, which is the node's own.
+    term: the term in which the node begins.  table: the new cluster's members; its entry is not in any log yet.
+    """
+
+    cluster_id: str
+    replaced: tuple[str, ...]
+    term: int
+    table: Configuration
+
+    @classmethod
+    def of(cls, cluster_id: str, replaced: tuple[str, ...], term: int, members: list[Member]) -> Recovery:
+        """Return the decision for a cluster of ``members``."""
+        return cls(cluster_id, replaced, term, Configuration(0, cluster_id, {member.id: member for member in members}))
+
+    def command(self) -> commands.Command:
+        """Return the command that begins the new cluster, once it is in the log."""
+        return commands.recover(self.cluster_id, self.table.rows(), self.replaced)
+
+
+def read_recovery(disk: Disk, directory: Path) -> Recovery | None:
+    """Return the decision in ``directory``, a data directory; None if there is none.
+
+    Raises ConfigError for a damaged one, NewerCacheFlow for one of a later format, OSError.
+    """
+    if RECOVERY not in disk.list(directory):
+        return None
+    path = directory / RECOVERY
+    try:
+        fields = read_document(disk, path, FORMAT_VERSION)
+        rows = fields["members"]
+        cluster_id, replaced, term = fields["cluster_id"], fields["replaced"], fields["term"]
+        table = member_table(rows)
+        if not (
+            is_name(cluster_id)
+            and type(replaced) is list
+            and 0 < len(replaced) <= commands.REPLACED_MAX
+            and all(map(is_name, replaced))
+            and is_whole(term, 1)
+            and table
+        ):
+            raise ValueError("a field has the wrong type")
+    except (ValueError, KeyError):
+        raise ConfigError(f"{path} is unreadable: run cacheflow recover on this data directory again") from None
+    return Recovery(cluster_id, tuple(replaced), term, Configuration(0, cluster_id, table))
+
+
+def write_recovery(disk: Disk, directory: Path, recovery: Recovery) -> None:
+    """Write a decision into ``directory``, a data directory, in place of an earlier one: as a whole or not at all."""
+    fields: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "cluster_id": recovery.cluster_id,
+        "replaced": list(recovery.replaced),
+        "term": recovery.term,
+        "members": [list(row) for row in recovery.table.rows()],
+    }
+    write_document(disk, directory / RECOVERY, fields)
+
+
+def enter(journal: Journal, recovery: Recovery, directory: Path) -> None:
+    """Let a node that starts with ``journal`` belong to the new cluster, as decided; do nothing if that was done before.
+
+    Raises ConfigError if the journal is of another cluster than the decision is about.
+    """
+    if journal.cluster_id not in (recovery.cluster_id, recovery.replaced[-1]):
+        raise ConfigError(
+            f"{directory / RECOVERY} replaces cluster {recovery.replaced[-1]}, and the journal there is of cluster "
+            f"{journal.cluster_id or 'none'}: run cacheflow recover on this data directory again"
+        )
+    if journal.getCurrentTerm() < recovery.term:
+        journal.setCurrentTerm(recovery.term, None)
+    journal.enter_cluster(recovery.cluster_id)

@@ -1,0 +1,222 @@
+"""Recovering: what is on the disk of a node that does not run, and the decision that makes a new cluster of it.
+
+Nothing here changes a log or a snapshot. ``membership/recovery.py`` says what the decision does at the node's next start.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from cacheflow.config import split_address
+from cacheflow.errors import ConfigError
+from cacheflow.machine.language.commands import REPLACED_MAX
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.machine.state.settings import Member, member_of
+from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.reading import read_log
+from cacheflow.raft.log.records import ENTRY_KINDS, REGULAR, LogEntry
+from cacheflow.raft.membership.configuration import NOBODY, Configuration, Configurations
+from cacheflow.raft.membership.recovery import TERMS_APART, Recovery, read_recovery
+from cacheflow.raft.snapshots.files import SnapshotMeta, newest_snapshot, restored, snapshot_path
+
+# What a row of a file of members may hold.
+_ROW_FIELDS = frozenset(("id", "raft_address", "address", "voter"))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is on a stopped node's disk.
+
+    cluster_id: the cluster whose log it is.  replaced: those in whose place that one has come.
+    term: the highest term that the node has heard of.  index, last_term: those of the last entry of the log.
+    committed: every entry up to this index was certainly committed; of those behind it this disk does not know.
+    digest: that over all effects up to ``index``.  table: the member table in force.
+    decision: what an earlier recovery has decided about this cluster or the one before; None without one.
+    """
+
+    node_id: str
+    incarnation: str
+    cluster_id: str
+    replaced: tuple[str, ...]
+    term: int
+    voted_for: str | None
+    index: int
+    last_term: int
+    committed: int
+    digest: bytes
+    revision: int
+    items: int
+    level: int
+    table: Configuration
+    decision: Recovery | None
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(term, index) of the last entry: of two logs of one cluster the one with the higher position is the later."""
+        return self.last_term, self.index
+
+
+def look(disk: Disk, directory: Path, node_id: str, incarnation: str) -> Found:
+    """Return what is on the disk of a node that does not run, from its newest snapshot and its journal. Writes nothing.
+
+    node_id, incarnation: those of the node. Raises ConfigError if the node was never a member of a cluster; CorruptJournal,
+    CorruptSnapshot, NewerCacheFlow, OSError.
+    """
+    state, log = read_log(disk, directory)
+    newest = newest_snapshot(disk, directory)
+    decision = read_recovery(disk, directory)
+    if newest is None:
+        base, machine = SnapshotMeta(1, 0), CacheMachine()
+    else:
+        base, machine = newest, restored(disk, snapshot_path(directory, newest.index), newest)
+    if decision is not None and state.cluster_id not in (decision.cluster_id, decision.replaced[-1]):
+        decision = None  # about another journal
+    is_entered = decision is not None and state.cluster_id == decision.cluster_id
+    table = NOBODY
+    if machine.members and machine.cluster_id == (state.cluster_id or machine.cluster_id):
+        table = Configuration(base.index, machine.cluster_id, dict(machine.members))
+    elif decision is not None and is_entered:
+        table = decision.table
+    behind = _entries_behind(log, newest)
+    table = Configurations(table, behind, lambda: state.cluster_id).latest
+    if not table.members:
+        raise ConfigError(f"data directory {directory}: node {node_id} is in no cluster by its log")
+    committed = base.index
+    for command, index, _ in behind:
+        machine.apply(index, command[1:] if command[:1] in ENTRY_KINDS else b"")
+        if command[:1] == REGULAR:
+            # A leader appends such an entry once all before it are committed (ENTRIES_AHEAD_MAX in roles/leader.py).
+            committed = max(committed, index - 1)
+    last_term, index = (behind[-1][2], behind[-1][1]) if behind else (base.term, base.index)
+    return Found(
+        node_id,
+        incarnation,
+        table.cluster_id,
+        _without_repeats([*machine.replaced, *(decision.replaced if decision is not None and is_entered else ())]),
+        max(state.term, last_term),
+        state.vote,
+        index,
+        last_term,
+        committed,
+        machine.digest,
+        machine.contents.revision,
+        machine.contents.count_of(None),
+        machine.level,
+        table,
+        decision,
+    )
+
+
+def _entries_behind(log: list[LogEntry], newest: SnapshotMeta | None) -> list[LogEntry]:
+    """Return the entries of the log behind the newest snapshot, as the node's next start will go on with them."""
+    first = 1 if newest is None else newest.index
+    if not log:
+        return []
+    begin, position = log[0][1], first - log[0][1]
+    if newest is None or begin > first:
+        if begin > first:
+            raise ConfigError(f"the journal begins behind entry {begin}, and the newest snapshot ends at {first}")
+        return log[1:]
+    if position >= len(log) or log[position][2] != newest.term:
+        # A snapshot that was taken over takes the place of such a log.
+        return []
+    return log[position + 1 :]
+
+
+def latest_of(found: Sequence[Found]) -> Found:
+    """Return the one of several nodes of a cluster whose log is the latest, by (term, index) of its last entry.
+
+    Raises ConfigError for nodes of different clusters, unless one has replaced the other.
+    """
+    latest = max(found, key=lambda each: each.position)
+    for each in found:
+        if each.cluster_id not in (latest.cluster_id, *latest.replaced):
+            raise ConfigError(
+                f"node {each.node_id} is of cluster {each.cluster_id} and node {latest.node_id} of {latest.cluster_id}: "
+                "nothing can be said of which is later"
+            )
+    return latest
+
+
+def decide_alone(found: Found, random_bytes: Callable[[int], bytes]) -> Recovery:
+    """Return the decision that makes a new cluster of the node ``found`` alone. Raises ConfigError if it is no member."""
+    me = found.table.members.get(found.node_id)
+    if me is None or me.incarnation != found.incarnation:
+        raise ConfigError(f"node {found.node_id} is no member by its own log: it cannot begin a cluster with that log")
+    return _decision(found, random_bytes(8).hex(), [replace(me, voter=True)])
+
+
+def decide_with(found: Found, rows: Any) -> Recovery:
+    """Return the decision for a new cluster of the members that ``rows`` names, which is made on the disk of each of them.
+
+    Equal rows give one cluster on all these disks. rows: [{"id", "raft_address", "address"?, "voter"?}, ...]. Raises ConfigError.
+    """
+    members = _members_of(rows, found.table)
+    if found.node_id not in members or members[found.node_id].incarnation != found.incarnation:
+        raise ConfigError(f"the file of members does not name this node, {found.node_id}, as its log does")
+    if not any(member.voter for member in members.values()):
+        raise ConfigError("the file of members names nobody who votes")
+    decision = found.decision
+    if decision is not None and decision.cluster_id == _name_of(decision.replaced[-1], members):
+        return decision
+    return _decision(found, _name_of(found.cluster_id, members), list(members.values()))
+
+
+def _name_of(old_id: str, members: dict[str, Member]) -> str:
+    """Return the id of the cluster of ``members`` that comes in the place of ``old_id``: the same on the disk of each of them."""
+    rows = [(member.id, member.incarnation, member.raft_address, member.voter) for _, member in sorted(members.items())]
+    return blake2b(msgpack.packb((old_id, rows)), digest_size=8).hexdigest()
+
+
+def read_rows(file: Path) -> Any:
+    """Return what the JSON in a file of members says. Raises ConfigError."""
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is no JSON: {error}") from None
+
+
+def _decision(found: Found, cluster_id: str, members: list[Member]) -> Recovery:
+    replaced = _without_repeats([*found.replaced, found.cluster_id])
+    return Recovery.of(cluster_id, replaced[-REPLACED_MAX:], found.term + TERMS_APART, members)
+
+
+def _members_of(rows: Any, table: Configuration) -> dict[str, Member]:
+    """Return the members that the ``rows`` of a file name. table: the members until now. Raises ConfigError."""
+    if type(rows) is not list or not rows:
+        raise ConfigError('the file of members is a list of {"id": ..., "raft_address": "host:port"}')
+    members: dict[str, Member] = {}
+    for row in rows:
+        if type(row) is not dict or type(row.get("id")) is not str or not _ROW_FIELDS.issuperset(row):
+            raise ConfigError(
+                f'{json.dumps(row)[:200]}: a member is {{"id", "raft_address", "address"?, "voter"?}} and nothing else'
+            )
+        known = table.members.get(row["id"])
+        if known is None:
+            raise ConfigError(
+                f"node {row['id']} is no member by this disk ({', '.join(sorted(table.members))} are): let it join "
+                "afterwards, with an empty data directory and --seed"
+            )
+        try:
+            split_address(str(row.get("raft_address", "")))
+            fields = [known.id, known.incarnation, row["raft_address"], row.get("address", known.address)]
+            member = member_of([*fields, row.get("voter", True)])
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f"node {row['id']}: {error}") from None
+        if member.id in members or member.raft_address in [other.raft_address for other in members.values()]:
+            raise ConfigError(f"node {member.id}: its id or address comes twice")
+        members[member.id] = member
+    return members
+
+
+def _without_repeats(ids: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(ids))
