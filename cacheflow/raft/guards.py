@@ -44,7 +44,7 @@ class SafetyViolation(Exception):
 
 
 class Log(Protocol):
-    """Interface: a Raft log, as far as messages are checked by it: its first and last index and its entries' terms."""
+    """Interface: what is needed of a Raft log to check messages: its first and last index and the terms of its entries."""
 
     @property
     def first_index(self) -> int: ...
@@ -57,10 +57,10 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """The verdict that a leader's append message fits this node's log, with what this follower has to do.
+    """The verdict that a leader's append message fits a follower's log, with what the follower has to do.
 
-    entries: the new ones, behind the index ``prev_index``.  verified: up to this index the log equals the leader's
-    afterwards.  truncates: whether entries of this node's log behind ``prev_index`` must be deleted.
+    entries: the entries to append behind the index ``prev_index``.  verified: the index up to which the log then equals the
+    leader's.  truncates: whether entries of the follower's log behind ``prev_index`` must be deleted first.
     """
 
     prev_index: int
@@ -73,9 +73,9 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The verdict that this node's log lacks the entry before the leader's new ones.
+    """The verdict on a leader's append message that this node's log lacks the entry before the message's entries.
 
-    It carries what the leader needs in order to send earlier entries.
+    The verdict carries what the leader needs in order to send earlier entries.
     """
 
     last_index: int
@@ -94,7 +94,7 @@ def natural(message: dict[str, Any], name: str) -> int:
 def check_sender(message: dict[str, Any], is_member: bool, own_term: int) -> None:
     """Check whether a message's sender may send it and whether its term is credible. Raises BadMessage.
 
-    Only for a node that belongs to a cluster. is_member: the sender is a member.  own_term: the checking node's term.
+    Called only by nodes that belong to a cluster. is_member: the sender is a member.  own_term: the checking node's term.
     """
     kind = message["type"]
     if not is_member and kind in FROM_MEMBERS:
@@ -181,7 +181,7 @@ def check_append(
 
 
 def first_of_term(log: Log, index: int) -> int:
-    """Return the first index of the log's unbroken run of entries with the same term as the entry at ``index``."""
+    """Return the index of the first log entry that has the same term as the entry at ``index``."""
     term = log.term_at(index)
     while index - 1 > log.first_index and log.term_at(index - 1) == term:
         index -= 1
