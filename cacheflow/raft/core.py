@@ -82,7 +82,7 @@ class Link(Transport):  # type: ignore[misc]
     ready = True
 
     def send(self, node: Node, message: dict[str, Any]) -> None:
-        """Pass ``message``, a vote or timeout_now of PySyncObj, the Raft library, to this node, which sends it to ``node``.
+        """Have this node send ``message`` to ``node``: a vote or timeout_now, made by PySyncObj, the Raft library.
 
         Drops the library's acknowledgements (next_node_idx): this node has a message of its own for that.
         """
@@ -316,7 +316,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._SyncObj__onMessageReceived(self._node(node_id), message)
 
     def extend(self, node_id: str, term: int, commit_index: int, entries: Iterable[LogEntry]) -> bool:
-        """Append a leader's ``entries`` to the log and adopt ``commit_index``; return whether that was done.
+        """Append a leader's ``entries`` to the log and take over the leader's ``commit_index``; return whether that was done.
 
         The entries must follow the log's last one. Nothing is done unless ``node_id`` is the leader that this node follows in
         ``term``.

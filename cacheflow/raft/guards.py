@@ -189,10 +189,10 @@ def first_of_term(log: Log, index: int) -> int:
 
 
 def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> int:
-    """Return the log index from which the leader sends next, after a follower's rejection ``message``.
+    """Return the index of the log entry that the leader sends next to a follower, which has sent the rejection ``message``.
 
     It is above ``match_index``, up to which the follower's log is verified. This is the fast back-off of dissertation 3.5:
-    next is the entry behind the leader's last one of the conflicting term, or else the follower's first one of that term.
+    that is the entry behind the leader's last one of the conflicting term, or else the follower's first one of that term.
     """
     last_index = natural(message, "last")
     conflict_term = natural(message, "conflict_term")
@@ -211,8 +211,8 @@ def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> in
 
 
 def is_up_to_date(log_index: int, log_term: int, message: dict[str, Any]) -> bool:
-    """True if the candidate that sent ``message`` has a log at least as complete as this node's (3.6.1).
+    """True if the candidate that sent ``message`` has a log at least as complete as this node's.
 
-    That is Raft's election restriction. log_index, log_term: those of the last entry of this node's log.
+    That is Raft's election restriction (dissertation 3.6.1). log_index, log_term: index and term of this node's last entry.
     """
     return (natural(message, "last_log_term"), natural(message, "last_log_index")) >= (log_term, log_index)

@@ -48,7 +48,7 @@ class AppendAck(TypedDict):
 
 
 class Commit(TypedDict):
-    """Message of a leader: the entry at ``index`` is committed. It is not answered."""
+    """Message of a leader: the entry at ``index`` is committed. The message is not answered."""
 
     type: Literal["commit"]
     term: int

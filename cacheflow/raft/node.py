@@ -494,7 +494,7 @@ class RaftNode:
         self.leading.begin(self.voters_time.estimate_ms())
 
     def role_changed(self) -> None:
-        """Log a change of this node's Raft role, and end its work as leader if it leads no more."""
+        """Report a change of this node's Raft role in a log message, and end its work as leader if it leads no more."""
         if not self._core.is_leader:
             self.leading.end()
             self.reconfiguration.deposed()

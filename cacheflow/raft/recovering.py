@@ -59,7 +59,7 @@ class Found:
 
     @property
     def position(self) -> tuple[int, int]:
-        """(term, index) of the last entry: of two logs of one cluster the one with the higher position is the later."""
+        """The (term, index) of the last log entry: of two logs of one cluster, the later is the one where this is higher."""
         return self.last_term, self.index
 
 

@@ -32,7 +32,7 @@ class Turn:
         self._wake: dict[Callable[[], None], None] = {}
 
     def defer_send(self, call: Callable[[], None]) -> None:
-        """Call the function ``call`` at the end of the event loop's present turn, first of all, where messages are sent.
+        """Call the function ``call`` at the end of the event loop's present turn, before calls that hand work to threads.
 
         If no turn is under way, the loop calls it soon."""
         if self.is_open:
@@ -41,7 +41,7 @@ class Turn:
             self._call_soon(call)
 
     def defer_flush(self, call: Callable[[], None]) -> None:
-        """Call ``call``, which hands work to another thread, at the end of the present turn, behind all that the turn sends.
+        """Call the function ``call``, which hands work to another thread, at the end of the present turn, after all sending.
 
         That thread wants the interpreter next, and what this thread had still to send would wait.
         """
@@ -51,7 +51,7 @@ class Turn:
             self._call_soon(call)
 
     def defer_wake(self, call: Callable[[], None]) -> None:
-        """Call ``call``, which wakes a thread, once, after all else of the present turn; at once if no turn is under way.
+        """Call the function ``call``, which wakes a thread, once, after all else of the present turn; now if no turn is open.
 
         Earlier, the woken thread would take the interpreter from this one.
         """
@@ -61,7 +61,7 @@ class Turn:
             call()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Call ``work`` as a turn and then what it deferred to the end of the turn; in an open turn, as a part of that."""
+        """Call the function ``work`` as a turn, then what it deferred to the turn's end; in an open turn, only call it."""
         if self.is_open:
             work()
             return

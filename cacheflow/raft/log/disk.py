@@ -44,7 +44,7 @@ class Disk:
         return os.listdir(directory)  # noqa: PTH208 - names, not paths
 
     def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
-        """Return ``length`` bytes of a file from ``offset`` on (-1: all), fewer only at the end of the file."""
+        """Return ``length`` bytes (-1: all) of a file from ``offset`` on; fewer bytes only at the end of the file."""
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(length)

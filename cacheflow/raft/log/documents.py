@@ -18,7 +18,7 @@ _WRITING = ".new"
 
 
 def write_document(disk: Disk, path: Path, fields: dict[str, Any]) -> None:
-    """Write the dict ``fields`` and a hash of it, as JSON, durably to the file ``path``, which it replaces. Raises OSError."""
+    """Replace the content of the file ``path`` by the dict ``fields`` and a hash of it, as JSON, durably. Raises OSError."""
     write_text(disk, path, f"{json.dumps({**fields, 'check': _check_of(fields)}, indent=2)}\n")
 
 

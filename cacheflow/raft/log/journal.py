@@ -160,7 +160,7 @@ class Journal:
         Blocks. defer: calls a function a little later on the event loop (``Turn.defer_flush``), so that all that one turn
         of the loop appends is one flush; by default at once.
         later: calls a function after some seconds, as the loop's call_later.
-        random_bytes: makes the salt of each new file of the journal, by which its records are told from another file's.
+        random_bytes: makes the salt of each new file of the journal, which tells that file's records from another's.
         Raises CorruptJournal for a damaged journal, ConfigError when the disk refuses.
         """
         files = SegmentWriter(disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes)
@@ -352,7 +352,7 @@ class Journal:
         self._clock_is_new = True
 
     def enter_cluster(self, cluster_id: str) -> None:
-        """Store the id of the cluster whose log this is from here on, which is flushed in every fsync mode."""
+        """Store the id of the cluster whose log this is from the next entry on. The id is flushed in every fsync mode."""
         if cluster_id != self.cluster_id:
             self.cluster_id = cluster_id
             self._record(CLUSTER, 0, 0, cluster_id.encode())
@@ -509,7 +509,7 @@ class Journal:
             self.on_failure(error)
 
     def _take_clock(self) -> Clock | None:
-        """Return the (cluster's time, wall clock) that is still to be written to the journal, once; None if there is none."""
+        """Return the pair (cluster's time, wall clock) that is still to be written, but only once; None without one."""
         if not self._clock_is_new:
             return None
         self._clock_is_new = False
@@ -525,7 +525,7 @@ class Journal:
         self._handed_index = min(self._handed_index, index - 1)
 
     def _forget(self, count: int) -> None:
-        """Remove the first ``count`` entries from the log's list in memory, moving the smaller part of the list.
+        """Remove the first ``count`` entries from the log's list in memory, by moving whichever part of that list is smaller.
 
         The memory of these entries is freed later.
         """

@@ -47,9 +47,7 @@ def read_entries(
 def read_log(disk: Disk, directory: Path, *, group: int = 0) -> tuple[LogState, list[LogEntry]]:
     """Return the state and the entries of a log, as the node's next start will find them in the journal on disk.
 
-    No process may have that journal open.
-
-    Raises CorruptJournal for a damaged journal, NewerCacheFlow, OSError.
+    No process may have that journal open. Raises CorruptJournal for a damaged journal, NewerCacheFlow, OSError.
     """
     return _read(disk, directory, group, lambda _, record: record.payload, b"", at_rest=True)
 

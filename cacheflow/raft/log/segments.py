@@ -270,11 +270,11 @@ class SegmentWriter:
         return replay
 
     def append(self, batch: list[Pending], sync: bool) -> int:
-        """Write the records in ``batch`` to the journal and return how many bytes its files take, ``disk_bytes``.
+        """Write the records in ``batch`` to the journal and return how many bytes the journal's files now take on the disk.
 
-        A flush follows if ``sync`` is true or a record is a vote or names a cluster. Raises NothingLost, with the written
-        records taken out of ``batch``: call it again with the rest, and what has come since. Raises OSError; nothing may be
-        written afterwards.
+        A flush follows if ``sync`` is true or a record is a vote or names a cluster. If NothingLost is raised, the
+        written records were removed from ``batch``: call this again with the rest and with newer records. After an OSError
+        nothing may be written any more.
         """
         buffer: list[bytes] = []
         written = 0

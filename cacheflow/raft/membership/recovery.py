@@ -51,7 +51,7 @@ class Recovery:
         return cls(cluster_id, replaced, term, Configuration(0, cluster_id, {member.id: member for member in members}))
 
     def command(self) -> commands.Command:
-        """Return the command that begins the new cluster: with the cluster's id, its members and the clusters it replaces."""
+        """Return the command that begins a recovered cluster, with its id, its members and the clusters that it replaces."""
         return commands.recover(self.cluster_id, self.table.rows(), self.replaced)
 
 

@@ -71,8 +71,8 @@ class Freshness:
     def note_mark(self, index: int, at_ms: int) -> None:
         """Note that at the moment ``at_ms`` the newest contents were those with all log entries up to ``index`` applied.
 
-        The note waits until this node has applied ``index``; that moment then says how old the contents are. When too many
-        notes wait, the new one replaces the newest.
+        The note waits until this node has applied ``index``; then ``at_ms`` says how old the contents are. When too many
+        notes wait, the new one replaces the newest that waits.
         """
         if len(self._marks) >= FRESH_MARKS_MAX:
             self._marks.pop()

@@ -116,7 +116,7 @@ class Leading:
     def begin(self, told_ms: int) -> None:
         """Prepare this node, which was just elected, to lead: set its cluster clock, and forget what it knew of followers.
 
-        told_ms: the cluster's time in ms by what the voters have told; 0 if this node knows better, or nobody knows.
+        told_ms: the cluster's time in ms, as the voters have told it; 0 if this node's own estimate is to be used.
         """
         others = self._membership.others()
         self._replicator.begin(others)
@@ -214,7 +214,7 @@ class Leading:
     def _send_news(self, answering: Collection[str] = ()) -> None:
         """As leader, send new entries and the commit index to those followers that need them now.
 
-        answering: ids of followers whose clients wait for that commit.
+        answering: ids of the followers that can answer clients once they know the commit index.
         """
         core = self._core
         if self._replica.failure is None:
