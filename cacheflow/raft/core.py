@@ -71,8 +71,8 @@ class Driver(Protocol):
 class Link(Transport):  # type: ignore[misc]
     """The transport that PySyncObj, the Raft library, is given: it passes vote messages to the node.
 
-    The node sends all other messages itself, and opens and closes connections as its configuration says: addNode and dropNode
-    do nothing here, as in the base class.
+    The node sends all other messages itself, and opens and closes connections by its member table: the library's calls addNode
+    and dropNode do nothing here, as in the base class.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -82,9 +82,9 @@ class Link(Transport):  # type: ignore[misc]
     ready = True
 
     def send(self, node: Node, message: dict[str, Any]) -> None:
-        """Pass PySyncObj's votes and timeout_now on to the node, to be sent to another node.
+        """Have this node send ``message`` to ``node``: a vote or timeout_now, made by PySyncObj, the Raft library.
 
-        Drops next_node_idx, which the node's own acknowledgements replace.
+        Drops the library's acknowledgements (next_node_idx): this node has a message of its own for that.
         """
         if message["type"] != "next_node_idx":
             self._driver.send_vote_message(node.id, message)
@@ -175,7 +175,9 @@ class Core(SyncObj):  # type: ignore[misc]
     def _SyncObj__getEntries(
         self, first: int | None, count: int | None = None, max_bytes: int | None = None
     ) -> list[tuple[bytes, int, int]]:
-        """Return the same log entries as the PySyncObj method that this one replaces, without copying the tail of the log."""
+        """Return ``count`` (None: all) log entries from index ``first`` on; none if the log begins behind ``first``.
+
+        Replaces a method of PySyncObj, the Raft library, which would copy the tail of the log."""
         first_index = self._journal.first_index
         if first is None or first < first_index:
             return []
@@ -200,7 +202,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._driver.replicate()
 
     def _SyncObj__tryLogCompaction(self) -> None:
-        """Do nothing where PySyncObj would compact the log: the node makes the snapshots and trims the log itself."""
+        """Do nothing where PySyncObj, the Raft library, would compact the log: the node itself snapshots and trims it."""
 
     def _checkCommandsToApply(self) -> None:
         self._driver.propose_queued()
@@ -250,9 +252,9 @@ class Core(SyncObj):  # type: ignore[misc]
     position = property(attrgetter("role", "term", "_SyncObj__raftLeader"))
 
     def advance(self) -> None:
-        """Do the short form of a node's tick: commit, apply and propose.
+        """Do a node's Raft work without elections: commit, apply and propose.
 
-        It is for turns in which role and membership cannot change.
+        Called in turns of the event loop in which role and membership cannot change.
         """
         if self.is_leader:
             # Dissertation 3.5 and 3.6.2, as in PySyncObj's tick, except that this node counts with what is durable here.
@@ -310,11 +312,11 @@ class Core(SyncObj):  # type: ignore[misc]
         self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
 
     def receive(self, node_id: str, message: dict[str, Any]) -> None:
-        """Pass a ``message`` of the node ``node_id``, which was checked before, to PySyncObj, the Raft library."""
+        """Give ``message``, a checked message of the node ``node_id``, to PySyncObj, the Raft library, which acts on it."""
         self._SyncObj__onMessageReceived(self._node(node_id), message)
 
     def extend(self, node_id: str, term: int, commit_index: int, entries: Iterable[LogEntry]) -> bool:
-        """Append a leader's ``entries`` to the log and adopt ``commit_index``; return whether that was done.
+        """Append a leader's ``entries`` to the log and take over the leader's ``commit_index``; return whether that was done.
 
         The entries must follow the log's last one. Nothing is done unless ``node_id`` is the leader that this node follows in
         ``term``.
@@ -346,7 +348,7 @@ class Core(SyncObj):  # type: ignore[misc]
         return node
 
     def adopt_term(self, term: int) -> None:
-        """Become a follower in ``term``, without having voted, if that is later than the current term; else do nothing."""
+        """Become a follower in ``term``, without a vote, if that is later than the current term; else do nothing."""
         if term > self.term:
             self._SyncObj__setCurrentTerm(term, None)
             self.step_down()
@@ -360,8 +362,8 @@ class Core(SyncObj):  # type: ignore[misc]
     def acknowledge(self, node_id: str, match_index: int | None) -> None:
         """Note the answer of the follower ``node_id`` to this leader.
 
-        match_index: the follower has the log up to there; None if it has rejected a message. A voter's index counts towards
-        the commit index.
+        match_index: the follower has the log up to this index; None if it has rejected a message. A voter's index counts
+        towards the commit index.
         """
         before = self._match.get(node_id)
         if before is None:
@@ -391,7 +393,7 @@ class Core(SyncObj):  # type: ignore[misc]
     def set_voters(self, node_ids: Iterable[str]) -> None:
         """Set the ids of the other voters to ``node_ids``, those of the log's latest member table (dissertation 4.1).
 
-        That table counts whether it is committed or not.
+        The latest table is in force whether it is committed or not.
         """
         self.voter_ids = sorted(node_ids)
         nodes = [self._node(node_id) for node_id in self.voter_ids]
@@ -410,7 +412,7 @@ class Core(SyncObj):  # type: ignore[misc]
             self._SyncObj__connectedNodes.discard(self._node(node_id))
 
     def restart_at(self, index: int) -> None:
-        """Continue applying behind the log entry ``index``, because the machine now holds a snapshot up to there."""
+        """Continue applying behind the log entry ``index``, because the state machine was replaced by a snapshot up to it."""
         self.last_applied = index
         self.commit_index = max(self.commit_index, index)
 

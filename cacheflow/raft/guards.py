@@ -44,7 +44,7 @@ class SafetyViolation(Exception):
 
 
 class Log(Protocol):
-    """Interface: a Raft log, as far as messages are checked by it: its first and last index and its entries' terms."""
+    """Interface: what is needed of a Raft log to check messages: its first and last index and the terms of its entries."""
 
     @property
     def first_index(self) -> int: ...
@@ -57,10 +57,10 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """The verdict that a leader's append message fits this node's log, with what this follower has to do.
+    """The verdict that a leader's append message fits a follower's log, with what the follower has to do.
 
-    entries: the new ones, behind the index ``prev_index``.  verified: up to this index the log equals the leader's
-    afterwards.  truncates: whether entries of this node's log behind ``prev_index`` must be deleted.
+    entries: the entries to append behind the index ``prev_index``.  verified: the index up to which the log then equals the
+    leader's.  truncates: whether entries of the follower's log behind ``prev_index`` must be deleted first.
     """
 
     prev_index: int
@@ -73,9 +73,9 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The verdict that this node's log lacks the entry before the leader's new ones.
+    """The verdict on a leader's append message that this node's log lacks the entry before the message's entries.
 
-    It carries what the leader needs in order to send earlier entries.
+    The verdict carries what the leader needs in order to send earlier entries.
     """
 
     last_index: int
@@ -94,7 +94,7 @@ def natural(message: dict[str, Any], name: str) -> int:
 def check_sender(message: dict[str, Any], is_member: bool, own_term: int) -> None:
     """Check whether a message's sender may send it and whether its term is credible. Raises BadMessage.
 
-    Only for a node that belongs to a cluster. is_member: the sender is a member.  own_term: the checking node's term.
+    Called only by nodes that belong to a cluster. is_member: the sender is a member.  own_term: the checking node's term.
     """
     kind = message["type"]
     if not is_member and kind in FROM_MEMBERS:
@@ -181,7 +181,7 @@ def check_append(
 
 
 def first_of_term(log: Log, index: int) -> int:
-    """Return the first index of the log's unbroken run of entries with the same term as the entry at ``index``."""
+    """Return the index of the first log entry that has the same term as the entry at ``index``."""
     term = log.term_at(index)
     while index - 1 > log.first_index and log.term_at(index - 1) == term:
         index -= 1
@@ -189,10 +189,10 @@ def first_of_term(log: Log, index: int) -> int:
 
 
 def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> int:
-    """Return the log index from which the leader sends next, after a follower's rejection ``message``.
+    """Return the index of the log entry that the leader sends next to a follower, which has sent the rejection ``message``.
 
     It is above ``match_index``, up to which the follower's log is verified. This is the fast back-off of dissertation 3.5:
-    next is the entry behind the leader's last one of the conflicting term, or else the follower's first one of that term.
+    that is the entry behind the leader's last one of the conflicting term, or else the follower's first one of that term.
     """
     last_index = natural(message, "last")
     conflict_term = natural(message, "conflict_term")
@@ -211,8 +211,8 @@ def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> in
 
 
 def is_up_to_date(log_index: int, log_term: int, message: dict[str, Any]) -> bool:
-    """True if the candidate that sent ``message`` has a log at least as complete as this node's (3.6.1).
+    """True if the candidate that sent ``message`` has a log at least as complete as this node's.
 
-    That is Raft's election restriction. log_index, log_term: those of the last entry of this node's log.
+    That is Raft's election restriction (dissertation 3.6.1). log_index, log_term: index and term of this node's last entry.
     """
     return (natural(message, "last_log_term"), natural(message, "last_log_index")) >= (log_term, log_index)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class DiskWatch:
     """A watch over the flushes of a node's journal to its disk.
 
-    patience_s: the disk counts as hung when a flush has taken more seconds.
+    patience_s: when a flush has taken more than this number of seconds, the disk counts as hung.
     """
 
     def __init__(self, core: Core, journal: Journal, *, heartbeat_s: float, patience_s: float) -> None:
@@ -42,7 +42,7 @@ class DiskWatch:
 
     @property
     def state(self) -> str:
-        """The state of the disk, as text for people."""
+        """The state of this node's disk as text for people: that it works, or for how long it has not answered, and why."""
         if not self.hung:
             return "works"
         return f"has not answered for {self.waits_s:.1f} s: {self._journal.trouble or 'a flush waits'}"
@@ -53,7 +53,7 @@ class DiskWatch:
         return self._waits * self._heartbeat_s
 
     def look(self) -> None:
-        """Check whether the journal's flushes to disk have moved on since the last check; called once a heartbeat."""
+        """Check whether more of the journal was flushed to disk since the last check; called once a heartbeat."""
         core, journal = self._core, self._journal
         position = journal.durable_position
         if position != self._position or position == journal.position:

@@ -24,7 +24,7 @@ HELD_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way on which this node's proposals reach the leader; when it changes, unanswered proposals are sent again."""
+    """The way from this node to its leader: leader, term and connection. On a new way, unanswered proposals are sent again."""
 
     leader_id: str
     term: int
@@ -32,10 +32,7 @@ class Route:
 
 
 class Links:
-    """The sender of a node's messages: at once, or once the node's journal is durable.
-
-    It also knows the route to the leader.
-    """
+    """Sends a node's messages, at once or only when the node's journal is durable; also knows the route to the leader."""
 
     def __init__(self, passed: Callable[[], float], network: Network, journal: Journal) -> None:
         # Sends a message that promises nothing, at once; returns False when the network does not take it.
@@ -58,7 +55,7 @@ class Links:
         return int(self._passed() * 1000)
 
     def hold(self, send: Callable[[], Any]) -> None:
-        """Call ``send`` once all records written to the journal so far are durable; calls that wait keep their order."""
+        """Call the function ``send`` once all of the journal's records so far are durable; waiting calls keep their order."""
         if self._journal.durable_position >= self._journal.position and not self.held:
             send()
         else:
@@ -67,7 +64,7 @@ class Links:
     def hold_message(self, node_id: str, message: Sent) -> None:
         """Send ``message`` to ``node_id`` once all records written to the journal so far are durable.
 
-        Drop the message, as networks do, if HELD_MAX calls wait already.
+        The message is dropped if HELD_MAX calls wait for the journal already.
         """
         if self._journal.durable_position >= self._journal.position and not self.held:
             self.send(node_id, message)
@@ -75,7 +72,7 @@ class Links:
             self.held.append((self._journal.position, functools.partial(self.send, node_id, message)))
 
     def release(self) -> None:
-        """Make the waiting calls whose journal records are durable; called when more of the journal has become durable."""
+        """Make the calls (such as sending a vote) that waited for those journal records which are durable now."""
         durable = self._journal.durable_position
         while self.held and self.held[0][0] <= durable:
             self.held.popleft()[1]()

@@ -48,7 +48,7 @@ class AppendAck(TypedDict):
 
 
 class Commit(TypedDict):
-    """Message of a leader: the entry at ``index`` is committed. It is not answered."""
+    """Message of a leader: the entry at ``index`` is committed. The message is not answered."""
 
     type: Literal["commit"]
     term: int
@@ -66,14 +66,14 @@ class Propose(TypedDict):
 
 
 class Term(TypedDict):
-    """Message in answer to a message of an earlier term: it tells the sender's later term."""
+    """Message in answer to a message of an earlier term: it tells the later term of the node that answers."""
 
     type: Literal["term"]
     term: int
 
 
 class PreVote(TypedDict):
-    """Message that asks whether the receiver would vote for the sender in this term. Nobody's term changes by it."""
+    """Message that asks whether the receiver would vote for the sender in the message's term. It changes nobody's term."""
 
     type: Literal["pre_vote"]
     term: int
@@ -85,7 +85,7 @@ class PreVoteReply(TypedDict):
     """Message in answer to a pre-vote request: whether the vote would be granted.
 
     current: the answering node's own term.
-    time, heard: that node's estimate of the cluster's time, and whether a leader has told it the time.
+    time, heard: the answering node's estimate of the cluster's time, and whether a leader has told that node the time.
     """
 
     type: Literal["pre_vote_reply"]
@@ -109,7 +109,7 @@ class RequestVote(TypedDict):
 class ResponseVote(TypedDict):
     """Message of a voter: its vote, which is durable.
 
-    time, heard: the voter's estimate of the cluster's time, and whether a leader has told it the time.
+    time, heard: the voter's estimate of the cluster's time, and whether a leader has told the voter the time.
     """
 
     type: Literal["response_vote"]
@@ -126,7 +126,7 @@ class TimeoutNow(TypedDict):
 
 
 class HandOver(TypedDict):
-    """Message that asks the leader to hand leadership over to ``heir``; "" is the voter with the longest log."""
+    """Message that asks the leader to hand leadership to the voter ``heir``; "" stands for the one with the longest log."""
 
     type: Literal["hand_over"]
     heir: str
@@ -147,7 +147,7 @@ class SnapshotPiece(TypedDict):
 class SnapshotAck(TypedDict):
     """Message of a follower: ``offset`` bytes of the snapshot are received.
 
-    done: the snapshot is installed.  refused: the last piece did not follow the bytes received.
+    done: whether the snapshot is installed.  refused: whether the last piece did not follow the bytes received.
     """
 
     type: Literal["snapshot_ack"]
@@ -159,7 +159,7 @@ class SnapshotAck(TypedDict):
 
 
 class Differs(TypedDict):
-    """Message of a follower: the digest of its machine at a log index, where the leader's digest differs."""
+    """Message of a follower: the digest of its state machine at a log index at which the leader's digest differs."""
 
     type: Literal["differs"]
     index: int
@@ -170,7 +170,7 @@ class Register(TypedDict):
     """Message that asks the leader to make a node a member, or to remove it.
 
     member: the node's id, incarnation, Raft address, HTTP address.  was: whether the node says that it has been a
-    member.  level: the highest feature level of the node's build; of no matter where a member is removed.
+    member.  level: the highest feature level that the node's build knows; ignored in a removal.
     """
 
     type: Literal["register", "remove"]

@@ -77,7 +77,7 @@ class Timing:
 class RaftNode:
     """One Raft node of a cluster, driven by the event loop.
 
-    ``start`` begins and ``stop`` ends the node's timer; whoever built the node closes its journal and network.
+    ``start`` and ``stop`` begin and end the node's work; whoever built the node closes its journal and network.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class RaftNode:
         self._core.expect_election(0.0)
 
     def start(self) -> None:
-        """Connect to the members and start the timer for heartbeats."""
+        """Start this node: connect to the members and start the timer for heartbeats."""
         self.membership.adopt()
         self._core.postpone_election()
         if self.configurations.latest.voters == [self.node_id]:
@@ -274,7 +274,7 @@ class RaftNode:
         self._on_timer()
 
     def stop(self) -> None:
-        """Take no further part in the cluster. What this node has promised stays in its journal."""
+        """Stop this node: it takes no further part in the cluster. Its term, vote and log stay in its journal."""
         self.ticks.stop()
 
     def _tick(self) -> None:
@@ -326,7 +326,7 @@ class RaftNode:
     def _note_clock(self) -> None:
         """Write (cluster time, wall clock) into the journal, at most once a second.
 
-        Nothing is written unless other records came since the last time.
+        Nothing is written unless the journal has got other records since the last such pair.
         """
         now_ms = self.links.now_ms()
         if self._clock.heard and self._journal.position != self._clock_noted_position and self.replica.failure is None:
@@ -338,7 +338,7 @@ class RaftNode:
     # What the store asks ---------------------------------------------------------------------------------------------
 
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool:
-        """Send blocks of commands to the leader; return False while there is no route to the leader or its link is full.
+        """Send blocks of commands to the leader; return False if no leader is connected or its connection takes no more now.
 
         crowded: many callers wait for these blocks and will send their next commands together.
         again: all unanswered blocks are sent again, beginning with these, so the leader drops those it has queued.
@@ -359,7 +359,7 @@ class RaftNode:
     def log_progress(self) -> tuple[int, bool]:
         """Return (commit index, whether a later log entry is still on its way to a majority).
 
-        Entries are on their way for long where links are narrow.
+        Entries are on their way for long where connections are slow.
         """
         commit_index = self._core.commit_index
         return commit_index, max(self._journal.last_index, self.following.under_way) > commit_index
@@ -448,7 +448,7 @@ class RaftNode:
     # The core calls ---------------------------------------------------------------------------------------------------
 
     def apply_committed(self) -> None:
-        """Apply committed log entries to the machine, those that begin within APPLY_SLICE_S, and report their results."""
+        """Apply committed log entries to the state machine, for about APPLY_SLICE_S at most, and report their results."""
         core, replica, journal = self._core, self.replica, self._journal
         machine = replica.machine
         index, commit_index = core.last_applied, core.commit_index
@@ -490,11 +490,11 @@ class RaftNode:
             self.removal.tell_removed(table)
 
     def before_leading(self) -> None:
-        """Begin this node's work as leader, with an estimate of the cluster's time, because the node was elected."""
+        """Begin this node's work as leader, because it was elected, with the cluster's time as the voters estimate it."""
         self.leading.begin(self.voters_time.estimate_ms())
 
     def role_changed(self) -> None:
-        """Log a change of this node's Raft role, and end its work as leader if it leads no more."""
+        """Report a change of this node's Raft role in a log message, and end its work as leader if it leads no more."""
         if not self._core.is_leader:
             self.leading.end()
             self.reconfiguration.deposed()
@@ -504,7 +504,7 @@ class RaftNode:
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None:
         """Send a vote or vote request that PySyncObj, the Raft library, has made, once the journal is durable.
 
-        Both are promises. A timeout_now message promises nothing and is sent at once.
+        Votes and requests are promises; a timeout_now message promises nothing and is sent at once.
         """
         if message["type"] == "timeout_now":
             # timeout_now promises nothing, and a leader whose disk hangs gives way by it.
@@ -567,7 +567,7 @@ class RaftNode:
         self.ticks.wake()
 
     def flushed(self) -> None:
-        """Make the calls that wait for journal records to be durable, because more of the journal is durable now."""
+        """Make the calls (such as sending a vote) that waited for those journal records which are durable now."""
         self._turn.run(self._release)
 
     def _release(self) -> None:

@@ -23,10 +23,10 @@ PROBE, REPLICATE, SNAPSHOT = "probe", "replicate", "snapshot"
 
 @dataclass(slots=True)
 class Progress:
-    """The leader's knowledge of one follower. Times are the leader's monotonic milliseconds.
+    """What a leader knows of one follower. Times are in milliseconds, by the leader's monotonic clock.
 
-    Always 0 <= match_index < next_index, and messages are in flight only in the state REPLICATE. match_index: the follower has
-    the leader's log up to there, durably.  next_index: the first entry not sent to it since the last probe.
+    Always 0 <= match_index < next_index, and messages are in flight only in the state REPLICATE. match_index: up to this
+    index the follower has the leader's log durably.  next_index: that of the next entry to send to the follower.
     """
 
     next_index: int
@@ -47,7 +47,7 @@ class Progress:
     incarnation: str = ""
 
     def probe_from(self, next_index: int) -> None:
-        """Forget the messages in flight to a follower and search from ``next_index`` for the end of the log it has in common.
+        """Forget the messages in flight to a follower; search from ``next_index`` for where its log departs from the leader's.
 
         A follower that waits for a snapshot still waits.
         """
@@ -64,7 +64,7 @@ class Progress:
         self.inflight_bytes = 0
 
     def installed(self, index: int) -> None:
-        """Note that a follower has installed a snapshot at ``index``, and search for the end of its log behind that."""
+        """Note that a follower has installed a snapshot up to ``index``, and find out where its log ends behind that index."""
         self.state = PROBE
         self.match_index = max(self.match_index, index)
         self.probe_from(self.match_index + 1)
@@ -109,9 +109,9 @@ class Peers:
             self.progress[node_id] = progress
 
     def down_ids(self) -> set[str]:
-        """Return the ids of the members that do not answer, by the leader's word.
+        """Return the ids of the members that do not answer, as the leader has told.
 
-        While no leader is known, these are the members to which this node has no connection.
+        While no leader is known, returns those of the members to which this node has no connection.
         """
         if self._links.route is not None:
             return set(self.down) - {self._node_id}

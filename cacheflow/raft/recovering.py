@@ -34,10 +34,10 @@ _ROW_FIELDS = frozenset(("id", "raft_address", "address", "voter"))
 class Found:
     """What is on a stopped node's disk.
 
-    cluster_id: the cluster whose log it is.  replaced: those in whose place that one has come.
-    term: the highest term that the node has heard of.  index, last_term: those of the last entry of the log.
+    cluster_id: the cluster whose log it is.  replaced: the earlier clusters that this one has replaced.
+    term: the highest term that the node has heard of.  index, last_term: index and term of the log's last entry.
     committed: every entry up to this index was certainly committed; of those behind it this disk does not know.
-    digest: that over all effects up to ``index``.  table: the member table in force.
+    digest: the hash over all effects of the entries up to ``index``.  table: the member table in force.
     decision: what an earlier recovery has decided about this cluster or the one before; None without one.
     """
 
@@ -59,15 +59,15 @@ class Found:
 
     @property
     def position(self) -> tuple[int, int]:
-        """(term, index) of the last entry: of two logs of one cluster the one with the higher position is the later."""
+        """The (term, index) of the last log entry: of two logs of one cluster, the later is the one where this is higher."""
         return self.last_term, self.index
 
 
 def look(disk: Disk, directory: Path, node_id: str, incarnation: str) -> Found:
-    """Return what is on the disk of a node that does not run, from its newest snapshot and its journal. Writes nothing.
+    """Return what a stopped node's disk holds (log, term, members), from its newest snapshot and its journal. Writes nothing.
 
-    node_id, incarnation: those of the node. Raises ConfigError if the node was never a member of a cluster; CorruptJournal,
-    CorruptSnapshot, NewerCacheFlow, OSError.
+    node_id, incarnation: the node's id and incarnation. Raises ConfigError if the node was never a member of a cluster;
+    CorruptJournal, CorruptSnapshot, NewerCacheFlow, OSError.
     """
     state, log = read_log(disk, directory)
     newest = newest_snapshot(disk, directory)
@@ -115,7 +115,7 @@ def look(disk: Disk, directory: Path, node_id: str, incarnation: str) -> Found:
 
 
 def _entries_behind(log: list[LogEntry], newest: SnapshotMeta | None) -> list[LogEntry]:
-    """Return the entries of the log behind the newest snapshot, as the node's next start will go on with them."""
+    """Return those entries of ``log`` behind the ``newest`` snapshot with which the node will go on at its next start."""
     first = 1 if newest is None else newest.index
     if not log:
         return []
@@ -131,9 +131,9 @@ def _entries_behind(log: list[LogEntry], newest: SnapshotMeta | None) -> list[Lo
 
 
 def latest_of(found: Sequence[Found]) -> Found:
-    """Return the one of several nodes of a cluster whose log is the latest, by (term, index) of its last entry.
+    """Of several stopped nodes of a cluster, return the one with the latest log, by (term, index) of the log's last entry.
 
-    Raises ConfigError for nodes of different clusters, unless one has replaced the other.
+    Raises ConfigError for nodes of different clusters, unless the one cluster has replaced the other.
     """
     latest = max(found, key=lambda each: each.position)
     for each in found:
@@ -146,7 +146,9 @@ def latest_of(found: Sequence[Found]) -> Found:
 
 
 def decide_alone(found: Found, random_bytes: Callable[[int], bytes]) -> Recovery:
-    """Return the decision that makes a new cluster of the node ``found`` alone. Raises ConfigError if it is no member."""
+    """Return the decision for a new cluster of one stopped node alone. Raises ConfigError if the node is no member.
+
+    found: what is on that node's disk."""
     me = found.table.members.get(found.node_id)
     if me is None or me.incarnation != found.incarnation:
         raise ConfigError(f"node {found.node_id} is no member by its own log: it cannot begin a cluster with that log")
@@ -154,9 +156,10 @@ def decide_alone(found: Found, random_bytes: Callable[[int], bytes]) -> Recovery
 
 
 def decide_with(found: Found, rows: Any) -> Recovery:
-    """Return the decision for a new cluster of the members that ``rows`` names, which is made on the disk of each of them.
+    """Return the decision, for one stopped node, to go over to a new cluster of the members that ``rows`` names.
 
-    Equal rows give one cluster on all these disks. rows: [{"id", "raft_address", "address"?, "voter"?}, ...]. Raises ConfigError.
+    Nodes that are given equal rows come into one cluster. found: what is on the node's disk.
+    rows: [{"id", "raft_address", "address"?, "voter"?}, ...]. Raises ConfigError.
     """
     members = _members_of(rows, found.table)
     if found.node_id not in members or members[found.node_id].incarnation != found.incarnation:
@@ -170,13 +173,13 @@ def decide_with(found: Found, rows: Any) -> Recovery:
 
 
 def _name_of(old_id: str, members: dict[str, Member]) -> str:
-    """Return the id of the cluster of ``members`` that comes in the place of ``old_id``: the same on the disk of each of them."""
+    """Return the id of the new cluster of ``members`` that replaces the cluster ``old_id``: the same on every node."""
     rows = [(member.id, member.incarnation, member.raft_address, member.voter) for _, member in sorted(members.items())]
     return blake2b(msgpack.packb((old_id, rows)), digest_size=8).hexdigest()
 
 
 def read_rows(file: Path) -> Any:
-    """Return what the JSON in a file of members says. Raises ConfigError."""
+    """Return the content, read as JSON, of ``file``, which lists a new cluster's members. Raises ConfigError."""
     try:
         return json.loads(file.read_bytes())
     except OSError as error:
@@ -191,7 +194,7 @@ def _decision(found: Found, cluster_id: str, members: list[Member]) -> Recovery:
 
 
 def _members_of(rows: Any, table: Configuration) -> dict[str, Member]:
-    """Return the members that the ``rows`` of a file name. table: the members until now. Raises ConfigError."""
+    """Return the members of a new cluster as ``rows`` lists them. table: the old cluster's members. Raises ConfigError."""
     if type(rows) is not list or not rows:
         raise ConfigError('the file of members is a list of {"id": ..., "raft_address": "host:port"}')
     members: dict[str, Member] = {}

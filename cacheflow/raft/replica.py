@@ -28,7 +28,7 @@ class Replica:
         self._ticks = ticks
 
     def fail(self, reason: str) -> None:
-        """Stop this node's part in the cluster for ``reason``: the disk failed, or Raft was violated. Reads may go on."""
+        """Stop this node's part in the cluster because of ``reason``, such as a failed disk. Reads may go on."""
         if self.failure is None:
             self.failure = reason
             logger.error("this node takes no further part in the cluster: %s", reason)
@@ -36,12 +36,12 @@ class Replica:
             self._ticks.wake()
 
     def outdated(self, error: NewerCacheFlow) -> None:
-        """Stop the node for good, because the cluster uses what only a newer build than this one knows; nothing is damaged."""
+        """Stop the node: the cluster uses what only a newer build than this one knows. Nothing is damaged."""
         self.stumbled = f"the cluster goes on at a level that is not known here: {error}"
         self.fail(self.stumbled)
 
     def stumble(self, reason: str) -> None:
-        """Stop the machine for good for ``reason``: it cannot be trusted, as it may have applied a part of an entry."""
+        """Stop the state machine until a restart, for ``reason``: its state may be wrong, as an entry may be half applied."""
         self.stumbled = f"{reason}, a defect of CacheFlow: keep the data directory for a report, and start it again"
         logger.critical("%s", self.stumbled)
         self.fail(self.stumbled)

@@ -18,9 +18,9 @@ class Loop(Protocol):
 
 
 class Tasks(Protocol):
-    """Interface: a supervisor, which starts background tasks and restarts one that raises.
+    """Interface: a supervisor, which starts background tasks and restarts a task that raises.
 
-    name: how the node's log names the task.
+    name: the task's name in log messages.
     """
 
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]: ...
@@ -42,9 +42,9 @@ class Clock(Protocol):
 
 
 class Events(Protocol):
-    """Interface: what a node calls in the store, the layer above it, which sends commands and waits for their results.
+    """Interface: what a node tells the store, the layer above the node, which sends commands and waits for their results.
 
-    The node tells the results of applied entries, a new route to the leader, and a replaced state machine.
+    These are the results of applied entries, that the route to the leader has changed, and a new state machine.
     """
 
     def applied(self, settled: list[Settled]) -> None: ...

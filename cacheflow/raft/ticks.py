@@ -33,18 +33,18 @@ class Ticks:
         self._ahead = False
 
     def stop(self) -> None:
-        """Stop the schedule of a node's ticks: no tick is run any more."""
+        """Stop the schedule of a node's Raft work, its ticks: no tick is run any more."""
         self.stopped = True
 
     def wake(self) -> None:
-        """Schedule a whole tick of the node, with elections, at the end of this turn of the loop or in the next turn."""
+        """Schedule the node's whole Raft work, with elections, at the end of this turn of the loop or in the next turn."""
         self.whole = True
         self.nudge()
 
     def nudge(self) -> None:
-        """Schedule a tick of the node at the end of this turn of the loop or in the next turn.
+        """Schedule the node's tick, its Raft work, at the end of this turn of the loop or in the next turn.
 
-        It is a short one, without elections, unless a whole one is due.
+        The tick leaves out elections, unless a whole tick is due.
         """
         if not self._woken and not self.stopped:
             self._woken = True
@@ -55,7 +55,7 @@ class Ticks:
                 self._turn.defer_send(self._tick_if_due)
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do ``work`` and then a tick of the node in one turn; what both append and send leaves at the end of that turn."""
+        """Call the function ``work`` and do the node's tick in one turn; at its end, what both append and send goes out."""
         if self._turn.is_open:
             work()
             self.nudge()
@@ -63,18 +63,18 @@ class Ticks:
             self._turn.run(functools.partial(self._work_and_tick, work))
 
     def wake_after(self, seconds: float) -> None:
-        """Schedule a whole tick of the node in ``seconds``.
+        """Schedule a whole tick of the node (its Raft work, with elections) in ``seconds``.
 
-        For what cannot wait for the tick of the timer, which comes once a heartbeat.
+        For what cannot wait for the next heartbeat, with which a whole tick comes anyway.
         """
         self._loop.call_later(seconds, self.wake)
 
     def nudge_after(self, seconds: float) -> None:
-        """Schedule a tick of the node in ``seconds``: a short one, without elections, unless a whole one is due by then."""
+        """Schedule the node's tick, its Raft work, in ``seconds``: without elections, unless a whole tick is due by then."""
         self._loop.call_later(seconds, self.nudge)
 
     def call_after(self, seconds: float, call: Callable[[], None]) -> None:
-        """Schedule ``call`` in ``seconds``, in a turn of its own."""
+        """Have the function ``call`` called in ``seconds``, in a turn of the event loop of its own."""
         self._loop.call_later(seconds, self._turn.run, call)
 
     def _tick_if_due(self) -> None:

@@ -17,7 +17,7 @@ STUMBLED = "the end of a turn stumbled"
 
 
 class Turn:
-    """The present turn of the event loop, with the calls to make at its end.
+    """The present turn of the event loop, with the functions to call at the end of the turn.
 
     Not safe for concurrent use: the loop owns it.
     """
@@ -32,16 +32,18 @@ class Turn:
         self._wake: dict[Callable[[], None], None] = {}
 
     def defer_send(self, call: Callable[[], None]) -> None:
-        """Make ``call`` in the sending phase at the end of the loop's present turn, or in the next turn if none is open."""
+        """Call the function ``call`` at the end of the event loop's present turn, before calls that hand work to threads.
+
+        If no turn is under way, the loop calls it soon."""
         if self.is_open:
             self._send.append(call)
         else:
             self._call_soon(call)
 
     def defer_flush(self, call: Callable[[], None]) -> None:
-        """Make ``call``, which hands work to another thread, at the end of the present turn, behind all that the turn sends.
+        """Call the function ``call``, which hands work to another thread, at the end of the present turn, after all sending.
 
-        That thread wants the interpreter next, and what this thread still has to send would wait for it.
+        That thread wants the interpreter next, and what this thread had still to send would wait.
         """
         if self.is_open:
             self._flush.append(call)
@@ -49,9 +51,9 @@ class Turn:
             self._call_soon(call)
 
     def defer_wake(self, call: Callable[[], None]) -> None:
-        """Make ``call``, which wakes a thread, once, in the last phase of the present turn; at once if no turn is open.
+        """Call the function ``call``, which wakes a thread, once, after all else of the present turn; now if no turn is open.
 
-        The woken thread would take the interpreter from this one.
+        Earlier, the woken thread would take the interpreter from this one.
         """
         if self.is_open:
             self._wake[call] = None
@@ -59,7 +61,7 @@ class Turn:
             call()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do ``work`` as one turn, followed by the calls deferred to its end; or within the turn that is open already."""
+        """Call the function ``work`` as a turn, then what it deferred to the turn's end; in an open turn, only call it."""
         if self.is_open:
             work()
             return

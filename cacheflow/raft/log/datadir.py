@@ -56,7 +56,7 @@ class DataDirectory:
 
     path, node_id, incarnation: the folder, and the node's id and incarnation that are kept there or were made for a new
     node.
-    starts: the number of starts that ``note_start`` has counted.
+    starts: how many times a node has started with this directory, as far as ``note_start`` has written it there.
 
     ``ephemeral`` makes a directory in memory that ``close`` removes, with a new incarnation every time, and removes those
     that dead processes left. Raises ConfigError if the directory is in use, belongs to another node or to one that the
@@ -99,9 +99,9 @@ class DataDirectory:
             self.lock = -1
 
     def note_start(self) -> None:
-        """Write durably into the data directory that its node has started once more. Raises ConfigError.
+        """Add one to the number of the node's starts in the data directory, durably. Raises ConfigError.
 
-        Called once the node's journal exists.
+        Called in each start once the node's journal exists.
         """
         self.starts += 1
         try:
@@ -153,7 +153,7 @@ class DataDirectory:
                 return path
 
     def _identify(self, node_id: str | None) -> tuple[str, str, int]:
-        """Return (node id, incarnation, number of starts), read from the data directory or made for a new node.
+        """Return the node's (id, incarnation, number of starts), read from the data directory or made for a new node.
 
         node_id: the id that the directory must have; None accepts any. Raises ConfigError.
         """

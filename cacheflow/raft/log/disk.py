@@ -44,7 +44,7 @@ class Disk:
         return os.listdir(directory)  # noqa: PTH208 - names, not paths
 
     def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
-        """Return ``length`` bytes of a file from ``offset`` on (-1: all), fewer only at the end of the file."""
+        """Return ``length`` bytes (-1: all) of a file from ``offset`` on; fewer bytes only at the end of the file."""
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(length)
@@ -79,7 +79,7 @@ class Disk:
             self.write(handle, offset, _ZEROS[: length - offset])
 
     def write(self, handle: int, offset: int, data: bytes) -> None:
-        """Write all of ``data`` at ``offset`` of an open file; until ``sync``, a machine's crash may leave any part of it."""
+        """Write all of ``data`` at ``offset`` of an open file; until ``sync``, a machine's crash may lose any of that."""
         written = os.pwrite(handle, data, offset)
         if written == len(data):
             return
@@ -144,7 +144,7 @@ class Disk:
 
 
 class ThreadWriter:
-    """A thread that runs disk operations in the order of their submission and gives each outcome to a callback on the loop.
+    """A thread that runs disk operations in the order of their submission; the event loop gets each result by a callback.
 
     The event loop owns the object: ``submit`` and ``close`` are called on the loop's thread only.
     """
@@ -158,9 +158,10 @@ class ThreadWriter:
         self._thread.start()
 
     def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
-        """Queue ``work`` for the disk thread, then call ``done(its result or exception)`` on the event loop. Does not block.
+        """Queue ``work``, a function, for the disk thread. Does not block.
 
-        After ``close`` there is no such thread: ``work`` and ``done`` are called at once.
+        The event loop then calls ``done`` with the result of ``work``, or with the exception that ``work`` raised. Once the
+        thread is stopped, both functions are called at once.
         """
         if self._closed:
             done(_outcome(work))
@@ -168,7 +169,7 @@ class ThreadWriter:
             self._work.put((work, done))
 
     def close(self) -> None:
-        """Run all work that was submitted to the disk thread, also what callbacks submit, then stop the thread. Blocks."""
+        """Stop the disk thread once all functions submitted to it, even by callbacks meanwhile, are run. Blocks until then."""
         if self._closed:
             return
         self._work.put(None)
@@ -193,7 +194,7 @@ class ThreadWriter:
 
 
 def _outcome(work: Callable[[], T]) -> T | BaseException:
-    """Call ``work`` and return its result, or the exception that it raised."""
+    """Call the function ``work``, an operation on the disk, and return its result or the exception that it raised."""
     try:
         return work()
     except BaseException as error:  # any exception is for the caller to judge; the thread must not die of it

@@ -18,12 +18,12 @@ _WRITING = ".new"
 
 
 def write_document(disk: Disk, path: Path, fields: dict[str, Any]) -> None:
-    """Write ``fields`` with their check to the file ``path``, durably, in place of what it holds. Raises OSError."""
+    """Replace the content of the file ``path`` by the dict ``fields`` and a hash of it, as JSON, durably. Raises OSError."""
     write_text(disk, path, f"{json.dumps({**fields, 'check': _check_of(fields)}, indent=2)}\n")
 
 
 def write_text(disk: Disk, path: Path, text: str) -> None:
-    """Write ``text`` to the file ``path``, durably, and as a whole or not at all. Raises OSError."""
+    """Write ``text`` to the file ``path``, durably, in place of its content: as a whole or not at all. Raises OSError."""
     temporary = path.with_name(path.name + _WRITING)
     handle = disk.open(temporary, create=True)
     try:
@@ -36,10 +36,10 @@ def write_text(disk: Disk, path: Path, text: str) -> None:
 
 
 def read_document(disk: Disk, path: Path, format_version: int, unchecked: int = 0) -> dict[str, Any]:
-    """Return the fields of the document ``path``, without its check, which must be right.
+    """Return the fields of ``path``, a small JSON file, without the hash of all fields that the file holds as a check.
 
-    format_version: the highest one that this build knows.  unchecked: the formats up to this one have no check.
-    Raises ValueError for a damaged document, NewerCacheFlow for one of a later format, OSError.
+    format_version: the highest version of the file's format that this build knows.  unchecked: files of the versions up to
+    this one have no hash. Raises ValueError for a damaged file, NewerCacheFlow for a later version, OSError.
     """
     fields = json.loads(disk.read(path))
     if type(fields) is not dict:

@@ -11,9 +11,9 @@ FORMAT_BYTES = 2
 
 
 def encode_format(number: int) -> bytes:
-    """Return the two bytes, near the beginning of a file, that tell readers the version of its format.
+    """Return the two bytes, near the beginning of a file, that tell readers the version of the file's format.
 
-    They are ``number``, which is that version, and its complement, so that damage is not taken for a version."""
+    The bytes are ``number``, that version, and the complement of ``number``: so damage is not taken for a version."""
     return bytes((number, number ^ 0xFF))
 
 

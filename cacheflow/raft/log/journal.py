@@ -60,9 +60,9 @@ _FREED_AT_ONCE = 5_000
 
 
 class Submit(Protocol):
-    """Interface: a function that runs ``work`` in the journal's disk thread, after all work given to that thread before.
+    """Interface: gives the function ``work`` to the journal's disk thread, which runs such functions in order.
 
-    The function then has ``done(result or exception)`` called on the event loop.
+    The event loop then calls ``done`` with the result of ``work``, or with the exception that ``work`` raised.
     """
 
     def __call__(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None: ...
@@ -72,7 +72,7 @@ class Journal:
     """The durable log, term and vote of one Raft node, in memory and on disk, as PySyncObj (the Raft library) wants them.
 
     Not safe for concurrent use: the event loop owns it.
-    position, durable_position: how many changes were recorded, and how many of these records are durable.
+    position, durable_position: how many changes of log, term and vote were recorded, and how many of them are durable.
     on_durable: called on the loop whenever ``durable_position`` has moved.
     on_failure: called once, with the exception of a write or flush. Nothing is written after that: a flush that failed
     may have dropped what it could not write, and a second flush would report success. ``failed`` keeps the exception,
@@ -160,7 +160,7 @@ class Journal:
         Blocks. defer: calls a function a little later on the event loop (``Turn.defer_flush``), so that all that one turn
         of the loop appends is one flush; by default at once.
         later: calls a function after some seconds, as the loop's call_later.
-        random_bytes: makes the salt of each new file of the journal, by which its records are told from another file's.
+        random_bytes: makes the salt of each new file of the journal, which tells that file's records from another's.
         Raises CorruptJournal for a damaged journal, ConfigError when the disk refuses.
         """
         files = SegmentWriter(disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes)
@@ -188,8 +188,8 @@ class Journal:
         """Append an entry, ``command``, to the log. Its index ``idx`` must follow the last entry's.
 
         In an empty log any index may be the first.
-        awaited: a client waits until the entry is durable; otherwise it is flushed with the next entries, after at most
-        RELAXED_S.
+        awaited: a client waits until the entry is durable; otherwise the entry goes to the disk with the next ones, after at
+        most RELAXED_S seconds.
         """
         entries = self._entries
         kind = ENTRY
@@ -221,7 +221,7 @@ class Journal:
         self._note_ends()
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
-        """Remove the log's entries from list position ``entryFrom`` on.
+        """Remove the log's entries from ``entryFrom`` on, a position in the log, whose first entry has position 0.
 
         Raises ValueError for position 0: the first entry stays, so that a log is never empty.
         """
@@ -253,9 +253,9 @@ class Journal:
         self.close()
 
     def onOneSecondTimer(self) -> None:
-        """Flush what the journal in the fsync mode "interval" has not flushed, or else record that the last flush took place.
+        """Flush what was written to the journal, once a second, in the fsync mode "interval".
 
-        Called once a second. Does nothing when nothing was written since the last call.
+        If all is flushed, write a record once which says that the last flush took place.
         """
         self._free_some()
         if not self._accepting:
@@ -308,7 +308,7 @@ class Journal:
 
     @property
     def waiting_bytes(self) -> int:
-        """The size in bytes of the journal's records that wait until the disk thread has finished its present work."""
+        """The size in bytes of the journal's records that wait because the disk thread still writes earlier ones."""
         return sum([RECORD_BYTES + len(payload) for _, _, _, payload in self._pending])
 
     def term_at(self, index: int) -> int | None:
@@ -344,15 +344,15 @@ class Journal:
         return entries[begin : end + 1]
 
     def note_clock(self, cluster_ms: int, wall_ms: int) -> None:
-        """Store a pair of clock readings in the journal: the cluster's time and this node's wall clock at one moment.
+        """Store two clock readings in the journal: the cluster's time and this node's wall clock at one moment.
 
-        The pair causes no flush of its own: it is written with the next record, or when the journal is idle.
+        The pair causes no flush of its own: the journal writes it with the next record, or when the journal is idle.
         """
         self.clock_pair = (cluster_ms, wall_ms)
         self._clock_is_new = True
 
     def enter_cluster(self, cluster_id: str) -> None:
-        """Store the id of the cluster whose log this is from here on, which is flushed in every fsync mode."""
+        """Store the id of the cluster whose log this is from the next entry on. The id is flushed in every fsync mode."""
         if cluster_id != self.cluster_id:
             self.cluster_id = cluster_id
             self._record(CLUSTER, 0, 0, cluster_id.encode())
@@ -382,7 +382,7 @@ class Journal:
         """Let the log go on behind ``index``, after a snapshot up to that index was received and is durable.
 
         term: that of the entry at ``index``. The entries behind it are kept if the log has the same entry there;
-        otherwise the log begins anew (Raft dissertation 5.1). Raises ValueError if the log begins behind ``index``.
+        otherwise the log begins anew (Raft dissertation 5.1). Raises ValueError if the log's first entry is behind ``index``.
         """
         if index < self.first_index:
             raise ValueError(f"a snapshot up to {index} is older than the log, which begins at {self.first_index}")
@@ -393,7 +393,7 @@ class Journal:
         self.add(b"", index, term)
 
     def hand_over(self) -> None:
-        """Give the journal's pending records to the disk thread; while that thread is busy, they follow its present work."""
+        """Give the journal's unwritten records to the disk thread, or later if that thread still writes earlier ones."""
         if self._busy:
             return
         if self._pending and self._accepting:
@@ -407,9 +407,9 @@ class Journal:
             self.hand_over()
 
     def close(self) -> None:
-        """Have the journal's pending records written and flushed, in every fsync mode, and its files closed.
+        """Have the disk thread write and flush the journal's unwritten records, in every fsync mode, and close its files.
 
-        ``ThreadWriter.close`` waits for that.
+        Does not wait until that is done; closing the disk thread does.
         """
         if self._closed:
             return
@@ -426,7 +426,7 @@ class Journal:
                 self._defer(self.hand_over)
 
     def _hand_over(self) -> None:
-        """Give all pending records of the journal to the disk thread as one piece of work, with a flush if one is due."""
+        """Have the disk thread write all unwritten records of the journal at once, with a flush if one is due."""
         if self._busy or self._closed:
             return
         batch, self._pending = self._pending, []
@@ -471,7 +471,7 @@ class Journal:
             self._continue()
 
     def _continue(self) -> None:
-        """Start the disk thread's next piece of work if records are pending or a flush is due; called when a piece is done."""
+        """Have the disk thread write the journal's unwritten records, or flush if that is due; called after its last write."""
         if self._closed:
             self._finish()
         elif self._pending or self._sync_due:
@@ -480,7 +480,7 @@ class Journal:
             self._scheduled = False
 
     def _finish(self) -> None:
-        """Start the journal's last piece of work on the disk: write and flush the pending records and close the files."""
+        """Have the disk thread write and flush the journal's last records and close the files."""
         self._busy = self._scheduled = True
         batch, self._pending = self._pending, []
         clock = self._take_clock()
@@ -509,7 +509,7 @@ class Journal:
             self.on_failure(error)
 
     def _take_clock(self) -> Clock | None:
-        """Return the pair of clock readings that the journal has still to write; None if there is no new pair."""
+        """Return the pair (cluster's time, wall clock) that is still to be written, but only once; None without one."""
         if not self._clock_is_new:
             return None
         self._clock_is_new = False
@@ -525,7 +525,7 @@ class Journal:
         self._handed_index = min(self._handed_index, index - 1)
 
     def _forget(self, count: int) -> None:
-        """Remove the first ``count`` entries from the log's list in memory, moving the smaller part of the list.
+        """Remove the first ``count`` entries from the log's list in memory, by moving whichever part of that list is smaller.
 
         The memory of these entries is freed later.
         """

@@ -45,9 +45,9 @@ def read_entries(
 
 
 def read_log(disk: Disk, directory: Path, *, group: int = 0) -> tuple[LogState, list[LogEntry]]:
-    """Return the state of the log whose journal no process has open, and its entries, as the node's next start will find them.
+    """Return the state and the entries of a log, as the node's next start will find them in the journal on disk.
 
-    Raises CorruptJournal for a damaged journal, NewerCacheFlow, OSError.
+    No process may have that journal open. Raises CorruptJournal for a damaged journal, NewerCacheFlow, OSError.
     """
     return _read(disk, directory, group, lambda _, record: record.payload, b"", at_rest=True)
 
@@ -55,7 +55,7 @@ def read_log(disk: Disk, directory: Path, *, group: int = 0) -> tuple[LogState, 
 def flush_log(disk: Disk, directory: Path) -> None:
     """Make durable what is in the files of a journal that no process has open. Raises OSError.
 
-    A process that was killed may have left some of it in the system's memory, where a loss of power takes it.
+    A process that was killed may have left a part of it in the system's memory only, and a loss of power would lose that.
     """
     for _, path in list_segments(disk, directory):
         handle = disk.open(path)
@@ -67,7 +67,7 @@ def flush_log(disk: Disk, directory: Path) -> None:
 
 
 def _places(disk: Disk, directory: Path, group: int) -> list[tuple[_Place, int, int]]:
-    """Return (place of the command in a file, index, term) of each entry of the log, read from the journal's files."""
+    """Return (place, index, term) of each log entry in the journal's files; place: (path, first byte, end) of its command."""
 
     def place(path: Path, record: Record) -> _Place:
         return path, record.end - len(record.payload), record.end
@@ -80,8 +80,9 @@ def _read(
 ) -> tuple[LogState, list[tuple[V, int, int]]]:
     """Return the log's state and its entries as (value, index, term), read from the journal's files.
 
-    value_of: returns the value for the record of an entry in a file.  nothing: the value of the log's first element if that only
-    says where the log begins.  at_rest: no process writes the files, so that what is missing in them is damage.
+    value_of: called with a file's path and an entry's record in that file; returns the entry's value.  nothing: the value of
+    the log's first element if that is no entry and only says where the log begins.
+    at_rest: no process writes the files, so that what is missing in them is damage.
     """
     segments = list_segments(disk, directory)
     state = LogState()

@@ -128,7 +128,7 @@ class Codec:
     def decode(self, data: bytes, offset: int) -> Record | None:
         """Return the journal record at ``offset`` of ``data`` if the hash in the record is right; else None.
 
-        The record before it is not looked at.
+        Whether that record follows the one before is not checked.
         """
         begin = offset + RECORD_BYTES
         if begin > len(data):
@@ -144,7 +144,7 @@ class Codec:
         return Record(kind, index, term, data[begin:end], synced, check, previous, group, offset, end)
 
     def read(self, data: bytes, offset: int, previous: bytes) -> Iterator[Record]:
-        """Yield the journal's records in ``data`` from ``offset`` on, until one is damaged or does not belong behind the last.
+        """Yield the journal's records in ``data`` from ``offset`` on, until one is damaged or does not follow the one before.
 
         previous: the check (a hash) of the record before ``offset``, which the first record must repeat.
         """
@@ -168,9 +168,9 @@ class Codec:
 
 @dataclass(slots=True)
 class LogState:
-    """The state of a node's log: its term, vote, first and last entry, cluster and clock, with which each file begins.
+    """The state of a node's log: term, vote, first and last entry, cluster, clock. Each journal file begins with that state.
 
-    For that reason older files can be removed. The owner of this object updates it with each record.
+    So a new file does not need the older ones, which can be removed. The owner updates the state with each record.
     """
 
     term: int = 0
@@ -183,7 +183,7 @@ class LogState:
     clock: Clock | None = None
 
     def note(self, kind: int, index: int, term: int, payload: bytes) -> None:
-        """Change this state of a node's log (term, vote, ends, cluster, clock) as a journal record with these fields says.
+        """Update this state of a node's log (its term, vote, first and last entry, cluster, clock) by a journal record.
 
         kind, index, term, payload: the fields of the record."""
         if kind == ENTRY:
@@ -207,7 +207,7 @@ _STATE_FIELDS: Final = len(fields(LogState))
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The content of the first record in each of the journal's files. size: the length that was reserved for the file."""
+    """The header of a journal file, its first record: the file's number, the log's state, and the file's reserved length."""
 
     sequence: int
     size: int
@@ -233,7 +233,7 @@ class Header:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Header:
-        """Return the header of a journal file from ``payload``, the content of its first record. Raises NewerCacheFlow."""
+        """Decode the header of a journal file from ``payload``, that of the file's first record. Raises NewerCacheFlow."""
         sequence, size, *state = msgpack.unpackb(payload)
         if len(state) > _STATE_FIELDS:
             raise NewerCacheFlow.wrote("the journal", len(state), _STATE_FIELDS, number="fields in a header")
@@ -242,15 +242,15 @@ class Header:
 
 
 def clock_payload(clock: Clock) -> bytes:
-    """Return the bytes of a pair of clock readings, as a journal record holds them."""
+    """Return the bytes by which a journal record holds ``clock``, which is (cluster's time, wall clock) in ms."""
     return _CLOCK.pack(*clock)
 
 
 class Replay(Generic[V]):
-    """Builds the log, as a list of (value, index, term), from the journal's records, which are fed to this object in order.
+    """Builds a node's log, a list of (value, index, term), from the journal's records, which are fed to this object in order.
 
-    value: what ``value_of`` returns for the record of an entry; ``nothing`` for the first element if that only says where
-    the log begins.
+    The value of an entry is what the function ``value_of`` returns for the entry's record. If the first element is no entry
+    and only says where the log begins, its value is ``nothing``.
     Raises CorruptJournal where a valid record contradicts the ones before it, NewerCacheFlow for one of an unknown kind.
     """
 
@@ -267,7 +267,7 @@ class Replay(Generic[V]):
     def feed(self, file: object, record: Record) -> None:
         """Apply ``record``, the journal's next record, to the log that is built from these records.
 
-        file: where the record stands, for the message of CorruptJournal.
+        file: the file that holds the record, for the message of CorruptJournal.
         """
         kind, index, term = record.kind, record.index, record.term
         entries = self.entries

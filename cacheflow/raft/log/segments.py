@@ -92,8 +92,8 @@ def list_segments(disk: Disk, directory: Path) -> list[tuple[int, Path]]:
 class SegmentReader:
     """Reads one of the journal's files from ``data``, its bytes at one moment.
 
-    Raises CorruptJournal if these bytes do not begin as they should, NewerCacheFlow for a later format, whatever else the
-    file holds.
+    Raises CorruptJournal if the header, with which the bytes begin, is damaged or another file's; NewerCacheFlow for a later
+    format.
     """
 
     def __init__(self, path: Path, data: bytes, sequence: int, group: int) -> None:
@@ -120,7 +120,7 @@ class SegmentReader:
     def records(self) -> Iterator[Record]:
         """Yield the records of this journal file behind its header, up to the first damaged one.
 
-        ``end``, ``check`` and ``last_kind`` always tell where the last record ends, its check and its kind.
+        Meanwhile ``end``, ``check`` and ``last_kind`` tell where the last yielded record ends, its hash and its kind.
         """
         for record in self.codec.read(self.data, self.end, self.check):
             self.end, self.last_kind = record.end, record.kind
@@ -156,9 +156,9 @@ class SegmentReader:
 
 
 class NothingLost(OSError):
-    """Raised when the system refuses, for now, what a new journal file needs, such as space.
+    """Raised when the operating system refuses, for now, what a new journal file needs, such as space.
 
-    Nothing that was written before is lost, and the call that has raised may be repeated.
+    Nothing that was written before is lost, and the call that has raised this may be repeated.
     """
 
 
@@ -184,7 +184,7 @@ class _Segment:
 
 
 class SegmentWriter:
-    """Reads the whole journal at the start of a node, then appends records to its newest file.
+    """Reads the whole journal at the start of a node, then appends records to the journal's newest file.
 
     The disk thread owns it: one call at a time, and none after a call has raised, except for NothingLost. ``recover``
     comes first, then ``append``, ``mark`` and ``close``.
@@ -227,8 +227,8 @@ class SegmentWriter:
         """Read all of the journal's files, cut off what a crash has torn at the end, prepare to append, and return the log.
 
         A new journal gets its first file. Everything that was read is durable afterwards.
-        value_of: returns what the log shall hold for the record of an entry.  nothing: what the log holds for its first
-        element if that only says where the log begins. Raises CorruptJournal, OSError.
+        value_of: returns, for an entry's record, what the returned log holds for that entry.  nothing: what it holds for its
+        first element if that is no entry and only says where the log begins. Raises CorruptJournal, OSError.
         """
         for name in self._disk.list(self._directory):
             if name.endswith(_TEMPORARY) and _NAME.fullmatch(name.removesuffix(_TEMPORARY)):
@@ -270,11 +270,11 @@ class SegmentWriter:
         return replay
 
     def append(self, batch: list[Pending], sync: bool) -> int:
-        """Write the records in ``batch`` to the journal and return how many bytes its files take, ``disk_bytes``.
+        """Write the records in ``batch`` to the journal and return how many bytes the journal's files now take on the disk.
 
-        A flush follows if ``sync`` is true or a record is a vote or names a cluster. Raises NothingLost, with the written
-        records taken out of ``batch``: call it again with the rest, and what has come since. Raises OSError; nothing may be
-        written afterwards.
+        A flush follows if ``sync`` is true or a record is a vote or names a cluster. If NothingLost is raised, the
+        written records were removed from ``batch``: call this again with the rest and with newer records. After an OSError
+        nothing may be written any more.
         """
         buffer: list[bytes] = []
         written = 0
@@ -336,7 +336,7 @@ class SegmentWriter:
         self._dirty, self._vouched = False, True
 
     def close(self, batch: list[Pending]) -> None:
-        """Write the records in ``batch``, flush, write a record which says so, and close the journal's newest file."""
+        """Write the journal records in ``batch``, flush, write a record which says so, and close the journal's newest file."""
         self.append(batch, True)
         self.mark(None)
         self._sync()
@@ -351,8 +351,7 @@ class SegmentWriter:
     def _write(self, pieces: list[bytes], sync: bool = False) -> None:
         """Write the bytes in ``pieces`` at the end of the journal's newest file.
 
-        sync: make these bytes durable in the same call if nothing before them waits for a flush; otherwise the caller has to call
-        ``_sync``.
+        sync: make these bytes durable, too, unless earlier bytes of the file wait for a flush; the caller then has to flush.
         """
         if pieces:
             data = b"".join(pieces)

@@ -108,18 +108,18 @@ class Reconfiguration:
     def register(self, member: Member, done: ChangeDone, was_member: bool = False, level: int = BUILD_LEVEL) -> None:
         """Make ``member`` part of the cluster; on a follower, by asking the leader for it.
 
-        done(outcome, detail) is called once, unless the leader vanishes.
+        done: called once with (outcome, detail), two texts, unless the leader vanishes.
         level: the highest feature level that the member's build knows; the member is refused if the cluster's level is
         higher.
-        was_member: by its own log the node has been a member; a node that is none any more was removed, and is refused.
+        was_member: by its own log the node has been a member; if it is no member now, it was removed, and is refused.
         """
         self._ask(member, level, False, was_member, done)
 
     def remove(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
         """Remove the member ``node_id`` from the cluster; on a follower, by asking the leader for it.
 
-        incarnation: that of the member to remove; empty for any.  done(outcome, detail): called once, unless the leader
-        vanishes.
+        incarnation: that of the member to remove; empty for any.
+        done: called once with (outcome, detail), two texts, unless the leader vanishes.
         """
         self._ask(Member(node_id, incarnation, "", "", False), 0, True, False, done)
 
@@ -185,7 +185,7 @@ class Reconfiguration:
             self.refusal = "".join(char if char.isprintable() else "?" for char in told)
 
     def route_changed(self) -> None:
-        """Report UNSURE for every membership change that was asked of the old leader: request or answer may be lost."""
+        """Report every membership change that was asked of the old leader as UNSURE: the request or its answer may be lost."""
         requests, self._requests = self._requests, {}
         for done in requests.values():
             done(UNSURE, "the leader changed meanwhile")
@@ -193,7 +193,7 @@ class Reconfiguration:
     # One change at a time --------------------------------------------------------------------------------------------
 
     def proceed(self) -> None:
-        """As leader, propose the next requested membership change if nothing stands in its way.
+        """As leader, propose the next requested membership change, unless an earlier change or hand-over is still under way.
 
         As follower, ask the leader for this node's own removal, if that was requested. Called in every turn in which the
         leader or the membership may have changed.
@@ -213,7 +213,7 @@ class Reconfiguration:
     def _proposes_what_was_asked(self, latest: Configuration) -> bool:
         """As leader, answer or propose the waiting membership changes, up to the first that needs a new member table.
 
-        latest: the table in force. Returns True if a change was proposed.
+        latest: the member table in force. Returns True if a change was proposed.
         """
         while self._waiting and self._hand_over.heir is None:
             change = self._waiting.popleft()
@@ -246,7 +246,7 @@ class Reconfiguration:
             change.done(REMOVED if change.removes else JOINED, "")
 
     def deposed(self) -> None:
-        """Report to all who wait for membership changes that this node has lost leadership; they turn to the new leader.
+        """Report to all callers that wait for a membership change that this node leads no more: they may ask the new leader.
 
         A request to remove this node itself is kept, and passed on to the new leader.
         """
@@ -263,9 +263,9 @@ class Reconfiguration:
             proposed.done(UNSURE, "the leader changed meanwhile")
 
     def _decide(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """Return the new member table by which the member of ``change`` joins the cluster; None if none is needed.
+        """Return the new member table by which the member of ``change``, a requested one, joins the cluster.
 
-        The change was then refused, or the member is in the table already. latest: the member table in force.
+        Returns None if the change was refused here, or the table has that member already. latest: the member table in force.
         """
         member = change.member
         known = latest.members.get(member.id)
@@ -311,7 +311,7 @@ class Reconfiguration:
         return latest.with_member(replace(member, voter=False))
 
     def _decide_removal(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """Return the member table without the member that ``change`` removes; None if the removal was refused or has to wait.
+        """Return the member table without the member that the request ``change`` removes; None if this is refused or waits.
 
         latest: the member table in force.
         """

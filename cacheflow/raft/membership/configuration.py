@@ -26,8 +26,8 @@ from cacheflow.raft.log.records import CONFIGURATION
 class Configuration:
     """A table of the cluster's members.
 
-    index: that of the log entry which holds the table, 0 for NOBODY, the empty table.  members: by node id.  voters: the
-    ids of those that vote, sorted.
+    index: that of the log entry which holds the table; 0 for NOBODY, the empty table.  members: the members by node id.
+    voters: the sorted ids of the members that vote.
     """
 
     index: int
@@ -85,7 +85,8 @@ def parse(index: int, command: bytes) -> Configuration:
 class Configurations:
     """The member tables in a node's log, oldest first, from the latest committed one on.
 
-    own_cluster: returns the id of the cluster whose log this is, "" if that is not known: then every table counts.
+    own_cluster: returns the id of the cluster whose log this is. Tables of other clusters are ignored. If it
+    returns "", because the cluster is not known, no table is ignored.
     Not safe for concurrent use: the event loop owns it.
     """
 
@@ -114,7 +115,7 @@ class Configurations:
     def note(self, command: bytes, index: int) -> bool:
         """Keep the member table in an entry that was appended to the log; return True if that entry holds one.
 
-        command, index: those of the entry.
+        command, index: the entry's content and its index.
         """
         if command[:1] != CONFIGURATION:
             return False
@@ -142,7 +143,7 @@ class Configurations:
         return over
 
     def restart_from(self, base: Configuration, log: Iterable[tuple[bytes, int, int]]) -> None:
-        """Replace all kept member tables by ``base``, a snapshot's, and those in ``log``, the entries behind the snapshot."""
+        """Replace all kept member tables by ``base``, a snapshot's table, and those in ``log``, the later log entries."""
         self._stack = [base]
         for command, index, _ in log:
             self.note(command, index)

@@ -54,7 +54,7 @@ class HandOver:
         return self.heir
 
     def step_aside(self) -> None:
-        """Stop leading at once, because this node's disk delays the cluster, and ask a voter with the whole log to lead."""
+        """Stop leading at once, as this node's disk delays the cluster, and ask a voter with the whole log to campaign."""
         heir = self._most_complete(None)
         if heir is not None:
             self._core.ask_to_lead(heir)
@@ -83,7 +83,7 @@ class HandOver:
         return progress.match_index if progress is not None else 0
 
     def proceed(self) -> None:
-        """Ask the voter that is to take over leadership to do so once it has the whole log; give up after HAND_OVER_MS.
+        """Ask the voter that is to become leader to campaign, once it has the whole log; give up after HAND_OVER_MS.
 
         Called once a turn.
         """

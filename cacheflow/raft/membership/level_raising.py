@@ -39,8 +39,8 @@ class LevelRaising:
     def consider(self) -> None:
         """As leader, propose the highest feature level that all members' builds know, if it is above the cluster's.
 
-        All of them must have known it for RAISE_AFTER_MS. Called once a heartbeat if this node's build knows a higher
-        level.
+        All members' builds must have known that level for RAISE_AFTER_MS. Called once a heartbeat if this node's build knows a
+        higher level.
         """
         core, machine = self._core, self._replica.machine
         level = machine.build_level

@@ -25,8 +25,8 @@ from cacheflow.raft.transport.network import Network, Peer
 def applied_configuration(machine: CacheMachine, journal: Journal, recovery: Recovery | None) -> Configuration:
     """Return the member table in ``machine``, a state machine loaded from a snapshot; NOBODY if it has no members.
 
-    The table gets the index at which the journal begins, which is the snapshot's last entry. A table of another cluster than
-    this log's does not count: in its place there is that of ``recovery``, by which this node has left the other cluster.
+    The table's index is the snapshot's last, at which the journal begins. If the table is of another cluster than the log,
+    returns the table of ``recovery`` instead, the decision by which this node has left that cluster.
     """
     if not machine.members or machine.cluster_id != (journal.cluster_id or machine.cluster_id):
         return NOBODY if recovery is None else recovery.table
@@ -34,13 +34,13 @@ def applied_configuration(machine: CacheMachine, journal: Journal, recovery: Rec
 
 
 def configurations_of(machine: CacheMachine, journal: Journal, recovery: Recovery | None) -> Configurations:
-    """Return the member tables of a node that starts: that of ``machine``, loaded from a snapshot, and those behind it."""
+    """Return a starting node's member tables: the one in ``machine``, a snapshot's state machine, and those in the log."""
     base = applied_configuration(machine, journal, recovery)
     return Configurations(base, journal.entries(0, None), lambda: journal.cluster_id)
 
 
 class Membership:
-    """The members and voters of the cluster by one node's log. This object puts each new member table in force there."""
+    """The members and voters of the cluster by one node's log. It puts each new member table in force on that node."""
 
     def __init__(
         self,
@@ -124,11 +124,11 @@ class Membership:
 
     @property
     def is_unlogged(self) -> bool:
-        """True if the member table in force is a recovery's that no entry of this node's log holds yet."""
+        """True if the member table in force was decided in a recovery, and no entry of this node's log holds it yet."""
         return self.recovery is not None and self.configurations.latest is self.recovery.table
 
     def is_recovering(self) -> bool:
-        """True while the entry that begins this node's recovered cluster is not applied here."""
+        """True while this node has not applied the log entry that begins its recovered cluster."""
         return self.recovery is not None and self._replica.machine.cluster_id != self.recovery.cluster_id
 
     def tell_replaced(self) -> None:

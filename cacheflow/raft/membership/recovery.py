@@ -34,10 +34,10 @@ TERMS_APART: Final = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """The decision that a node belongs to a new cluster from its next start on.
+    """A recovery: the decision that a node belongs to a new cluster from its next start on.
 
-    cluster_id: that of the new cluster.  replaced: those in whose place it comes, the latest last, which is the node's own.
-    term: the term in which the node begins.  table: the new cluster's members; its entry is not in any log yet.
+    cluster_id: the new cluster's id.  replaced: the ids of the clusters that the new one replaces; the last is that of the
+    node's present cluster.  term: the term in which the node begins.  table: the new cluster's members; no log holds it yet.
     """
 
     cluster_id: str
@@ -47,18 +47,18 @@ class Recovery:
 
     @classmethod
     def of(cls, cluster_id: str, replaced: tuple[str, ...], term: int, members: list[Member]) -> Recovery:
-        """Return the decision for a cluster of ``members``."""
+        """Return the decision by which a node goes over to a new cluster that consists of ``members``."""
         return cls(cluster_id, replaced, term, Configuration(0, cluster_id, {member.id: member for member in members}))
 
     def command(self) -> commands.Command:
-        """Return the command that begins the new cluster, once it is in the log."""
+        """Return the command that begins a recovered cluster, with its id, its members and the clusters that it replaces."""
         return commands.recover(self.cluster_id, self.table.rows(), self.replaced)
 
 
 def read_recovery(disk: Disk, directory: Path) -> Recovery | None:
-    """Return the decision in ``directory``, a data directory; None if there is none.
+    """Return the recovery, the decision to go over to a new cluster, that a data directory holds; None if it holds none.
 
-    Raises ConfigError for a damaged one, NewerCacheFlow for one of a later format, OSError.
+    Raises ConfigError if the decision's file is damaged, NewerCacheFlow if its format is a later one, OSError.
     """
     if RECOVERY not in disk.list(directory):
         return None
@@ -83,7 +83,7 @@ def read_recovery(disk: Disk, directory: Path) -> Recovery | None:
 
 
 def write_recovery(disk: Disk, directory: Path, recovery: Recovery) -> None:
-    """Write a decision into ``directory``, a data directory, in place of an earlier one: as a whole or not at all."""
+    """Write ``recovery``, the decision to go over to a new cluster, into a data directory, in place of an earlier decision."""
     fields: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "cluster_id": recovery.cluster_id,
@@ -95,9 +95,9 @@ def write_recovery(disk: Disk, directory: Path, recovery: Recovery) -> None:
 
 
 def enter(journal: Journal, recovery: Recovery, directory: Path) -> None:
-    """Let a node that starts with ``journal`` belong to the new cluster, as decided; do nothing if that was done before.
+    """Make a starting node's ``journal`` that of the new cluster of ``recovery``; do nothing if that was done before.
 
-    Raises ConfigError if the journal is of another cluster than the decision is about.
+    recovery: the decision to go over to that cluster. Raises ConfigError if it is about another cluster than the journal's.
     """
     if journal.cluster_id not in (recovery.cluster_id, recovery.replaced[-1]):
         raise ConfigError(

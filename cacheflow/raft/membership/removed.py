@@ -107,7 +107,7 @@ class Removal:
     def answer_stranger(self, peer: Peer, kind: str) -> None:
         """Tell ``peer``, the sender of a message, that it is no member, if no table lists it and it was not told just now.
 
-        kind: the type of the message; some types have answers of their own.
+        kind: the type of the message; for types that have answers of their own, nothing is sent here.
         """
         if kind in _NOT_ANSWERED or not self._is_out(peer.node_id, peer.incarnation):
             return
@@ -133,7 +133,7 @@ class Removal:
     def _tell(self, node_id: str, incarnation: str, first: Position | None) -> None:
         """Send a node the message that it is no member of the cluster.
 
-        first: (term, index) of the log entry by which that node says that it became a member; None if that node did not say.
+        first: (term, index) of the log entry by which that node says it became a member; None if it said nothing about that.
         """
         index = self._core.last_applied
         message: NotMember = {
@@ -189,7 +189,7 @@ class Removal:
                 self._disowned = self._position(known.latest)
 
     def replaced_by(self, cluster_id: str) -> None:
-        """Take no further part: the cluster ``cluster_id`` has come in the place of this node's, by a recovery."""
+        """Stop this node's part in its cluster, because the cluster ``cluster_id`` has replaced that one in a recovery."""
         old = self._membership.configurations.latest.cluster_id
         self._end(f"was a member of cluster {old}, which cluster {cluster_id} has replaced in a recovery")
 

@@ -24,7 +24,8 @@ WAIT_S = 0.0015
 class Batching:
     """The leader's decision whether to append the blocks in its queue now, or to wait first for blocks of other nodes.
 
-    now: returns the time in seconds.  wake_after: gets a number of seconds after which the leader decides once more.
+    now: a function that returns the time in seconds.  wake_after: a function, called with the number of seconds after which
+    the leader is to decide once more.
     """
 
     def __init__(self, now: Callable[[], float], wake_after: Callable[[float], None]) -> None:
@@ -37,9 +38,9 @@ class Batching:
         self._until_s = 0.0
 
     def note_crowd(self, origin: str, last_index: int) -> None:
-        """Note that the node ``origin`` has sent a block that many callers wait for.
+        """Note that the node ``origin`` has just sent a block that many callers wait for.
 
-        last_index: the index of the log's last entry at that time.
+        last_index: the index of the log's last entry now.
         """
         self.crowds[origin] = last_index
 

@@ -102,7 +102,7 @@ class Elections:
     def leader_lost(self) -> None:
         """Prepare this node to campaign, because its connection to the leader broke.
 
-        Each of the remaining voters first waits for a short time of its own, so that they do not begin together.
+        Each of the remaining voters first waits for a different short time, so that they do not campaign together.
         """
         core, node_id = self._core, self._membership.node_id
         survivors = sorted({*core.voter_ids, node_id} - {core.leader_id})
@@ -115,7 +115,7 @@ class Elections:
         self._ticks.wake_after(wait_s + 0.001)
 
     def start_pre_vote(self) -> None:
-        """Begin a pre-vote: ask the voters whether they would elect this node; campaign at once if there is no other."""
+        """Begin a pre-vote: ask all other voters whether they would elect this node; campaign at once if there are none."""
         core = self._core
         self._pre_vote_term = core.term + 1
         asked_for = self._pre_vote_term, self._leader_heard_s
@@ -137,8 +137,8 @@ class Elections:
     def complete(self, message: dict[str, Any]) -> None:
         """Add this program's fields to ``message``, a vote request or answer that PySyncObj, the Raft library, has made.
 
-        An answer gets this node's estimate of the cluster's time; a request, whether the old leader asked for the
-        election.
+        An answer gets this node's estimate of the cluster's time; a request gets whether the old leader asked this node to
+        campaign.
         """
         if message["type"] == "response_vote":
             message["time"], message["heard"] = self._voters_time.own()
@@ -206,7 +206,7 @@ class Elections:
         return self._pre_vote_term == term and self._core.now() - self._first_asked_s < self._give_way_s
 
     def _goes_first(self, peer: Peer, message: dict[str, Any]) -> bool:
-        """True if this node's log is as long as that of ``peer``, as ``message`` tells it, and its id comes first."""
+        """True if this node's log ends like that of ``peer``, as the ``message`` tells, and this node's id is the lower."""
         ends = message["last_log_term"], message["last_log_index"]
         return (self._journal.last_term, self._journal.last_index) == ends and self._membership.node_id < peer.node_id
 
@@ -238,7 +238,7 @@ class Elections:
         """True if the node ``peer`` may get this node's vote: the member table makes it a voter, or the peer's log is longer.
 
         A longer log may hold a newer table (Raft dissertation 4.2.1). False if the table lists the peer with another
-        incarnation: its disk was emptied.
+        incarnation: then the peer's disk was emptied.
         """
         member = self._membership.configurations.latest.members.get(peer.node_id)
         if member is None:

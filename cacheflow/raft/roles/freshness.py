@@ -24,7 +24,7 @@ MARK_EVERY_MS = 5
 
 
 class Freshness:
-    """What a node knows of its contents' age: whether clients may read them yet, and when they were certainly the newest."""
+    """What a node knows of its contents' age: whether clients may read the contents, and when these were surely the newest."""
 
     def __init__(self, core: Core, links: Links, peers: Peers, recovering: Callable[[], bool] | None = None) -> None:
         # Whether this node has applied what the leader had committed in its own term, at least once since the start.
@@ -71,15 +71,15 @@ class Freshness:
     def note_mark(self, index: int, at_ms: int) -> None:
         """Note that at the moment ``at_ms`` the newest contents were those with all log entries up to ``index`` applied.
 
-        Such a note waits until this node has applied ``index``. When too many wait, the newest of them is replaced: the
-        oldest is the next to be reached.
+        The note waits until this node has applied ``index``; then ``at_ms`` says how old the contents are. When too many
+        notes wait, the new one replaces the newest that waits.
         """
         if len(self._marks) >= FRESH_MARKS_MAX:
             self._marks.pop()
         self._marks.append((index, at_ms))
 
     def goes_back(self) -> None:
-        """Answer no reads until this node has once more applied its log up to where it is applied now.
+        """Answer no reads until this node has once more applied its log up to the entry that was the last applied one before.
 
         Called when an older snapshot replaces contents that were wrong.
         """

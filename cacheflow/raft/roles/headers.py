@@ -19,7 +19,7 @@ TELL_SEEN_MS = 1000
 
 
 class Headers:
-    """Makes those fields of a leader's append messages that are not about the log: times, who is down, a digest."""
+    """Makes the fields of a leader's append messages that are not about the log: times, which members are down, a digest."""
 
     def __init__(self, core: Core, links: Links, clock: Clock, peers: Peers, replica: Replica) -> None:
         self._core = core

@@ -116,7 +116,7 @@ class Leading:
     def begin(self, told_ms: int) -> None:
         """Prepare this node, which was just elected, to lead: set its cluster clock, and forget what it knew of followers.
 
-        told_ms: the cluster's time in ms by what the voters have told; 0 if this node knows better, or nobody knows.
+        told_ms: the cluster's time in ms, as the voters have told it; 0 if this node's own estimate is to be used.
         """
         others = self._membership.others()
         self._replicator.begin(others)
@@ -142,8 +142,8 @@ class Leading:
     def enqueue(self, blocks: list[bytes], crowded: bool, again: bool) -> None:
         """Queue ``blocks``, which this node has made of its own commands, for the leader's next entries.
 
-        crowded: many callers wait for these blocks.  again: all of this node's unanswered blocks come once more, so those that
-        are still queued are dropped first.
+        crowded: many callers wait for these blocks.  again: all unanswered blocks of this node come once more, beginning with
+        ``blocks``, so those of this node that are still queued are dropped first.
         """
         node_id = self._membership.node_id
         if again:
@@ -205,7 +205,7 @@ class Leading:
             self._send_news(self._waiting)
 
     def _begin_recovered_cluster(self, recovery: Recovery) -> None:
-        """As leader, append the entry that begins a recovered cluster; until then nothing of a client's is appended."""
+        """As leader, append the entry that begins a recovered cluster; before that entry no client's commands are appended."""
         logger.warning("cluster %s begins here, in the place of %s", recovery.cluster_id, recovery.replaced[-1])
         block = commands.encode_block(0, 0, 0, [recovery.command()])
         self._membership.append(CONFIGURATION + self._entry([block]))
@@ -214,7 +214,7 @@ class Leading:
     def _send_news(self, answering: Collection[str] = ()) -> None:
         """As leader, send new entries and the commit index to those followers that need them now.
 
-        answering: ids of followers whose clients wait for that commit.
+        answering: ids of the followers that can answer clients once they know the commit index.
         """
         core = self._core
         if self._replica.failure is None:
@@ -325,9 +325,9 @@ class Leading:
             self._work_off()
 
     def _work_off(self) -> None:
-        """As leader, queue an entry without writes if something is due and no entry is on its way, and look again soon.
+        """As leader, queue an entry without writes if keys are due to expire and no other entry is on its way.
 
-        Ends when nothing is due any more.
+        Then do the same again soon, until no key is due any more.
         """
         due_ms = self._replica.machine.next_due_ms()
         self._working_off = (

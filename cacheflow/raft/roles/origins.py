@@ -21,7 +21,8 @@ _USES: Final = commands.encode_block(0, 0, 0, [commands.recency([])])[:-1]
 def check_origin(block: bytes, peer: Peer, sessions: Sessions, is_settled: bool = True) -> None:
     """Raise BadMessage if ``peer``, a node, has no right to propose ``block``, for example one of another node's session.
 
-    is_settled: the leader has applied all entries of earlier terms, so that ``sessions`` holds every session that was opened.
+    sessions: the sessions in the leader's state machine.  is_settled: that machine has applied all entries of earlier terms,
+    so that it holds every session that was opened.
     """
     session_id = commands.session_of(block)
     if session_id:

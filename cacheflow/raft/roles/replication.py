@@ -38,8 +38,8 @@ class Leader(Protocol):
 class Replicator:
     """The part of a leader that sends its followers log entries, commit indexes and heartbeats.
 
-    send: sends (node id, message) and returns whether the message was taken.  backlog: returns, for a node id, the bytes
-    that wait here to be sent to that node.
+    send: called with (node id, message); sends it and returns whether the network has taken it.  backlog: returns, for a node
+    id, how many bytes wait in this process to be sent to that node.
     header: returns the fields of append messages that are the same for all followers.  message_for: returns the append
     message for one follower, made of these fields.
     leader: knows the commit index.  peers: knows how far each follower's log has come.
@@ -81,7 +81,7 @@ class Replicator:
         self._peers.set_followers(incarnations, self._journal.last_index + 1)
 
     def reconnected(self, node_id: str) -> None:
-        """Find out anew where a follower's log ends, because its connection was replaced, which may have lost messages."""
+        """Find out anew where a follower's log ends: its connection was replaced, and messages on the old one may be lost."""
         progress = self._peers.progress.get(node_id)
         if progress is not None:
             progress.sent_commit = 0
@@ -93,7 +93,7 @@ class Replicator:
         self._everybody_from = self._journal.last_index + 1
 
     def hurry(self) -> None:
-        """Send every follower all log entries that it lacks, because one is not committed as soon as it should be."""
+        """Send every follower all log entries that it lacks, because an entry is not committed as soon as it should be."""
         self.ahead = None
         self._everybody_from = self._leader.commit_index + 1
         self.send_news()

@@ -53,7 +53,7 @@ class VotersTime:
         self._told[node_id] = (offset_ms, heard, now_ms)
 
     def estimate_ms(self) -> int:
-        """Return the cluster's time in ms by the voters' estimates; 0 if this node's clock knows better, or nobody knows."""
+        """Return the cluster's time in ms by the voters' estimates; 0 if this node's own is better, or nobody has one."""
         heard = self._offsets(heard=True)
         if heard:
             return self._now_ms() + heard[-1]
