@@ -55,7 +55,7 @@ class SnapshotReceiver:
         self._handle: int | None = None
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write ``data``, the next piece of the snapshot that is received, at ``offset`` of its file.
+        """Write ``data``, the next piece of the snapshot that is received, at the byte ``offset`` of the snapshot's file.
 
         After the last piece call ``finish``.
         """

@@ -60,7 +60,7 @@ class Connection(asyncio.BufferedProtocol):
     # Subclasses call these.
 
     def established(self, pieces: Pieces | None) -> None:
-        """Replace the handshake's limits by those for peers, because the handshake is done.
+        """Replace the limits on the handshake's time and frames by those for a peer's messages, because the handshake is done.
 
         pieces: puts the peer's large messages together; None if the peer may send no messages.
         """
