@@ -332,7 +332,7 @@ class Engine:
     # Questions ------------------------------------------------------------------------------------------------------
 
     def call(self, question: Callable[[], T], timeout_s: float = 5.0) -> T:
-        """Have the event loop's thread call ``question``, and return its result. Must not be called in that thread."""
+        """Have the event loop's thread call the function ``question``; return its result. Must not be called in that thread."""
 
         async def ask() -> T:
             return question()
@@ -360,7 +360,7 @@ class Engine:
             raise late("no answer from the cluster in time") from None
 
     def on_loop(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called in the loop's thread soon; do nothing if the loop is stopped."""
+        """Have the function ``call`` called soon in the event loop's thread; do nothing if the loop is stopped."""
         if self.running:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self._loop.call_soon_threadsafe(call)
