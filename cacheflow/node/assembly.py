@@ -234,7 +234,7 @@ class LocalNode:
 
     @property
     def level(self) -> int:
-        """The cluster's feature level, as far as this node has applied the log; nothing of a higher level may be proposed or sent.
+        """The cluster's feature level, as far as this node has applied the log; nothing of a later level may be sent.
 
         All members understand what is at this level, whatever becomes of this node and of the leader. Any thread may read it.
         """

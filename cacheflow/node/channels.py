@@ -271,9 +271,9 @@ class Channels:
         self._schedule()
 
     def _cost(self, published: Published) -> int:
-        """Return what work ``published``, a published message, makes beside its subscribers; the unit is one subscriber.
+        """Return what it costs to find the subscribers of ``published``, a published message, and to copy its text.
 
-        The work is looking for the subscribers, and the message's length.
+        The unit is the cost of giving one message to one subscriber.
         """
         return 1 + len(self._matchers) + len(published.data) // 4096
 
@@ -319,7 +319,7 @@ class Channels:
         self._schedule()
 
     def wake(self, subscriber: Subscriber) -> None:
-        """Have the ``write`` method of ``subscriber`` called soon, in a slice of the loop's time: messages wait for its client."""
+        """Have the ``write`` method of ``subscriber`` called soon, in a slice of the loop's time: messages wait for it."""
         self._to_write.append(subscriber)
         self._schedule()
 
@@ -359,7 +359,7 @@ class Channels:
     # What subscribers have not taken ----------------------------------------------------------------------------------
 
     def hold(self, subscriber: Subscriber, published: Published) -> None:
-        """Count the published message ``published`` as waiting for ``subscriber`` until ``let_go`` is called for both."""
+        """Count the published message ``published`` as waiting for ``subscriber``, until ``let_go`` takes that back."""
         self._behind[subscriber] = None
         if not published.holders:
             self._unread_bytes += len(published.data)

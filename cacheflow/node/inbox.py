@@ -26,7 +26,6 @@ class Inbox:
     """Commands on their way from any thread to the node's event loop. Any thread may call ``submit`` and ``barrier``.
 
     submit: replicates commands.  barrier: waits until this node has applied all writes acknowledged so far, on any node.
-
     turn: calls functions at the end of the loop's present turn.  run: calls a function within a turn of the node.
     timeout_s: seconds that a call waits for its outcome, unless the caller says how long.
     loop_thread: the identifier of the event loop's thread.

@@ -200,7 +200,7 @@ class Proposals:
         self._unsent_callers += proposal.callers
 
     def flush(self) -> None:
-        """Send the queued commands as one block if there is a route to the leader and the block waits for no more callers."""
+        """Send the queued commands as one block if there is a route to the leader and the block need not wait for more."""
         if not self._has_route:
             return
         if not self._session:

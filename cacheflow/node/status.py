@@ -219,7 +219,7 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """Return (name, passed, text) of each check of what clients need of this node: that it is a member, knows a leader and so on."""
+    """Return (name, passed, text) of each check of what clients need of this node: that it knows a leader, and so on."""
     if not engine.running:
         return liveness(engine)
     node = engine.local.node

@@ -151,7 +151,7 @@ def load_newest(disk: Disk, directory: Path) -> SnapshotMeta | None:
 def chunks_of(disk: Disk, path: Path) -> Iterator[bytes]:
     """Yield the pieces of the state machine's contents in the snapshot file ``path``.
 
-    Raises CorruptSnapshot on the way if the file is damaged.
+    Raises CorruptSnapshot, perhaps after some pieces, if the file is damaged.
     """
     frames = _frames(disk, path)
     next(frames)

@@ -34,7 +34,7 @@ class Timers(Protocol):
 class Socket(Protocol):
     """Interface: the part of asyncio's transports that an outbox, a connection's queue of messages to send, uses.
 
-    Such a transport calls the outbox's ``pause`` whenever it keeps bytes back.
+    Such a transport calls the outbox's ``pause`` whenever the system takes no more bytes.
     """
 
     def write(self, data: bytes) -> None: ...
@@ -169,7 +169,7 @@ class Outbox:
             self._stall_timer = None
 
     def _write_pieces(self) -> None:
-        """Write the next waiting messages: one piece of a large message, or as many small ones as are together as long."""
+        """Write the next waiting messages: a piece of a large message, or some small messages that are as long together."""
         parts: list[bytes | memoryview] = []
         room = piece_bytes = frames.PIECE_BYTES
         while self._queue and room > 0:
@@ -188,7 +188,7 @@ class Outbox:
         self._written_bytes += len(data)
 
     def _write_last(self) -> None:
-        """Write the next published messages, which wait for all others: as many as fit into a piece together, or one."""
+        """Write the next published messages, which wait for all others: as many as fit into a piece, at least one."""
         last = self._last
         parts = [last.popleft()]
         size = len(parts[0])

@@ -125,7 +125,7 @@ class PeerLink:
         self.tell()
 
     def tell(self) -> None:
-        """Tell the peer this node's cluster and purpose, if either has changed since it was last told."""
+        """Tell the peer this node's cluster and the link's purpose, if either has changed since the peer was last told."""
         about = (self._host.cluster_id, self._purpose)
         if self._connection is not None and self._said != about:
             self._said = about

@@ -297,7 +297,7 @@ class PeerTransport:
         return 0 if link is None else link.waiting_bytes
 
     def is_connected(self, node_id: str) -> bool:
-        """True if there is a connection on which to send to the node."""
+        """True if there is a connection on which to send to the node ``node_id``."""
         link = self._links.get(node_id)
         return link is not None and link.connected
 
