@@ -55,10 +55,10 @@ class Surroundings:
     turn: calls functions at the end of the loop's present turn.  directory: the folder on ``disk`` with the node's files.
     write_journal, write_snapshots: do disk work away from the loop, each in the order in which it is given.
     build_snapshot: builds a snapshot in another process.  ask_seed: asks a member over HTTP to register this node.
-    passed: returns seconds, which go on while the machine is suspended.  random: returns a number from 0 to 1.
+    passed: returns monotonic seconds, which go on while the machine is suspended.  random: returns a number from 0 to 1.
     segment_bytes: size of each of the journal's files.
     machine_type: class of this build's state machine, which knows the highest feature level that the build can use.
-    slices, unsent: for long work, and the budget of what clients do not take, which the fronts share.
+    slices: does long work a part at a time.  unsent: the fronts' common limit on bytes that clients have not taken yet.
     """
 
     loop: Any
@@ -83,10 +83,10 @@ class Surroundings:
 
 
 class LocalNode:
-    """A CacheFlow node in this process: its Raft part, state machine, waiting calls, and its way into the cluster.
+    """A CacheFlow node in this process: its Raft part, its state machine, the calls that wait, and how it joins the cluster.
 
     http_address: host:port under which members show this node.
-    note_removed: called once, on the journal's thread, with why the node is no member any more, for people; notes that on disk.
+    note_removed: called once, on the journal's thread, with the reason why the node is no member any more; notes it on disk.
 
     The event loop owns this object. Any thread may read the state machine's memory, use the inbox and count cache hits.
     Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow (a later build wrote the files), ConfigError, OSError.
@@ -234,7 +234,7 @@ class LocalNode:
 
     @property
     def level(self) -> int:
-        """The cluster's feature level, as far as this node has applied the log; nothing above it may be proposed or sent.
+        """The cluster's feature level, as far as this node has applied the log; nothing of a later level may be sent.
 
         All members understand what is at this level, whatever becomes of this node and of the leader. Any thread may read it.
         """
@@ -247,8 +247,9 @@ class LocalNode:
 
     @property
     def takes_writes(self) -> bool:
-        """True if this node can replicate clients' commands: it runs, has not failed, no hanging disk keeps the results away,
-        and no restore is under way that they would disturb. Any thread may ask.
+        """True if this node can replicate clients' commands and learn the results. Any thread may ask.
+
+        It can if it runs, has not failed, no hanging disk holds it up, and no restore is under way that shuts clients out.
         """
         node = self.node
         return (
@@ -294,7 +295,7 @@ class LocalNode:
     def _removed(self, reason: str, noted: Callable[[], None]) -> None:
         """End this node's part in the cluster, for ``reason``: the cluster removed the node, or was replaced.
 
-        Note that on disk; then refuse all peers, end the clients' waiting calls, and call ``noted``.
+        Note the reason on disk; then refuse all peers, end the clients' waiting calls, and call ``noted``, a function.
         """
 
         def done(outcome: BaseException | None) -> None:
@@ -311,14 +312,14 @@ class LocalNode:
         self._write_journal(functools.partial(self._note_removed, reason), done)
 
     def _met_replacement(self, peer: Peer) -> None:
-        """End this node's part in its cluster, in whose place that of ``peer`` has come, by a recovery."""
+        """End this node's part in its cluster, which the cluster of the node ``peer`` has replaced, by a recovery."""
         logger.critical("%s belongs to cluster %s, which has replaced this node's", peer.node_id, peer.cluster_id)
         self.node.ticks.run(lambda: self.node.removal.replaced_by(peer.cluster_id))
 
     def _met_other_cluster(self, peer: Peer) -> None:
         """Stop this node if ``peer``, a member of another cluster, lists this node, and this node is alone in its own cluster.
 
-        This node then has founded its own cluster by mistake, without the data of the other one.
+        In that case this node has founded its own cluster by mistake, without the data of the cluster of ``peer``.
         """
         node, replica, latest = self.node, self.node.replica, self.node.configurations.latest
         if latest.voters == [node.node_id] and replica.failure is None:

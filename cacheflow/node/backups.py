@@ -53,7 +53,10 @@ KEPT_FREE_BYTES: Final = 256 * 1024 * 1024
 
 
 class Backups:
-    """Backups of a running node's contents and restores of the cluster's. Any thread may use it; its methods block."""
+    """Makes backups of a running node's contents, and restores the cluster's contents from backups.
+
+    Any thread may call the methods, which block.
+    """
 
     def __init__(self, engine: Engine, config: NodeConfig) -> None:
         self._engine = engine
@@ -62,11 +65,11 @@ class Backups:
         self._one = threading.Lock()
 
     def new_file(self) -> BinaryIO:
-        """Return a new file without a name on this node's disk. Raises NotReady if the node was never started."""
+        """Return a new temporary file without a name on this node's disk. Raises NotReady if the node was never started."""
         return tempfile.TemporaryFile(dir=self._engine.data_path)
 
     def room(self) -> int:
-        """Return how many bytes a new file on this node's disk may take."""
+        """Return the most bytes that a new file may have, so that this node's disk keeps enough free space."""
         return max(0, shutil.disk_usage(self._engine.data_path).free - KEPT_FREE_BYTES)
 
     def take(self) -> tuple[BinaryIO, BackupMeta]:
@@ -113,7 +116,7 @@ class Backups:
         raise NotReady(f"no backup could be made: {last or type(last).__name__}", 5.0)
 
     def begin_with(self, path: Path) -> None:
-        """Restore the backup at ``path`` if this start of the node has founded its cluster, or has to end such a restore.
+        """Restore the backup at ``path`` if this start of the node has founded the cluster, or a restore is unfinished.
 
         Raises ConfigError for a file that cannot be read or is refused.
         """
@@ -142,11 +145,12 @@ class Backups:
             raise NotReady(f"the backup could not be checked: {error or type(error).__name__}", 5.0) from None
 
     def restore(self, file: BinaryIO, *, online: bool = False) -> tuple[BackupMeta, int]:
-        """Replace the cluster's contents by the backup in ``file``; return its description and the revision from then on.
+        """Replace the cluster's contents by the backup in ``file``; return the backup's description and the new revision.
 
         online: whether the nodes serve clients meanwhile, who see a part of the contents.
-        Raises what ``check`` raises, with nothing changed; RestoreConflict; NotCommitted (not begun), OutcomeUnknown (it was
-        begun and is not done: the message says how far it is, and it can be repeated).
+        Raises BadBackup, ValueTooLarge, NewerCacheFlow, NotReady, Overloaded or NotCommitted with nothing changed;
+        RestoreConflict; OutcomeUnknown (the restore may have begun and is not done: the message says how far it is, and
+        the restore can be repeated).
         """
         if not self._one.acquire(blocking=False):
             raise Overloaded("another backup or restore is under way on this node", 5.0)
@@ -186,7 +190,7 @@ class Backups:
             time.sleep(AGAIN_S)
 
     def _run(self, commands_: list[Command]) -> list[Result]:
-        """Replicate ``commands_``, whether or not clients are served, and return their results."""
+        """Replicate ``commands_``, whether or not clients are served, and return the results of these commands."""
         outcome: list[Outcome] = []
         answered = threading.Event()
 
@@ -203,7 +207,7 @@ class Backups:
         return outcome[0]
 
     def give_up(self) -> bool:
-        """End the restore that is under way, with the contents as they are; return False if there is none."""
+        """End the restore that is under way and leave the contents as they are now; return False if there is none to end."""
         restore = self.latest
         if restore is None or restore.ended:
             return False

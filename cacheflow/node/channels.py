@@ -49,10 +49,10 @@ PLACE_COST: Final = 128
 
 
 class Publish(TypedDict):
-    """Message to all members: a part of what was published on the sender's node.
+    """Message to all members: a part of a message that a client has published on the sender's node.
 
-    number: of the part; each node counts its own.  first: whether the part begins a message.  left: the bytes of that message
-    that are still to come.
+    number: the part's number; each node counts the parts that it sends.  first: whether the part begins a published message.
+    left: the bytes of that published message that are still to come.
     """
 
     type: Literal["publish"]
@@ -113,9 +113,9 @@ class _Source:
 class Channels:
     """The channels of a node: its clients' subscriptions, and the published messages on their way to the subscribers.
 
-    is_member: tells whether a peer is a member of the cluster; what others publish does not count.
-    slices: for work that takes long.  unsent: the budget of what clients do not take.
-    unsent_bytes: what subscribers have not taken, as that budget knows it; what several wait for counts once.
+    is_member: tells whether a peer is a member of the cluster; what other nodes publish is dropped.
+    slices: does long work a part at a time.  unsent: the fronts' common limit on bytes that clients have not taken yet.
+    unsent_bytes: what subscribers have not taken, as ``unsent`` knows it; a message that several wait for counts once.
     """
 
     def __init__(self, slices: Slices, unsent: Unsent, network: Network, is_member: Callable[[Peer], bool]) -> None:
@@ -157,8 +157,9 @@ class Channels:
     ) -> None:
         """Subscribe ``subscriber`` to the channel ``name``, or to all channels that the pattern ``name`` matches.
 
-        matches: tells whether the pattern matches a channel; with the space PATTERN alone. Raises InvalidRequest for a name
-        that is too long, and when there are too many subscriptions on this node.
+        space: the kind of ``name``: a channel, a pattern or a shard channel.  matches: tells whether the pattern matches a
+        channel; only for a pattern. Raises InvalidRequest for a name that is too long, and for too many subscriptions on this
+        node.
         """
         names = self.subscribed[space]
         if len(name) > NAME_BYTES_MAX:
@@ -179,7 +180,7 @@ class Channels:
     def unsubscribe(self, subscriber: Subscriber, space: Space, name: bytes) -> None:
         """End the subscription of ``subscriber`` to ``name``, if there is one.
 
-        space: the kind of what is subscribed to: channels, patterns or shard channels.
+        space: the kind of ``name``: a channel, a pattern or a shard channel.
         """
         names = self.subscribed[space]
         subscribers = names.get(name)
@@ -195,9 +196,9 @@ class Channels:
     # Publishing -------------------------------------------------------------------------------------------------------
 
     def publish(self, channel: bytes, data: bytes, shard: bool = False) -> int:
-        """Publish ``data`` on ``channel``, on all nodes; return the number of subscriptions on this node that it is for.
+        """Publish ``data`` on ``channel``, on all nodes; return the number of subscriptions on this node that match.
 
-        shard: the channel is one of Redis' shard channels, which have names and subscribers of their own. Raises InvalidRequest.
+        shard: the channel is one of Redis' shard channels, which have their own names and subscribers. Raises InvalidRequest.
         """
         if len(channel) > NAME_BYTES_MAX:
             raise InvalidRequest(f"a channel's name has at most {NAME_BYTES_MAX} bytes")
@@ -226,7 +227,7 @@ class Channels:
                 return
 
     def receive(self, peer: Peer, message: Message) -> None:
-        """Hand out what a member of the cluster has published, once ``message``, the last part of that, has come.
+        """Hand out a message that a member has published, once ``message``, the last part of the published message, has come.
 
         Parts that are wrong, or that follow a lost part, are dropped.
         """
@@ -270,13 +271,16 @@ class Channels:
         self._schedule()
 
     def _cost(self, published: Published) -> int:
-        """Return what it costs to look for the subscribers of ``published`` and to send it, counted in subscribers."""
+        """Return what it costs to find the subscribers of ``published``, a published message, and to copy its text.
+
+        The unit is the cost of giving one message to one subscriber.
+        """
         return 1 + len(self._matchers) + len(published.data) // 4096
 
     def _found(self, published: Published) -> list[tuple[bytes | None, dict[Subscriber, None]]]:
-        """Return (pattern, its subscribers) for each pattern that the channel of ``published`` matches.
+        """Return (pattern, subscribers) for each pattern that matches the channel of ``published``, a published message.
 
-        For the channel itself the pattern is None.
+        For the subscribers of the channel itself the pattern is None.
         """
         channel = published.channel
         subscribers = self.subscribed[SHARD if published.shard else CHANNEL].get(channel)
@@ -301,7 +305,7 @@ class Channels:
 
     @property
     def is_behind(self) -> bool:
-        """True if this turn has handed out as many messages as it may, or messages wait: publishers should wait."""
+        """True if publishers should wait: this turn has handed out as many published messages as it may, or some wait."""
         return self._handed_out >= HANDED_OUT_MAX or bool(self._to_hand_out)
 
     @property
@@ -310,12 +314,12 @@ class Channels:
         return self._handed_out >= OVERRUN
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called in a later slice of the event loop's time, in turn with the published messages that wait."""
+        """Have the function ``call`` called soon, in a slice of the loop's time, in turn with waiting published messages."""
         self._to_call.append(call)
         self._schedule()
 
     def wake(self, subscriber: Subscriber) -> None:
-        """Have the ``write`` method of ``subscriber`` called in a later slice: messages wait for its client."""
+        """Have the ``write`` method of ``subscriber`` called soon, in a slice of the loop's time: messages wait for it."""
         self._to_write.append(subscriber)
         self._schedule()
 
@@ -355,7 +359,7 @@ class Channels:
     # What subscribers have not taken ----------------------------------------------------------------------------------
 
     def hold(self, subscriber: Subscriber, published: Published) -> None:
-        """Count the published message ``published`` as waiting for ``subscriber`` until ``let_go`` is called for both."""
+        """Count the published message ``published`` as waiting for ``subscriber``, until ``let_go`` takes that back."""
         self._behind[subscriber] = None
         if not published.holders:
             self._unread_bytes += len(published.data)
@@ -376,11 +380,11 @@ class Channels:
             self._schedule()
 
     def has_ended(self) -> None:
-        """Count a subscriber that was ended because it did not take what was published."""
+        """Count a subscriber that was ended because its client did not take what was published."""
         self._ended += 1
 
     def _end_the_slowest(self) -> None:
-        """End the subscribers for whom the most bytes wait, until all together have no more waiting than their budget allows."""
+        """End the subscribers for whom the most bytes wait, until what waits for all subscribers is within the limit."""
         for subscriber in sorted(self._behind, key=lambda each: each.unread_bytes, reverse=True):
             if self._unread_bytes <= self._budget.bytes_max:
                 break

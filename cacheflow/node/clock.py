@@ -83,9 +83,9 @@ class ClusterClock:
     def lead(self, stamp_ms: int, told_ms: int) -> None:
         """Prepare this clock for its node's term as leader: from now on show at least ``stamp_ms``, the log's last time stamp.
 
-        told_ms: the cluster's time on which this node and its voters agree; 0 when no voter knows better than this node. A
-        clock that was set by no leader since the node's start takes it as it is; any other clock goes forward to it, and never
-        back. The clock of a new cluster starts at the wall clock's time.
+        told_ms: the cluster's time on which this node and its voters agree; 0 when no voter knows better than this node.
+        A clock that was set by no leader since the node's start takes ``told_ms`` as it is; any other clock goes forward to
+        it, and never back. The clock of a new cluster starts at the wall clock's time.
         """
         if not self.heard and (told_ms or not self.known):
             self._move_to(told_ms or self._wall() * 1000)

@@ -65,7 +65,7 @@ class Engine:
     If the disk hangs, ``stop`` gives up after a while. The node's thread then waits on and keeps the data directory locked
     until the disk answers, because the thread still writes there.
 
-    local: the running node, from ``start`` on.  helper: starts the processes that build its snapshots.
+    local: the running node, from ``start`` on.  helper: starts the processes that build the node's snapshots.
     Any thread may call ``start`` and ``stop``, one at a time.
     """
 
@@ -236,7 +236,7 @@ class Engine:
             self._loop_thread = 0
 
     def _close_rest(self) -> None:
-        """Close what the node has opened beside its event loop, and forget these file descriptors: others get the numbers."""
+        """Close the node's files and ports, not its event loop, and forget their descriptors, whose numbers are used again."""
         self._descriptors = []
         self._stack.close()
 
@@ -303,7 +303,7 @@ class Engine:
             self._collect_new_objects()
 
     def _calling(self) -> ssl.SSLContext:
-        """Return the context for HTTPS calls to other nodes that begin now."""
+        """Return the TLS context for HTTPS calls to other nodes that begin now."""
         return trusting(None) if self.handshakes is None else self.handshakes.certificates.in_force.calling
 
     async def _shut_down(self, hand_over_s: float) -> None:
@@ -332,7 +332,7 @@ class Engine:
     # Questions ------------------------------------------------------------------------------------------------------
 
     def call(self, question: Callable[[], T], timeout_s: float = 5.0) -> T:
-        """Have the event loop's thread call ``question``, and return its result. Must not be called in that thread."""
+        """Call the function ``question`` in the event loop's thread, and return its result. For other threads only."""
 
         async def ask() -> T:
             return question()
@@ -360,7 +360,7 @@ class Engine:
             raise late("no answer from the cluster in time") from None
 
     def on_loop(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called in the loop's thread soon; do nothing if the loop is stopped."""
+        """Have the function ``call`` called soon in the event loop's thread; do nothing if the loop is stopped."""
         if self.running:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self._loop.call_soon_threadsafe(call)

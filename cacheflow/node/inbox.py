@@ -25,6 +25,7 @@ from cacheflow.raft.turn import Turn
 class Inbox:
     """Commands on their way from any thread to the node's event loop. Any thread may call ``submit`` and ``barrier``.
 
+    submit: replicates commands.  barrier: waits until this node has applied all writes acknowledged so far, on any node.
     turn: calls functions at the end of the loop's present turn.  run: calls a function within a turn of the node.
     timeout_s: seconds that a call waits for its outcome, unless the caller says how long.
     loop_thread: the identifier of the event loop's thread.
@@ -54,8 +55,8 @@ class Inbox:
     def submit(self, commands_: Sequence[Command], done: Done, timeout_s: float | None = None, work: int = 0) -> None:
         """Replicate ``commands_`` in order; call ``done`` once, on the event loop, with the results or a ReplicationError.
 
-        timeout_s: the most seconds to wait for the results; None: this inbox's default.  work: how many plain commands more
-        the machine could run in the time that these will take. Any thread may call it.
+        timeout_s: the most seconds to wait for the results; None: this inbox's default.  work: what the commands cost the
+        state machine beyond their number, counted in plain commands. Any thread may call it.
         """
         size = sum(map(commands.size_of, commands_))
         deadline = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
@@ -70,9 +71,9 @@ class Inbox:
             self._wake()
 
     def barrier(self, done: Done) -> None:
-        """Call ``done`` once this node has applied every write that was acknowledged, on any node, before this call.
+        """Call the function ``done`` once this node has applied every write that any node acknowledged before this call.
 
-        All such calls of one turn share one log entry. Any thread may call it.
+        Calls in the same turn share one log entry. Any thread may call it.
         """
         self.barriers.append(done)
         if not self._proposals.holds_back(len(self.waiting) + len(self.barriers)):

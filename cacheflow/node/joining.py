@@ -276,7 +276,7 @@ class Joining:
         return ""
 
     async def _probe(self, address: str) -> Peer | str:
-        """Dial ``address`` and return the node that answers there; if none does, return the reason as text for people."""
+        """Dial ``address`` and return the node that answers at it; if none does, return the reason as text for people."""
         try:
             return await self._network.probe(address, PROBE_TIMEOUT_S)
         except PeerUnreachable as error:

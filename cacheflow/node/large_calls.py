@@ -77,7 +77,7 @@ class LargeCall:
 
 
 def _cut(command: Command) -> tuple[Command, ...] | Result:
-    """Return the commands to send in place of ``command``: itself, or the parts of a large batch.
+    """Return the commands to send in place of ``command``: the command itself, or a large batch cut into several batches.
 
     If no block can carry these, returns a TOO_LARGE result instead.
     """

@@ -83,9 +83,9 @@ class Proposal:
     """One call: its commands, and those of their results that have arrived.
 
     done: called once, on the event loop, with the outcome of the call.  callers: how many callers wait for that.
-    first: the number of the call's first command in the session; 0 before the commands are sent.  work: how many plain commands
-    more the machine could run in the time that these will take.  weight: the number of the commands, with those in batches and
-    with these.
+    first: the number of the call's first command in the session; 0 before the commands are sent.  work: what the commands cost
+    the state machine beyond their number, counted in plain commands.  weight: the number of the commands, those in batches
+    counted singly, plus ``work``.
     """
 
     __slots__ = ("callers", "commands", "deadline", "done", "first", "results", "size", "weight")
@@ -116,7 +116,7 @@ class Proposals:
 
     opening: the command that opens the session.  clock: returns monotonic seconds.  later: the event loop's ``call_later``.
     cluster_ms: returns the cluster's time as this node knows it.
-    uses: returns the uses of keys by local reads since its last call; they go with the next block.
+    uses: returns (key, number of local reads) pairs since it was last called; they go with the next block.
     collect: fetches the calls that wait in the node's inbox and sends all; without it only calls fetched before are sent.
     """
 
@@ -184,7 +184,7 @@ class Proposals:
     def add(self, proposal: Proposal) -> None:
         """Queue ``proposal``, the commands of one call, for the next block that ``flush`` sends.
 
-        If this node has stopped or too much is pending, the call ends at once with an error.
+        If this node has stopped or too many commands have no result yet, the call ends at once with an error.
         """
         if self._closed:
             self._finish(proposal, NoLeader("this node has stopped; the write was not sent"))
@@ -200,7 +200,7 @@ class Proposals:
         self._unsent_callers += proposal.callers
 
     def flush(self) -> None:
-        """Send the queued commands as one block if there is a route to the leader and the block waits for no more callers."""
+        """Send the queued commands as one block if there is a route to the leader and the block need not wait for more."""
         if not self._has_route:
             return
         if not self._session:
@@ -263,7 +263,7 @@ class Proposals:
     def _refuse_what_cannot_be_sent(self) -> None:
         """End, with NotCommitted, the queued calls whose commands the log cannot carry, so that the other calls can be sent.
 
-        The sizes of the other calls are measured exactly, so that no block of them becomes too large.
+        The commands of each other call are packed to learn their exact size, so that no block of them becomes too large.
         """
         kept: deque[Proposal] = deque()
         for proposal in self._unsent:
@@ -282,7 +282,7 @@ class Proposals:
         self._unsent_callers = sum([proposal.callers for proposal in kept])
 
     def send_uses(self, uses: list[tuple[str, int]]) -> None:
-        """Send ``uses``, (key, number of local reads) each, to the leader in a block of their own."""
+        """Send ``uses``, pairs of a key and its number of local reads, to the leader in a block of their own."""
         self._sender.propose([_block_of_uses(uses)])
 
     def route_changed(self, has_route: bool) -> None:
@@ -295,7 +295,7 @@ class Proposals:
     def answers_missed(self) -> None:
         """Have the commands in flight sent again: a snapshot replaced the log entries that would have told the results.
 
-        The state machine has kept these results and answers with them.
+        The state machine has kept these results and answers the repeated commands with them.
         """
         self._gap = bool(self._sent)
 
@@ -323,7 +323,10 @@ class Proposals:
             self.flush()
 
     def tell_counts(self, contents: Contents) -> None:
-        """Answer the removals whose keys the machine has counted by now. contents: the machine's items."""
+        """Answer the calls that removed many keys, once the state machine has counted the removed keys.
+
+        contents: the state machine's items and counts.
+        """
         condemned = contents.condemned
         counted = 0
         for proposal in self.counting:
@@ -351,9 +354,9 @@ class Proposals:
             self._collect()
 
     def expire(self) -> None:
-        """End the calls past their deadline, and send pending commands again after a gap or when there is no progress.
+        """End the calls past their deadline; send pending commands again after a block was lost or when there is no progress.
 
-        A timer calls it.
+        A timer calls this method.
         """
         now = self._clock()
         if self._next_deadline <= now:
@@ -439,7 +442,7 @@ class Proposals:
     def _send(self, first: int, block: list[Command], deadline: float) -> bool:
         """Send again the commands in ``block``, numbered from ``first`` on; return False if the connection has not taken them.
 
-        deadline: the latest until which a caller of these commands waits; 0 if nobody does, and all are no-ops.
+        deadline: the latest time until which a caller of these commands waits; 0 if no caller does, and all are no-ops.
         """
         lowest = self._lowest()
         until_ms = self._last_moment_ms(deadline) if deadline else 0
@@ -474,7 +477,7 @@ class Proposals:
     def _settle_in_order(self, results: list[Result]) -> None:
         """Give ``results``, those of one block, to the unanswered commands with the lowest numbers.
 
-        The block's first command was not refused for its number, so none of the block was.
+        The caller has checked that the block's first command was not refused for its number; then none of the block was.
         """
         sent = self._sent
         begin, count = 0, len(results)
@@ -513,7 +516,7 @@ class Proposals:
                 self._answer(proposal)
 
     def _answer(self, proposal: Proposal) -> None:
-        """End ``proposal``, the oldest call in flight, with its results, which are complete by now."""
+        """End ``proposal``, the oldest call in flight, with the results of its commands, all of which have come."""
         self._sent.popleft()
         self._sent_weight -= proposal.weight
         self._sent_bytes -= proposal.size
@@ -557,7 +560,7 @@ class Proposals:
 
 
 def _removed_at(proposal: Proposal) -> int:
-    """Return the revision of the removal that is the last command of ``proposal``, and whose keys are being counted."""
+    """Return the revision at which the last command of ``proposal``, a call, removed keys, which are still being counted."""
     revision: int = proposal.results[-1][1]
     return revision
 
@@ -573,7 +576,7 @@ def _too_late(results: list[Result]) -> ReplicationError:
 
 
 def _block_of_uses(uses: list[tuple[str, int]]) -> bytes:
-    """Return a packed block that counts ``uses``, (key, number of local reads) each.
+    """Return a packed block that reports ``uses``, pairs of a key and its number of local reads.
 
     The block belongs to no session, and is not sent again when it gets lost.
     """

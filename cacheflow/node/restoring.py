@@ -25,11 +25,11 @@ Steps = Generator[Command, Result, int]
 
 
 def steps(restore_id: str, after: str, meta: BackupMeta, items: Iterable[Item], online: bool) -> Steps:
-    """Yield the commands that restore a checked backup, each of which is answered by its result; return the new revision.
+    """Yield the commands that restore a checked backup; the caller sends back each one's result. Return the new revision.
 
     restore_id: a new unique name.  after: the name of the cluster's latest restore, "" if there was none.
-    meta: the backup's description.  online: whether clients are served meanwhile.
-    Raises RestoreConflict when another restore has begun or somebody has given this one up, and what ``items`` raises.
+    meta: the backup's description.  items: those of the backup.  online: whether clients are served meanwhile.
+    Raises RestoreConflict when another restore has begun or somebody has given this one up, and what reading ``items`` raises.
     """
     result = yield commands.restore_begin(restore_id, after, meta.items, meta.revision, online)
     if result[0] != commands.OK:

@@ -90,7 +90,10 @@ def restoring(engine: Engine) -> dict[str, Any] | None:
 
 
 def closed_by(local: LocalNode) -> str:
-    """Return which restore keeps clients from being served, for people; "" if none does. Any thread may call it."""
+    """Return, as text for people, how far the restore is that keeps clients from being served; "" if none does.
+
+    Any thread may call it.
+    """
     restore = local.machine.restoring
     if restore is None or not restore.closes:
         return ""
@@ -98,7 +101,10 @@ def closed_by(local: LocalNode) -> str:
 
 
 def why_no_writes(local: LocalNode) -> str:
-    """Return why nothing of clients can be replicated through the running node ``local``, for people. Any thread may call it."""
+    """Return why no command of a client can be replicated through the running node ``local``, for people.
+
+    Any thread may call it.
+    """
     return closed_by(local) or local.node.replica.failure or f"its disk {local.node.disk.state}"
 
 
@@ -111,7 +117,7 @@ def why_no_reads(local: LocalNode) -> str:
 
 
 def digest(engine: Engine, index: int | None) -> Digest | None:
-    """Return this node's digest over effects, now or at the log index ``index``; None when that one is not known."""
+    """Return this node's digest over effects, now or at the log index ``index``; None when the digest there is not known."""
     machine = engine.local.machine
     if index is None:
         return Digest(machine.applied_index, machine.digest.hex())
@@ -120,7 +126,7 @@ def digest(engine: Engine, index: int | None) -> Digest | None:
 
 
 async def full_digest(engine: Engine) -> Digest:
-    """Return the digest of the node's whole contents at an entry that was applied when the making of that digest began.
+    """Return a new digest of this node's whole contents, at the last log entry that was applied when its making began.
 
     A helper process makes the digest from this node's files, as that takes seconds; callers that come meanwhile get the same
     digest. Raises NotReady.
@@ -195,12 +201,12 @@ def metrics(engine: Engine) -> dict[str, float]:
 
 
 def _reach_ms(machine: CacheMachine) -> int:
-    """Return how many ms back idempotency keys are remembered: as long as any is kept, or as far as their bytes allow."""
+    """Return for how many ms idempotency keys are remembered: for KEEP_MS, or for less if they take too many bytes."""
     return min(KEEP_MS, machine.now_ms - machine.idempotency.reaches_ms)
 
 
 def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """Return (name, passed, text) of each check whose failure only a restart could mend; a missing leader fails none."""
+    """Return (name, passed, text) of each check whose failure only a restart could mend; none fails for lack of a leader."""
     if not engine.running:
         return [("loop", False, engine.stopped)]
     node, listening = engine.local.node, engine.local.network.healthy
@@ -213,7 +219,7 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """Return (name, passed, text) of each check of what clients' traffic needs: member, leader, contents, disk and so on."""
+    """Return (name, passed, text) of each check of what clients need of this node: that it knows a leader, and so on."""
     if not engine.running:
         return liveness(engine)
     node = engine.local.node

@@ -32,7 +32,7 @@ class Supervisor:
         self._failures: dict[str, tuple[str, float]] = {}
 
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-        """Run ``work()`` as a task until it returns; run it again after a pause whenever it raises.
+        """Run ``work()`` as a task until the coroutine returns; run it again after a pause whenever it raises.
 
         name: the task's name in the log.
         """

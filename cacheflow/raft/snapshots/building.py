@@ -52,9 +52,9 @@ class _Own:
 
 
 class Building:
-    """Decides when a node builds a snapshot, has it built, one at a time, and compares it with the node's memory.
+    """Decides when a node builds a snapshot, has it built (one at a time), and compares it with the node's contents in memory.
 
-    restart_from: lets the node go on with a state machine that was loaded from a snapshot.
+    restart_from: is given a state machine that was loaded from a snapshot, and lets the node go on with it.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Building:
 
     @property
     def problem(self) -> str:
-        """The reason, for people, why several builds of a snapshot in a row have failed; "" if they have not.
+        """The reason, for people, why the latest builds of a snapshot have failed; "" until FAILURES_SHOWN in a row have.
 
         Any thread may read it.
         """
@@ -111,7 +111,7 @@ class Building:
         return f"{self._failures_in_a_row} builds in a row have failed, the journal grows: {self._latest_failure}"
 
     def consider(self) -> None:
-        """Build a snapshot if the journal has grown enough or this node's contents have to be checked.
+        """Build a snapshot if the journal has grown enough, or if this node's contents are in doubt and have to be checked.
 
         Called once a heartbeat.
         """
@@ -205,7 +205,7 @@ class Building:
     def _discard(self, meta: SnapshotMeta) -> None:
         """Remove the file of the snapshot ``meta``, which must not be loaded; build no snapshot until the file is gone.
 
-        A new snapshot would be made of that one.
+        Each build starts from the newest snapshot file on the disk, and must not start from this wrong one.
         """
         self._building = True
 

@@ -33,7 +33,7 @@ SURE_MS = 5000
 
 
 class Divergence:
-    """Compares this node's contents with other nodes' by digests, and decides when they are checked against its disk."""
+    """Compares digests of this node's contents with other nodes' digests; decides when to check the contents by the disk."""
 
     def __init__(self, core: Core, links: Links, ticks: Ticks, replica: Replica, membership: Membership) -> None:
         # The contents are to be checked at this index, or behind it; 0 while there is no reason to.
@@ -77,7 +77,7 @@ class Divergence:
             self._tell()
 
     def doubt(self, index: int, whose: str) -> None:
-        """Stop using this node's contents until they are checked at ``index`` or later; a leader also stops leading.
+        """Serve none of this node's contents until they are checked at the log index ``index`` or later; a leader steps down.
 
         whose: text for people that names the other contents, from which this node's differ, such as "the leader's".
         """
@@ -89,9 +89,9 @@ class Divergence:
             self._core.step_down()
 
     def found_right(self) -> None:
-        """End the doubt whether this node's contents are right: they agree with its disk, so the other node's contents are wrong.
+        """End the doubt about this node's contents: they agree with its disk, so those of the node that contradicts are wrong.
 
-        For SURE_MS this node's contents are not doubted again.
+        For SURE_MS milliseconds this node's contents are not doubted again.
         """
         self._sure_until_ms = self._links.now_ms() + SURE_MS
         self.settle()
@@ -114,7 +114,7 @@ class Divergence:
     def _tell(self) -> None:
         """Send the leader this node's digest, which differs from the leader's own.
 
-        Called at each of the leader's messages while that is so, because this node's earlier ones may have been lost.
+        Called at each message of the leader as long as the digests differ, because what this node has sent before may be lost.
         """
         if self._own is not None and self._core.leader_id is not None:
             index, digest = self._own

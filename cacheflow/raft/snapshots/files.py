@@ -58,8 +58,8 @@ class SnapshotMeta:
 
     index, term: those of the last log entry that the snapshot covers.  digest: the state machine's digest after that
     entry.
-    outlook: a digest of what decides the machine's next steps (``machine/outlook.py``).  bytes: the length of the
-    snapshot's file; 0 before it is written.
+    outlook: a digest of what the digest over effects leaves out and later effects depend on, such as the order of use.
+    bytes: the length of the snapshot's file; 0 before it is written.
     """
 
     index: int
@@ -95,10 +95,10 @@ def write_snapshot(
     chunks: Iterable[bytes],
     check: Callable[[Path], object] | None = None,
 ) -> SnapshotMeta:
-    """Write a snapshot file of ``chunks``, a state machine's contents, and return once it is durable. Blocks.
+    """Write a snapshot file of ``chunks``, the pieces of a state machine's contents; return once the file is durable. Blocks.
 
     meta: the description of the snapshot; it is returned with the file's size.
-    check: called with the path of the finished file, before it gets its name.
+    check: called with the path of the finished file, before the file gets its final name.
     Raises OSError, and whatever ``chunks`` and ``check`` raise; then nothing is left behind.
     """
     path = snapshot_path(directory, meta.index)
@@ -151,7 +151,7 @@ def load_newest(disk: Disk, directory: Path) -> SnapshotMeta | None:
 def chunks_of(disk: Disk, path: Path) -> Iterator[bytes]:
     """Yield the pieces of the state machine's contents in the snapshot file ``path``.
 
-    Raises CorruptSnapshot on the way if the file is damaged.
+    Raises CorruptSnapshot, perhaps after some pieces, if the file is damaged.
     """
     frames = _frames(disk, path)
     next(frames)
@@ -163,8 +163,8 @@ def restored(
 ) -> CacheMachine:
     """Return the state machine loaded from the snapshot file ``path``.
 
-    Raises CorruptSnapshot if the file holds none, or not the one that ``meta``, the snapshot's description, names;
-    NewerCacheFlow if it is of a later feature level.
+    Raises CorruptSnapshot if the file holds no snapshot, or another one than ``meta`` describes; NewerCacheFlow if the
+    snapshot is of a later feature level than this build knows.
     """
     try:
         machine = machine_type.restore(chunks_of(disk, path))
@@ -204,14 +204,17 @@ def discard(disk: Disk, directory: Path, meta: SnapshotMeta) -> None:
 
 
 def remove_older(disk: Disk, directory: Path, index: int, sending: Collection[int] = ()) -> None:
-    """Remove the snapshots older than the durable one at ``index``, except for those at the indexes in ``sending``."""
+    """Remove the snapshots older than the durable one at ``index``, except those at the indexes in ``sending``.
+
+    sending: the indexes of the snapshots that are being sent to followers.
+    """
     for older in list_snapshots(disk, directory):
         if older < index and older not in sending:
             disk.remove(snapshot_path(directory, older))
 
 
 def newest_snapshot(disk: Disk, directory: Path) -> SnapshotMeta | None:
-    """Return the description of the newest snapshot in ``directory``, whose whole file is verified; None without one."""
+    """Return the description of the newest snapshot in ``directory`` after verifying its whole file; None without one."""
     indexes = list_snapshots(disk, directory)
     if not indexes:
         return None
@@ -223,7 +226,10 @@ def newest_snapshot(disk: Disk, directory: Path) -> SnapshotMeta | None:
 
 
 def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of a snapshot's file in order. meta: the snapshot's description.  chunks: its contents."""
+    """Yield the bytes of a snapshot's file in order.
+
+    meta: the snapshot's description.  chunks: the pieces of the state machine's contents that the snapshot holds.
+    """
     yield MAGIC + encode_format(FORMAT_VERSION)
     yield from framed(msgpack.packb((meta.index, meta.term, meta.digest.hex(), meta.outlook.hex())), chunks)
 
@@ -231,7 +237,7 @@ def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
 def _frames(disk: Disk, path: Path) -> Iterator[bytes]:
     """Yield the header of the snapshot file ``path``, then the pieces of the snapshot's contents.
 
-    Raises CorruptSnapshot if any of these, or the file's end, is damaged.
+    Raises CorruptSnapshot if any part of the file is damaged.
     """
     size = disk.size(path)
     magic = disk.read(path, 0, len(MAGIC) + FORMAT_BYTES)

@@ -56,7 +56,7 @@ BUILD: Final = _fingerprint()
 def contents_at(
     disk: Disk, directory: Path, index: int, *, group: int = 0, machine_type: type[CacheMachine] = CacheMachine
 ) -> tuple[SnapshotMeta | None, int, CacheMachine]:
-    """Return (the newest snapshot's description, the term of entry ``index``, the state machine at that entry).
+    """Return (the newest snapshot's description, the term of the log entry ``index``, the state machine after that entry).
 
     The machine is made of the node's newest snapshot and its journal. Blocks. index: that of an applied entry, at most the
     journal's ``durable_index``. Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow, ConfigError, OSError.
@@ -80,9 +80,9 @@ def contents_at(
 def build(
     disk: Disk, directory: Path, index: int, *, group: int = 0, machine_type: type[CacheMachine] = CacheMachine
 ) -> SnapshotMeta:
-    """Write a node's snapshot up to ``index``, made of its last one and its journal; return the new one's description.
+    """Write a node's snapshot up to the log entry ``index``, made of its newest one and its journal; return the description.
 
-    Blocks, and raises what ``contents_at`` raises.
+    Blocks. Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow, ConfigError, OSError.
     """
     newest, term, machine = contents_at(disk, directory, index, group=group, machine_type=machine_type)
     if newest is not None and newest.index == index:
@@ -111,9 +111,10 @@ def write_backup(
     *,
     machine_type: type[CacheMachine] = CacheMachine,
 ) -> BackupMeta:
-    """Write a backup of a node's contents at the entry ``index`` by ``write``, in order; return the backup's description.
+    """Make a backup of a node's contents at the log entry ``index``; return the backup's description.
 
-    Blocks, and raises what ``contents_at`` raises.
+    write: called with each piece of the backup, in order.
+    Blocks. Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow, ConfigError, OSError.
     """
     _, term, machine = contents_at(disk, directory, index, machine_type=machine_type)
     contents = machine.contents
@@ -126,7 +127,10 @@ def write_backup(
 
 
 def _checked(file: BinaryIO, value_bytes_max: int, bytes_max: int) -> dict[str, Any]:
-    """Return the description of the backup in ``file``, or why it is refused. The limits: see ``checked``; 0 for no limit."""
+    """Return the description of the backup in ``file``, or the reason why it is refused, as a JSON object.
+
+    value_bytes_max, bytes_max: the most bytes of one value and of the whole cache; 0 for no limit on the whole cache.
+    """
     try:
         return asdict(checked(file, value_bytes_max=value_bytes_max, bytes_max=bytes_max or None))
     except (BadBackup, ValueTooLarge, NewerCacheFlow) as error:
@@ -134,9 +138,9 @@ def _checked(file: BinaryIO, value_bytes_max: int, bytes_max: int) -> dict[str, 
 
 
 def main(arguments: list[str]) -> int:
-    """Run the helper process, which builds one snapshot or makes one digest, and return its exit status, 0 or 1.
+    """Run the helper process, which builds one snapshot, makes a digest, or makes or checks a backup; return its exit status.
 
-    It prints the new snapshot's description, or the digest, as a line of JSON, or on failure one line on stderr.
+    The status is 0 or 1. The process prints its result as a line of JSON, or on failure one line on stderr.
     """
     parser = argparse.ArgumentParser(prog="run_helper.py", description="Build one snapshot.")
     parser.add_argument("build", help="the build that the node runs")

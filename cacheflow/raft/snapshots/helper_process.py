@@ -31,14 +31,14 @@ _INTERPRETER: Final = re.compile(r"(python|pypy)[0-9.]*[-a-z]*", re.IGNORECASE)
 
 
 class HelperProcess:
-    """Builds each snapshot of a node in a new process, so that this costs the node neither time nor memory."""
+    """Starts a new process for each snapshot, digest or backup of a node, which costs the node neither time nor memory."""
 
     def __init__(self, directory: Path, supervisor: Tasks) -> None:
         self._directory = directory
         self._supervisor = supervisor
 
     def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
-        """Start a helper process that builds the node's snapshot up to ``index``.
+        """Start a helper process that builds the node's snapshot up to the log entry ``index``.
 
         done: called once, on the event loop, with the snapshot's description or an exception.
         """
@@ -68,7 +68,9 @@ class HelperProcess:
         return meta
 
     async def digest(self, index: int) -> str:
-        """Return the digest of the node's whole contents at the log entry ``index``, made by a helper process from its files.
+        """Return the digest of the node's whole contents at the log entry ``index``.
+
+        A helper process makes the digest from the node's files.
 
         index: that of an applied entry which is durable on this node. Raises RuntimeError, TimeoutError.
         """
@@ -77,18 +79,19 @@ class HelperProcess:
         return str(report["digest"])
 
     async def backup(self, index: int, file: int) -> BackupMeta:
-        """Have a helper process write a backup of the contents at the entry ``index`` to the open ``file``; return what it is.
+        """Have a helper process write a backup of the contents at the log entry ``index`` to a file; return its description.
 
-        index: as for a snapshot.  file: its descriptor. Raises RuntimeError, TimeoutError.
+        index: that of an applied entry which is durable on this node.  file: the open file's descriptor.
+        Raises RuntimeError, TimeoutError.
         """
         async with asyncio.timeout(BUILD_S_MAX):
             return BackupMeta(**await self._ask(index, "--backup", file=file))
 
     async def check_backup(self, file: int, value_bytes_max: int, bytes_max: int | None) -> BackupMeta:
-        """Have a helper process read the whole backup in the open ``file``; return what it is.
+        """Have a helper process read and check the whole backup in a file; return the backup's description.
 
-        file: its descriptor.  value_bytes_max, bytes_max: what this cluster takes. Raises BadBackup, ValueTooLarge,
-        NewerCacheFlow, RuntimeError, TimeoutError.
+        file: the open file's descriptor.  value_bytes_max, bytes_max: the most bytes of one value, and of the whole cache,
+        that the cluster allows. Raises BadBackup, ValueTooLarge, NewerCacheFlow, RuntimeError, TimeoutError.
         """
         async with asyncio.timeout(BUILD_S_MAX):
             report = await self._ask(0, "--check", str(value_bytes_max), str(bytes_max or 0), file=file)
@@ -98,9 +101,9 @@ class HelperProcess:
         return BackupMeta(**report)
 
     async def _ask(self, index: int, *options: str, file: int = asyncio.subprocess.DEVNULL) -> dict[str, Any]:
-        """Run a helper process for the entry ``index``, and return the JSON object that it reports.
+        """Run a helper process on a node's contents at the log entry ``index``, and return the JSON object that it prints.
 
-        file: the descriptor of its standard input.
+        options: tell the process what to do, in place of a snapshot.  file: the descriptor for its standard input.
         """
         process = await asyncio.create_subprocess_exec(
             *(find_interpreter(), "-I", _RUN_HELPER),

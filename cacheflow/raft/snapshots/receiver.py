@@ -55,9 +55,9 @@ class SnapshotReceiver:
         self._handle: int | None = None
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write ``data``, the next piece of the snapshot that is received, at ``offset`` of its file.
+        """Write ``data``, the next piece of the snapshot that is received, at the byte ``offset`` of the snapshot's file.
 
-        After the last piece call ``finish``.
+        After the last piece call ``finish``, which verifies the file.
         """
         handle = self._open()
         try:
@@ -100,7 +100,7 @@ class SnapshotReceiver:
         return meta, machine
 
     def abandon(self) -> None:
-        """Stop receiving a snapshot and remove its unfinished file; do nothing after ``finish``."""
+        """Stop receiving a snapshot and remove its unfinished file; do nothing if the snapshot is complete already."""
         if self._handle is None:
             self._handle = -1
         elif self._handle >= 0:

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Receiving:
-    """The part of a follower that receives snapshots from its leader and goes on from them.
+    """The part of a follower that receives snapshots from its leader and replaces the follower's contents by them.
 
     restart_from: lets the node go on with a state machine that was loaded from a snapshot.
     """
@@ -64,7 +64,7 @@ class Receiving:
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {"snapshot": self._on_piece}
 
     def consider(self) -> None:
-        """Give up receiving a snapshot if this node has meanwhile got, committed, the log entries that the snapshot covers.
+        """Give up receiving a snapshot if the log entries that it covers have meanwhile come to this node and are committed.
 
         Called once a heartbeat.
         """
@@ -166,8 +166,8 @@ class Receiving:
     def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool = False, refused: bool = False) -> None:
         """Acknowledge a piece of the leader's snapshot at ``index``, as soon as this node's journal is durable.
 
-        offset: the number of bytes received so far.  refused: the piece did not follow those.  done: the snapshot is not
-        needed any more.
+        offset: the number of bytes received so far.  refused: the piece did not begin at that offset.  done: the snapshot is
+        not needed any more.
         """
         message: SnapshotAck = {
             "type": "snapshot_ack",

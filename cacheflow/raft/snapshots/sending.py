@@ -90,7 +90,7 @@ class Sending:
         }
 
     def consider(self) -> None:
-        """As leader, begin and continue to send the snapshot to followers that need it; called once a heartbeat."""
+        """As leader, begin and continue to send this node's snapshot to followers that need one; called once a heartbeat."""
         if not self._core.is_leader:
             self._transfers.clear()
             return
@@ -124,7 +124,7 @@ class Sending:
             transfer.go_back(now_ms)
 
     def _send_pieces(self, node_id: str, transfer: _Transfer) -> None:
-        """Send a follower the next pieces of the snapshot, at most PIECES_AHEAD before their acknowledgements.
+        """Send a follower the next pieces of the snapshot, with at most PIECES_AHEAD pieces not acknowledged yet.
 
         One piece at a time is read from the disk, away from the event loop.
         """

@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 class Builder(Protocol):
-    """Interface: a function that builds a node's snapshot up to ``index``, then calls ``done`` once.
+    """Interface: a function that builds a node's snapshot up to the log entry ``index``, then calls ``done`` once.
 
-    done: gets the snapshot's description or an exception. In a simulation it is called before the function returns.
+    done: gets the snapshot's description or an exception. In a simulation ``done`` is called before the function returns.
     """
 
     def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None: ...
@@ -30,7 +30,7 @@ class Builder(Protocol):
 
 @dataclass(slots=True)
 class SnapshotStorage:
-    """A node's snapshots on its disk, and who reads, writes and builds them.
+    """The snapshots on a node's disk, and the functions that work on them.
 
     newest: describes the newest complete snapshot, None without one.  run: does disk work away from the event loop, in
     order.
@@ -61,7 +61,7 @@ class SnapshotStorage:
         )
 
     def discard(self, meta: SnapshotMeta, done: Callable[[], None]) -> None:
-        """Remove the file of the snapshot ``meta``, which must not be loaded; call ``done`` when that was done or has failed."""
+        """Remove the file of the snapshot ``meta``, which must not be loaded; then call ``done``, even if that has failed."""
 
         def removed(outcome: BaseException | None) -> None:
             if outcome is not None:
@@ -97,7 +97,7 @@ def check_levels(journal: Journal, build_level: int) -> None:
 
 
 def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:
-    """Let the journal's log begin where the newest snapshot ends. Raises CorruptJournal if entries between are missing."""
+    """Let the journal's log begin where the newest snapshot ends. Raises CorruptJournal if entries after that are missing."""
     index = newest.index if newest is not None else 1
     if journal.first_index > index:
         raise CorruptJournal(

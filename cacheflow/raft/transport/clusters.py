@@ -18,7 +18,7 @@ SHOWN_S: Final = 10.0
 class OtherClusters:
     """The members of other clusters that this node has met lately. The event loop owns it; any thread may call ``shown``.
 
-    now: the loop's time.  kept_max: how many are kept.
+    now: returns the event loop's time.  kept_max: the most members that are remembered.
     """
 
     def __init__(self, now: Callable[[], float], kept_max: int) -> None:
@@ -28,7 +28,7 @@ class OtherClusters:
         self._met: dict[str, tuple[str, float]] = {}
 
     def note(self, hello: Hello) -> None:
-        """Remember the node that ``hello`` describes, a member of another cluster."""
+        """Remember the node that sent ``hello`` in a handshake, a member of another cluster."""
         if len(self._met) >= self._kept_max:
             self._met.clear()
         self._met[hello.node_id] = hello.cluster_id, self._now()
@@ -40,12 +40,15 @@ class OtherClusters:
 
 
 def is_other(own_id: str, hello: Hello) -> bool:
-    """True if the node that ``hello`` describes belongs to another cluster than ``own_id``; "" is no cluster."""
+    """True if the node that sent ``hello`` in a handshake belongs to another cluster than ``own_id``; "" is no cluster."""
     return bool(hello.cluster_id and own_id) and hello.cluster_id != own_id
 
 
 def reason_of(own_id: str, replaced: tuple[str, ...], hello: Hello) -> str:
-    """Return why a member of another cluster is refused by one of ``own_id``. replaced: the clusters that this one replaces."""
+    """Return why a node of the cluster ``own_id`` refuses the node that sent ``hello``, a member of another cluster.
+
+    replaced: the ids of the clusters that the cluster ``own_id`` has replaced, by recoveries.
+    """
     if hello.cluster_id in replaced:
         return f"cluster {hello.cluster_id!r} was replaced by {own_id!r}, in a recovery"
     return f"{hello.node_id!r} belongs to cluster {hello.cluster_id!r}, not {own_id!r}"

@@ -60,7 +60,7 @@ class Connection(asyncio.BufferedProtocol):
     # Subclasses call these.
 
     def established(self, pieces: Pieces | None) -> None:
-        """Replace the handshake's limits by those for peers, because the handshake is done.
+        """Replace the limits on the handshake's time and frames by those for a peer's messages, because the handshake is done.
 
         pieces: puts the peer's large messages together; None if the peer may send no messages.
         """
@@ -143,7 +143,7 @@ class Connection(asyncio.BufferedProtocol):
 def _tune(sock: socket.socket, stall_s: float) -> None:
     """Set the socket's options: small messages leave at once, and a vanished host is noticed even when nothing is sent.
 
-    TCP_USER_TIMEOUT covers what ``Outbox`` cannot see: bytes that the system took and that nobody acknowledges.
+    TCP_USER_TIMEOUT covers what this process cannot see: bytes that the system took and that nobody acknowledges.
     """
     for level, name, value in (
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),

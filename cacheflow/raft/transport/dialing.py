@@ -104,10 +104,11 @@ async def dial(
     defer: Callable[[Callable[[], None]], None],
     encryption: Encryption | None,
 ) -> Outgoing:
-    """Connect to the peer at ``host:port``, shake hands and return the connection. Raises PeerUnreachable, PeerRefused.
+    """Connect to the peer at ``address``, host:port, shake hands and return the connection.
 
-    encryption: begins the connection where nodes have certificates; None for a plain one.
-    ``handshake_s`` starts once the socket is connected; the caller limits the time of the whole call.
+    encryption: makes the connection with TLS where nodes have certificates; None for a plain connection.
+    handshake_s: seconds for the handshake, from when the socket is connected; the caller limits the time of the whole call.
+    Raises PeerUnreachable, PeerRefused.
     """
     connection = Outgoing(loop, handshake, handshake_s=handshake_s, stall_s=stall_s, defer=defer)
     try:
@@ -133,7 +134,7 @@ async def dial(
 
 
 def _plain(error: Exception) -> str:
-    """Return why an attempt to connect failed, in the system's own words: asyncio's leave out "refused" and "timed out"."""
+    """Return why an attempt to connect failed, in the operating system's words, because asyncio's leave out the reason."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return str(error)

@@ -23,7 +23,7 @@ from cacheflow.raft.transport.connection import Connection
 
 
 class NoTlsThere(ConnectionError):
-    """Raised when a node that was dialed for TLS has ended the connection without a word of TLS."""
+    """Raised when a node that was dialed with TLS has ended the connection without answering anything in TLS."""
 
 
 class Encryption:
@@ -41,7 +41,7 @@ class Encryption:
     def accepting(
         self, loop: asyncio.AbstractEventLoop, make: Callable[[bool], Connection]
     ) -> Callable[[socket.socket], None]:
-        """Return a function that takes an accepted socket, makes the TLS handshake, and then has ``make`` called.
+        """Return a function that takes an accepted socket, makes the TLS handshake on it, and then has ``make`` called.
 
         make: returns the asyncio protocol for a connection between nodes, given whether the connection is encrypted.
         """
@@ -92,9 +92,9 @@ class Encryption:
             raise
 
     async def _shake(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, host: str) -> Session:
-        """Make the TLS handshake as the side that dialed, in the thread of handshakes, which owns the socket meanwhile.
+        """Make the TLS handshake, as the side that dialed, in a thread for handshakes; return the TLS session.
 
-        Raises OSError.
+        That thread owns the socket meanwhile. Raises OSError.
         """
         shaken: asyncio.Future[Session] = loop.create_future()
 
@@ -131,7 +131,7 @@ class Encryption:
 
 
 def _why(error: Exception) -> str:
-    """Return why the handshake with another node has failed, as text for people."""
+    """Return why the TLS handshake with another node has failed, as text for people."""
     if getattr(error, "reason", None) == "TLSV1_ALERT_INTERNAL_ERROR":
         # What a node says of handshakes for which it has no place.
         return f"it shakes no hands now, because too many want to or it has trouble of its own ({told(error)})"

@@ -57,9 +57,9 @@ class FrameBuffer:
         return self._view[self._filled :]
 
     def received(self, count: int) -> Iterator[memoryview]:
-        """Yield the bodies of the frames that ``count`` more bytes in the buffer complete. Raises FrameError.
+        """Yield the bodies of the frames that are complete now that ``count`` more bytes were read into the buffer.
 
-        Each body is valid until the next one is taken.
+        Each body is valid until the next one is taken. Raises FrameError.
         """
         self._filled += count
         view, end, start = self._view, self._filled, 0

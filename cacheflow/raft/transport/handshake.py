@@ -172,7 +172,7 @@ class Handshake:
         self._heard = b""
 
     def opening(self) -> bytes:
-        """Return the body of the dialer's first frame, its hello."""
+        """Return the body of the first frame that a dialer sends: the description of the dialer's node."""
         return self._sent
 
     def receive(self, body: bytes) -> bytes | None:
@@ -194,7 +194,8 @@ class Handshake:
     def refusal(self, reason: str) -> bytes:
         """Return the body of the frame by which a listener refuses the dialer, with ``reason``.
 
-        A dialer that has proved that it knows the secret is shown that this side knows it, too: it may act on the refusal.
+        If the dialer has proved that it knows the cluster's secret, the frame proves that the listener knows the secret, too:
+        then the dialer may act on the refusal.
         """
         return _encode(_REFUSED, reason, *([self._proof(_REFUSER)] if self.done else []))
 
@@ -257,7 +258,7 @@ def _decode(body: bytes) -> list[Any]:
 
 
 def _readable(fields: list[Any]) -> str:
-    """Return the reason in a refusal as one line of printable text, because it goes into the log."""
+    """Return why a peer refuses this node, from the fields of the peer's frame, as one line of printable text for the log."""
     reason = fields[1] if len(fields) > 1 and type(fields[1]) is str else "no reason given"
     return "".join(char if char.isprintable() else "?" for char in reason[:300])
 

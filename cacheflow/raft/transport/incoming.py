@@ -21,7 +21,7 @@ class IncomingHost(Protocol):
         """Note a socket that was just accepted; return the handshake to use, or None to drop the connection."""
 
     def admit(self, hello: Hello) -> None:
-        """Decide whether a peer that has proved that it knows the secret may stay. Raises Refusal if it may not."""
+        """Raise Refusal if a peer may not stay connected, although it has proved that it knows the cluster's secret."""
 
     def pieces_of(self, peer: Peer) -> Pieces:
         """Return an object that puts the large messages of ``peer`` together from pieces, now that the handshake is done."""
@@ -30,7 +30,10 @@ class IncomingHost(Protocol):
         """Keep ``connection``, whose handshake is done: its peer and purpose are known, and messages may follow."""
 
     def deliver(self, peer: Peer, message: Message, group: int) -> None:
-        """Pass on a message that ``peer`` has sent. group: the Raft group that it is for, or BESIDE."""
+        """Pass on a message that ``peer`` has sent.
+
+        group: the number of the Raft group that the message is for, or BESIDE for a message that is about no log.
+        """
 
     def unknown(self, peer: Peer, what: str) -> None:
         """Note that ``peer`` has sent a frame for a group or of a kind that is not known here.
@@ -39,7 +42,7 @@ class IncomingHost(Protocol):
         """
 
     def changed(self, connection: Incoming) -> None:
-        """Note that the peer of ``connection`` has told another cluster or purpose; ``connection`` has these already."""
+        """Note that the peer of ``connection`` has told a new cluster or purpose, which ``connection`` has stored already."""
 
     def incoming_refused(self, connection: Incoming, reason: str) -> None:
         """Note that the peer of an incoming ``connection`` was refused in the handshake. reason: text for people."""

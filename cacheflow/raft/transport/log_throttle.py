@@ -21,7 +21,7 @@ class LogThrottle:
         self._last_s: dict[Hashable, float] = {}
 
     def allows(self, key: Hashable) -> bool:
-        """True if no complaint with ``key`` was logged within the last ``every_s`` seconds.
+        """True if a complaint with ``key`` may be logged, because none was within the last ``every_s`` seconds.
 
         If so, a complaint with this key counts as logged now.
         """

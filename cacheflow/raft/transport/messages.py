@@ -51,7 +51,10 @@ _pack = msgpack.Packer(autoreset=True).pack
 
 
 def encode(message: Mapping[str, Any], group: int = GROUP) -> bytes:
-    """Return ``message`` encoded as the body of a frame. Raises TypeError, ValueError, OverflowError if msgpack cannot."""
+    """Return ``message`` encoded as the body of a frame.
+
+    Raises TypeError, ValueError or OverflowError for what msgpack cannot encode.
+    """
     body: bytes = _pack((group, message))
     return body
 
@@ -64,7 +67,7 @@ def may_overtake(message: Mapping[str, Any]) -> bool:
 def decode(body: memoryview) -> tuple[int, Message]:
     """Return (group, message) that a frame's body holds: the message, and the number of the Raft group that it is for.
 
-    A message of the transport itself has a special group. Raises FrameError if it is malformed or exceeds a limit.
+    A message that is for no Raft group has a special number. Raises FrameError if the body is malformed or exceeds a limit.
     """
     size = len(body)
     if size > UNCOUNTED_BYTES_MAX:
@@ -95,7 +98,8 @@ def _refuse_extension(code: int, data: bytes) -> NoReturn:
 def _check_depth(message: Message) -> None:
     """Raise FrameError if ``message`` is nested deeper than DEPTH_MAX levels.
 
-    The check goes level by level, without recursion, and its passes over all items run in C, for entries come by the thousand.
+    The check goes level by level, without recursion, and each level is searched in C, because a message may hold thousands
+    of log entries.
     """
     level: list[Any] = list(message.values())
     for _ in range(DEPTH_MAX):
@@ -110,7 +114,7 @@ def _check_depth(message: Message) -> None:
 def _check_items(body: memoryview) -> None:
     """Raise FrameError if a frame's body claims more than ITEMS_MAX items; the items are counted without being unpacked.
 
-    That takes a few steps for a large value and 0.2 us an item.
+    Counting takes a few steps for a large value, and 0.2 us an item.
     """
     position, waiting, claimed = 0, 1, 0
     try:

@@ -132,10 +132,10 @@ class Network(Protocol):
         """
 
     def broadcast(self, message: Mapping[str, Any]) -> int:
-        """Send a message that is about no log, and shorter than a piece, to all peers, behind whatever else waits for them.
+        """Send a message that is about no log, and fits into one frame, to all peers, behind whatever else waits for them.
 
-        Broadcast messages keep their order among themselves. Returns the number of peers for whom the message was dropped:
-        there is no connection, or too many of the kind wait.
+        Broadcast messages keep their order among themselves. Returns the number of peers for whom the message was dropped,
+        because there is no connection or too many broadcast bytes wait.
         """
 
     def backlog(self, node_id: str) -> int:

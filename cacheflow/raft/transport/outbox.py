@@ -34,7 +34,7 @@ class Timers(Protocol):
 class Socket(Protocol):
     """Interface: the part of asyncio's transports that an outbox, a connection's queue of messages to send, uses.
 
-    Such a transport calls the outbox's ``pause`` whenever it keeps bytes back.
+    Such a transport calls the outbox's ``pause`` whenever the system takes no more bytes.
     """
 
     def write(self, data: bytes) -> None: ...
@@ -81,7 +81,7 @@ class Outbox:
 
     @property
     def waiting_bytes(self) -> int:
-        """The number of bytes given to this connection to be sent that the system has not taken yet.
+        """The number of bytes waiting to be sent on this connection, which the operating system has not taken yet.
 
         Published messages, which are sent only when nothing else waits, do not count.
         """
@@ -89,11 +89,11 @@ class Outbox:
 
     @property
     def overtaking_bytes(self) -> int:
-        """The number of waiting bytes that go before any message sent now, even before one that may overtake others."""
+        """The number of bytes waiting on this connection that leave before a message sent now that may overtake others."""
         return self._parts_bytes + self._transport.get_write_buffer_size()
 
     def put(self, body: bytes, message: Mapping[str, Any]) -> None:
-        """Send ``message``, which is packed in ``body``, at the end of the turn, or now if much waits."""
+        """Send ``message``, which is packed in ``body``, at the end of the event loop's turn, or now if many bytes wait."""
         size = len(body)
         if size > frames.PIECE_BYTES or ((self._queue or self._paused) and not messages.may_overtake(message)):
             self._queue.append(body)
@@ -110,7 +110,7 @@ class Outbox:
             self._defer(self._end_of_turn)
 
     def put_last(self, frame: bytes) -> bool:
-        """Send ``frame``, a whole frame, when nothing else waits; return False if too many such bytes wait already."""
+        """Send ``frame``, a whole frame, once nothing else waits; return False if too many such bytes wait already."""
         if self._last_bytes + len(frame) > LAST_BYTES_MAX:
             return False
         self._last.append(frame)
@@ -169,7 +169,7 @@ class Outbox:
             self._stall_timer = None
 
     def _write_pieces(self) -> None:
-        """Write the next waiting messages: one piece of a large message, or as many small ones as are together as long."""
+        """Write the next waiting messages: a piece of a large message, or some small messages that are as long together."""
         parts: list[bytes | memoryview] = []
         room = piece_bytes = frames.PIECE_BYTES
         while self._queue and room > 0:
@@ -188,7 +188,7 @@ class Outbox:
         self._written_bytes += len(data)
 
     def _write_last(self) -> None:
-        """Write the next published messages, which wait for all others: as many as fit into a piece together, or one."""
+        """Write the next published messages, which wait for all others: as many as fit into a piece, at least one."""
         last = self._last
         parts = [last.popleft()]
         size = len(parts[0])

@@ -24,7 +24,7 @@ _FRESH_S = 0.25
 
 
 class LinkHost(Protocol):
-    """Interface: the transport that owns links, connections for sending to one node each, as far as a link uses it."""
+    """Interface: what a link, a connection for sending to one node, uses of the transport that owns it."""
 
     loop: asyncio.AbstractEventLoop
     supervisor: Tasks
@@ -45,7 +45,7 @@ class LinkHost(Protocol):
         """Note that ``link``, a connection for sending to one node, was opened; ``peer`` has answered."""
 
     def link_down(self, link: PeerLink) -> None:
-        """Note that the connection of ``link`` has ended; called once after each ``link_up``."""
+        """Note that ``link``, a connection for sending to one node, has ended; called once each time after ``link_up``."""
 
 
 class PeerLink:
@@ -90,17 +90,20 @@ class PeerLink:
 
     @property
     def overtaking_bytes(self) -> int:
-        """The number of bytes waiting on the link that go before any message that is sent now, even before an urgent one."""
+        """The number of bytes waiting on the link that leave before a message sent now that may overtake others."""
         connection = self._connection
         return 0 if connection is None or connection.outbox is None else connection.outbox.overtaking_bytes
 
     def send(self, body: bytes, message: Mapping[str, Any]) -> None:
-        """Send one message, packed in ``body``; without a connection it is dropped."""
+        """Send ``message``, which is packed in ``body``, to the link's node; without a connection the message is dropped."""
         if self._connection is not None and self._connection.outbox is not None:
             self._connection.outbox.put(body, message)
 
     def send_last(self, frame: bytes) -> bool:
-        """Send ``frame`` when nothing else waits; return False without a connection, or if too many such bytes wait."""
+        """Send ``frame`` to the link's node once nothing else waits.
+
+        Returns False without a connection, or if too many bytes of such frames wait already.
+        """
         connection = self._connection
         return connection is not None and connection.outbox is not None and connection.outbox.put_last(frame)
 
@@ -122,7 +125,7 @@ class PeerLink:
         self.tell()
 
     def tell(self) -> None:
-        """Tell the peer this node's cluster and purpose, if either has changed since it was last told."""
+        """Tell the peer this node's cluster and the link's purpose, if either has changed since the peer was last told."""
         about = (self._host.cluster_id, self._purpose)
         if self._connection is not None and self._said != about:
             self._said = about
@@ -130,7 +133,7 @@ class PeerLink:
             self.send(messages.encode(message, messages.CONTROL), message)
 
     def hurry(self) -> None:
-        """Try to connect at once, because the peer has just dialed this node and so can be reached."""
+        """Try to connect to the link's node at once, because that node has just dialed this one and so can be reached."""
         if self._connection is not None:
             return
         if self._attempt is None:

@@ -155,7 +155,7 @@ class PeerTransport:
     # Life.
 
     async def start(self) -> None:
-        """Listen for peers, and dial those that are set already. Raises ConfigError when the port cannot be had."""
+        """Listen for peers, and dial the peers that were set before. Raises ConfigError when the port cannot be had."""
         self.loop = asyncio.get_running_loop()
         self._throttle = LogThrottle(_COMPLAINTS_EVERY_S, self.loop.time)
         self._budget = Budget(self._unfinished_bytes_max, self.loop.time, self._dropped)
@@ -168,9 +168,9 @@ class PeerTransport:
             self._adjust_link(node_id)
 
     async def stop(self) -> None:
-        """Close all connections and the port. Sent messages may still leave, for _CLOSE_S at most.
+        """Close all connections and the port. Sent messages may still leave, for _CLOSE_S seconds at most.
 
-        No callback is made from now on.
+        The ``on_...`` callbacks are not called from now on.
         """
         self._stopped = True
         if not self._running:
@@ -279,7 +279,7 @@ class PeerTransport:
         return True
 
     def broadcast(self, message: Mapping[str, Any]) -> int:
-        """Send a small message to all peers, behind all else; return for how many of them it was dropped."""
+        """Send a small message to all peers, behind all that waits for them; return for how many peers it was dropped."""
         frame = encode_frame(messages.encode(message, messages.BESIDE))
         links = map(self._links.get, self._peers)
         return sum([link is None or not link.send_last(frame) for link in links])
@@ -297,7 +297,7 @@ class PeerTransport:
         return 0 if link is None else link.waiting_bytes
 
     def is_connected(self, node_id: str) -> bool:
-        """True if there is a connection on which to send to the node."""
+        """True if there is a connection on which to send to the node ``node_id``."""
         link = self._links.get(node_id)
         return link is not None and link.connected
 
@@ -369,13 +369,13 @@ class PeerTransport:
             self._call(self.on_connected, peer.node_id)
 
     def link_down(self, link: PeerLink) -> None:
-        """Report that the node of ``link``, a connection for sending, cannot be sent to any more."""
+        """Report that the node of ``link``, a connection for sending to one node, cannot be sent to any more."""
         self._call(self.on_disconnected, link.node_id)
 
     # Incoming connections call these.
 
     def knocked(self, connection: Incoming) -> Handshake | None:
-        """Return a handshake for a newly accepted connection; None while this node is not running."""
+        """Return a handshake for a newly accepted connection; None, to drop the connection, while this node is not running."""
         if not self._running:
             return None
         if len(self._handshaking) >= self._handshakes_max:
@@ -391,7 +391,7 @@ class PeerTransport:
         return shake
 
     def admit(self, hello: Hello) -> None:
-        """Raise Refusal if the peer may not stay connected, although it has proved that it knows the secret."""
+        """Raise Refusal if the peer may not stay connected, although it has proved that it knows the cluster's secret."""
         if self._refusal:
             raise Refusal(self._refusal)
         if is_other(self._cluster_id, hello):
@@ -436,11 +436,11 @@ class PeerTransport:
         self._adjust_link(peer.node_id)
 
     def deliver(self, peer: Peer, message: Message, group: int) -> None:
-        """Pass a message of ``peer`` for ``group`` to the callback ``on_message``, or ``on_beside``."""
+        """Pass a message of ``peer`` to the callback ``on_message``, or to ``on_beside`` if it is for no Raft group."""
         self._call(self.on_message if group == messages.GROUP else self.on_beside, peer, message)
 
     def unknown(self, peer: Peer, what: str) -> None:
-        """Count a frame that this build does not know; the connection goes on."""
+        """Count a peer's frame that is for a group or of a kind not known here; the connection goes on."""
         self.unknown_frames += 1
         if self._throttle.allows((peer.node_id, "unknown")):
             logger.warning("dropped %s of %s, as a newer CacheFlow may send it", what, peer.node_id)
@@ -505,7 +505,7 @@ class PeerTransport:
         return ""
 
     def _meet(self, peer: Peer) -> None:
-        """Remember ``peer`` as the process that speaks for its node; strangers that have left make room for it."""
+        """Remember ``peer`` as the process that speaks for its node; if too many are known, forget nodes that have left."""
         if len(self._processes) >= len(self._peers) + self._strangers_max:
             stay = self._peers.keys() | self._incoming.keys()
             self._processes = {node_id: met for node_id, met in self._processes.items() if node_id in stay}

@@ -86,9 +86,9 @@ class Pieces:
         return len(self._parts)
 
     def add(self, piece: memoryview) -> int:
-        """Add the next piece of the message, and return the number of bytes that have come of it so far.
+        """Add the next piece of the message; return how many bytes of the message have come so far, dropped ones included.
 
-        Over the limit nothing of the message is kept.
+        Of a message over the limit no more is kept.
         """
         self._size += len(piece)
         if self._size <= self.limit and not self._is_dropped:
