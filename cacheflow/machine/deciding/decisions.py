@@ -217,7 +217,10 @@ def after(plan: Plan, entry: Entry | None) -> Entry | None:
 
 
 def result_of(decision: Decision) -> c.Result:
-    """Return the result of a command by its ``decision``, without carrying it out; a version yet to be given is UNDECIDED."""
+    """Return a command's result as its ``decision``, a plan or a final result, foretells it; nothing is carried out.
+
+    A version that only carrying out the plan would give is UNDECIDED.
+    """
     if isinstance(decision, list):
         return decision
     if decision[0] in (WRITE, EXTEND):

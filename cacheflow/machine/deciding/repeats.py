@@ -57,7 +57,7 @@ def idempotent(state: State, run: Run, repeatable: Container[int], command: list
 
 
 def scoped(state: State, run: Run, repeatable: Container[int], command: list[Any]) -> Result:
-    """Run the command inside a SCOPED command, unless its number in its scope was used before; return the result.
+    """Run the command inside a SCOPED command, unless the scope's client has used its number before; return the result.
 
     A used number gives the kept result; one that may have been used and is not kept any more gives FORGOTTEN.
     """

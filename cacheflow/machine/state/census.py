@@ -40,7 +40,7 @@ class Tally:
 
 
 class Census:
-    """The numbers of living keys in each database above 0, and of all dead keys.
+    """A count of the living keys in each database above 0, and of all dead keys: those of databases cleared as a whole.
 
     Not safe for concurrent use, except for reading.
     """
@@ -67,13 +67,13 @@ class Census:
         self._numbers[1][database_of(key)].retimed(before_ms, after_ms)
 
     def went(self, key: str, entry: Entry) -> None:
-        """Count that ``key``, a living key of a database above 0, is gone with its ``entry``."""
+        """Count that ``key``, a living key of a database above 0 whose item was ``entry``, is gone."""
         self._numbers[1][database_of(key)].went(entry)
 
     def of(self, database: int | None, memory: Tally) -> Tally:
         """Return the tally (number and expiries) of the living keys in ``database``, None for all databases.
 
-        memory: the tally of all keys in memory, dead or not.
+        memory: the tally of all keys in memory, also of dead ones, whose databases were cleared as a whole.
         """
         dead, databases = self._numbers
         if database:
@@ -87,9 +87,9 @@ class Census:
         return living
 
     def condemn(self, database: int | None, memory: Tally) -> None:
-        """Count all living keys of ``database``, None for all databases, as dead.
+        """Count all living keys of ``database``, None for all databases, as dead, because the database is cleared.
 
-        memory: the tally of all keys in memory, dead or not.
+        memory: the tally of all keys in memory, also of those that were dead before.
         """
         dead, databases = Tally(), list(self._numbers[1])
         dead.add(self._numbers[0])

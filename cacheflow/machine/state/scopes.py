@@ -95,9 +95,9 @@ class Scopes:
                 self._drop_lowest(scope_id, scope)
 
     def keep(self, scope_id: int, scope: Scope, number: int, command_print: bytes, result: Result) -> None:
-        """Keep the result of a scope's write ``number``, which is new.
+        """Keep ``result``, that of the new write ``number`` of a client's scope, with a hash of the write's command.
 
-        Drops low results or old scopes where a limit needs that.
+        Drops results of low numbers, or old scopes, where a limit needs that.
         """
         packed = self._answers.keep((scope_id, number), result)
         self.adopt_result(scope, number, (command_print, packed))

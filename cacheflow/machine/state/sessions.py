@@ -58,9 +58,9 @@ class Session:
             self.read_bytes -= self.reads.popleft()[1]
 
     def has_read(self, size: int) -> None:
-        """Count the ``size`` bytes of values that the session's latest block has read, for its kept results hold these values.
+        """Count ``size`` bytes, those of the values read by the session's latest block, whose kept results hold them.
 
-        Drops the oldest kept results while these bytes are too many.
+        Drops the oldest kept results while the kept results of the session hold too many bytes of values.
         """
         while self.reads and self.reads[0][0] <= self.last - len(self.kept):
             self.read_bytes -= self.reads.popleft()[1]
@@ -69,7 +69,7 @@ class Session:
             self.answered_below(self.reads[0][0] + 1)
 
     def adopt_read(self, last: int, size: int) -> None:
-        """Count ``size`` bytes of values for the block that ends with the command number ``last``: its kept results hold them."""
+        """Count ``size`` bytes of values, in the kept results of the block whose last command has the number ``last``."""
         self.reads.append((last, size))
         self.read_bytes += size
 
