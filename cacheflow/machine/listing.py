@@ -33,7 +33,7 @@ Keys = tuple[str, ...]
 
 
 def _forgotten(keys: Iterable[str]) -> Keys:
-    """Return ``keys`` as a tuple that the garbage collector, unless it is switched off, has seen and will not look at again."""
+    """Return ``keys`` as a tuple that the garbage collector, if switched on, has seen and will not look at again."""
     some = tuple(keys)
     if gc.isenabled():
         gc.collect(0)

@@ -128,8 +128,8 @@ class CacheMachine(State):
         """Return one page of database 0's keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
 
         Pages come in the order of the keys: ``after`` is the cursor of the page before, "" for the first one.
-        Returns (keys, cursor), the cursor None when no key follows. limit: None for all keys.  give_way: called every millisecond
-        or so, to let other threads go on.
+        Returns (keys, cursor), the cursor None when no key follows. limit: the most keys, None for all.
+        give_way: a function that is called every millisecond or so, to let other threads go on.
         """
         return page(lambda: self.contents, prefix, limit, after, now_ms, give_way)
 

@@ -31,7 +31,7 @@ _ZERO: Final = 0
 
 
 def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Result]) -> None:
-    """Run the SET commands without condition and TTL at the beginning of ``commands``, and append their results to ``results``.
+    """Run the SETs without condition and TTL at the beginning of ``commands``, and append their results to ``results``.
 
     The first command of another kind, or with a condition or TTL, ends the run.
     """

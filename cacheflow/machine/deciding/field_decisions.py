@@ -181,9 +181,9 @@ def searched_bytes(entry: Entry | None, command: Sequence[Any], growth: int = 0)
 
 
 def work_of(entry: Entry | None, command: Sequence[Any], growth: int = 0) -> int:
-    """Return how much more work ``command`` on a key's item ``entry`` is than a plain command, in plain commands.
+    """Return the work of ``command`` beyond that of a plain command, as a number of plain commands.
 
-    command: one that changes fields of a hash or set, or a SET of a string, hash or set.
+    command: one that changes fields of a hash or set, or a SET of a string, hash or set.  entry: the present item of its key.
     growth: the bytes by which earlier commands, not yet applied, may have made the hash or set larger by then.
     """
     return searched_bytes(entry, command, growth) // BYTES_A_COMMAND

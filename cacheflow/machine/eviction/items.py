@@ -85,7 +85,7 @@ class Items(cachetools.Cache[str, Entry]):
 
     @abc.abstractmethod
     def start_scan(self, passed: int = 0) -> None:
-        """Begin a new scan of all keys in eviction order, as if the first ``passed`` keys had been given already."""
+        """Begin a new scan of all keys in eviction order, as if the scan had returned the first ``passed`` keys already."""
 
     @abc.abstractmethod
     def scan(self, count: int) -> list[str]:
@@ -96,7 +96,7 @@ class Items(cachetools.Cache[str, Entry]):
 
     @abc.abstractmethod
     def passed(self) -> int:
-        """Return how many items are in front of the place in eviction order that the scan has reached."""
+        """Return how many items are in front of the place in eviction order that the scan of all keys has reached."""
 
     @abc.abstractmethod
     def next_scanned(self) -> str | None:
@@ -123,7 +123,7 @@ class Items(cachetools.Cache[str, Entry]):
             self.rewrite(key, old, entry)
 
     def popitem(self) -> tuple[str, Entry]:
-        """Remove the next item to evict and return (key, entry). Raises KeyError when there is none."""
+        """Remove the item that is to be evicted next and return (key, entry). Raises KeyError when there is no item."""
         item = self.pop_victim("")
         if item is None:
             raise KeyError("there is no item")

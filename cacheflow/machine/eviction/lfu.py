@@ -18,8 +18,9 @@ LINK_KEYS_MAX = 2_000
 
 
 class LfuItems(Items, cachetools.LFUCache[str, Entry]):
-    """A container that evicts the least often used item first; among equals, the one that has had its count for longest.
+    """A container of the cache's items that evicts the least often used item first.
 
+    Among items used equally often it evicts the one first that has had its number of uses for longest.
     Items taken over from an LRU container and not used since count as used once and are evicted before all others.
     """
 

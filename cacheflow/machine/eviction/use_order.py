@@ -71,9 +71,9 @@ class UseOrder:
 
     @classmethod
     def of_one(cls, keys: Segment, version: int) -> UseOrder:
-        """Return an order of use made of ``keys``, {key: key}, whose first key is the least recently used; it is not copied.
+        """Return an order of use made of the dictionary ``keys``, {key: key}, the least recently used key first.
 
-        version: the highest version of any key's entry.
+        The dictionary is kept and not copied.  version: the highest version of any key's entry.
         """
         order = cls()
         order._segments[0] = order._newest = keys
@@ -208,7 +208,7 @@ class UseOrder:
         return next((next(iter(each)) for each in self._segments[position:] if each), None)
 
     def _enter_next(self) -> bool:
-        """Move a scan to the next segment that has keys, and return True; return False at the scan's end.
+        """Move a scan of the order of use to the next segment that has keys; return False if there is none.
 
         A segment is a dictionary of some keys that follow each other in the order of use.
         """

@@ -25,7 +25,10 @@ Owner: TypeAlias = tuple[int, int | str]
 
 
 def fingerprint(command: Any) -> bytes:
-    """Return a 16-byte hash that tells ``command`` from others. Raises whatever msgpack raises for what it cannot pack."""
+    """Return a 16-byte hash of ``command`` by which it is told from other commands.
+
+    Raises whatever msgpack raises for what it cannot pack.
+    """
     return blake2b(msgpack.packb(command), digest_size=16).digest()
 
 
@@ -65,7 +68,7 @@ class LargeAnswers:
         return b""
 
     def adopt(self, owner: Owner, packed: bytes) -> None:
-        """Add ``packed``, the result of a command that has none here, to this store of large results.
+        """Add to this store of large results ``packed``, the result of a command that has none in the store yet.
 
         owner: the command's scope and number, or its idempotency key.
         """

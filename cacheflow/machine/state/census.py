@@ -13,7 +13,7 @@ from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 
 
 class Tally:
-    """Three numbers about some keys: how many they are, how many of them have an expiry, and the sum of these expiries in ms."""
+    """Three numbers about some keys: how many there are, how many have an expiry, and the sum of the expiries in ms."""
 
     __slots__ = ("expiries_ms", "expiring", "keys")
 
@@ -29,7 +29,7 @@ class Tally:
         self.expiries_ms += times * other.expiries_ms
 
     def went(self, entry: Entry) -> None:
-        """Count one key less in this tally of keys: the one with ``entry``, whose expiry is counted too."""
+        """Count one key less in this tally of keys: a key whose item is ``entry``; subtract the item's expiry, too."""
         self.keys -= 1
         self.retimed(entry[EXPIRES_AT_MS], 0)
 
@@ -59,7 +59,7 @@ class Census:
         return self._numbers[0]
 
     def came(self, key: str) -> None:
-        """Count ``key``, a new key of a database above 0, which has no expiry yet."""
+        """Count one key more, ``key``: a new key of a database above 0, which has no expiry yet."""
         self._numbers[1][database_of(key)].keys += 1
 
     def retimed(self, key: str, before_ms: int, after_ms: int) -> None:

@@ -109,7 +109,7 @@ class Contents:
         self.get: Callable[[str], Entry | None] = self.raw.get
 
     def find(self, key: str) -> Entry | None:
-        """Return the living entry of ``key``; None when the key is absent, condemned or past its expiry."""
+        """Return the living entry of ``key``; None when the key is absent, removed by its prefix, or past its expiry."""
         entry = self.get(key)
         if entry is not None and 0 < entry[EXPIRES_AT_MS] <= self.now_ms:
             return None
@@ -118,7 +118,7 @@ class Contents:
     def write(self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int) -> int:
         """Write an item under ``key`` and return its version; a present key counts as used.
 
-        The item alone must be no larger than the whole cache may be. Other items are evicted where a limit needs that.
+        The item must fit into an empty cache. Other items are evicted where a limit needs that.
         """
         old = self.get(key)
         if old is not None and 0 < old[EXPIRES_AT_MS] <= self.now_ms:
@@ -381,7 +381,7 @@ class Contents:
     def raise_versions(self, by: int) -> None:
         """Raise the revision and the version of every item by ``by``; nothing else of any item changes.
 
-        Takes about a second for a million items, and memory for their tuples a second time.
+        Takes about a second for a million items, and memory for all items' tuples a second time.
         """
         raised = {
             key: (data, kind, meta, version + by, expires_at_ms)

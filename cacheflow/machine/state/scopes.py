@@ -79,7 +79,10 @@ class Scopes:
         self._bytes += SCOPE_BYTES
 
     def use(self, scope_id: int, nonce: str, now_ms: int) -> Scope | None:
-        """Return the open scope with this id and nonce, and note that it is used at ``now_ms``; None if it is not open."""
+        """Return the open scope with the id ``scope_id`` and the name ``nonce``; None if it is not open.
+
+        Notes that the scope is used at ``now_ms``.
+        """
         scope = self.by_id.get(scope_id)
         if scope is None or scope.nonce != nonce:
             return None

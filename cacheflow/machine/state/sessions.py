@@ -101,7 +101,7 @@ class Sessions:
         return self._by_id.get(session_id)
 
     def of(self, member_id: str) -> Session | None:
-        """Return the open session of ``member_id``, None when there is none."""
+        """Return the open session of the member with the id ``member_id``, None when there is none."""
         return self._by_id.get(self._by_member.get(member_id, 0))
 
     def open(self, member_id: str, start: int, nonce: str, level: int) -> int | None:
@@ -122,7 +122,7 @@ class Sessions:
         return self.latest_id
 
     def adopt(self, session_id: int, session: Session) -> None:
-        """Add ``session`` under ``session_id``, an id above all before, and close the older session of the same member."""
+        """Add ``session`` under ``session_id``, an id above all earlier ids, and close the same member's older session."""
         self.close_of(session.member_id)
         self._by_id[session_id] = session
         self._by_member[session.member_id] = session_id
