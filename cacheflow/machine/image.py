@@ -83,7 +83,7 @@ COUNTERS: Final = ("written", "deleted", "expired", "evicted", "condemnations", 
 
 
 class State:
-    """The whole state of the cache's state machine: exactly what a snapshot holds."""
+    """The whole state of a node's copy of the cache's state machine: exactly what a snapshot holds."""
 
     # The highest feature level that this build knows. Tests stand for a newer build by a subclass.
     build_level: ClassVar[int] = BUILD_LEVEL
@@ -219,7 +219,10 @@ def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
 
 
 def load(machine: State, stream: Iterator[list[Any]]) -> None:
-    """Load the snapshot records of ``stream`` into ``machine``, a new state machine. Raises CodecError, NewerCacheFlow."""
+    """Load the snapshot records of ``stream`` into ``machine``, a new state machine.
+
+    Raises CodecError if the records are damaged, NewerCacheFlow if a later release wrote them.
+    """
     try:
         _load(machine, stream)
     except (CacheFlowError, OSError, MemoryError, RecursionError):

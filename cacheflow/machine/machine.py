@@ -457,9 +457,9 @@ CacheMachine.other_commands = {
 
 
 def _table_of(cluster_id: Any, rows: Any) -> dict[str, Member]:
-    """Return the member table {id: Member} that a command's ``rows`` hold, a list for each member.
+    """Return the member table that a command holds in ``rows``, a list for each member, as {id: Member}.
 
-    Raises Malformed if the rows are no member table or ``cluster_id``, also the command's, is no id.
+    Raises Malformed if ``rows`` is no member table or ``cluster_id``, which the command holds as well, is no id.
     """
     if not is_name(cluster_id):
         raise Malformed("the cluster's id is not a short text")

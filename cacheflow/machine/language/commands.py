@@ -299,7 +299,7 @@ def guarded(
 
 
 def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
-    """Return the command that gives ``key`` a new TTL if its present expiry meets the condition ``when``.
+    """Return the command that gives ``key`` a new TTL on a condition, ``when``, like those of Redis's EXPIRE.
 
     The result is PRECONDITION if that condition does not hold.
     """

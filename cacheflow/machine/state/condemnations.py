@@ -49,7 +49,7 @@ class Condemnation:
         self.count = count
 
     def row(self) -> tuple[str, bool, bool, int, int, int]:
-        """Return all fields of this condemnation (a removal of all keys with some prefix), in its constructor's order."""
+        """Return the fields of this condemnation (a removal of all keys with some prefix) in its constructor's order."""
         return self.prefix, self.only_database_0, self.counted, self.revision, self.at_ms, self.count
 
     @property
@@ -114,9 +114,9 @@ class Condemnations:
         self._newest = new.revision
 
     def _list_of(self, new: Condemnation) -> list[Condemnation]:
-        """Return the list of all removals in force of the keys that the removal ``new`` removes, the oldest first.
+        """Return the list of all removals in force of exactly those keys that the removal ``new`` removes, the oldest first.
 
-        The list is empty if there is none; the caller may add to it.
+        The list is empty if there is none; the caller adds ``new`` to it.
         """
         if new.only_database_0:
             return self._database_0

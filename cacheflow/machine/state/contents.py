@@ -234,10 +234,10 @@ class Contents:
         return len(keys)
 
     def condemn(self, prefix: str, only_database_0: bool, counted: bool) -> int | None:
-        """Make every key that starts with ``prefix`` absent at once; return the revision of this condemnation.
+        """Make every key that starts with ``prefix`` absent at once; return the revision of this removal.
 
         only_database_0: with the empty prefix, only the keys of database 0.  counted: whether somebody asks for the number of
-        keys, which is then kept when it is known. Returns None, with nothing done, when there are too many condemnations.
+        keys, which is then kept when it is known. Returns None, with nothing done, when too many such removals are in force.
         """
         if not self.condemned.has_room_for(prefix, counted):
             return None

@@ -74,7 +74,7 @@ class Scopes:
         return self.latest_id
 
     def adopt(self, scope_id: int, scope: Scope) -> None:
-        """Add the new scope ``scope`` under the id ``scope_id``, without checking the limits."""
+        """Add a client's new ``scope`` under the id ``scope_id`` to the open scopes, without checking the limits."""
         self.by_id[scope_id] = scope
         self._bytes += SCOPE_BYTES
 
@@ -109,14 +109,17 @@ class Scopes:
         self._make_room()
 
     def adopt_result(self, scope: Scope, number: int, kept: Kept) -> None:
-        """Add the kept result of the write ``number`` to a scope that is open, without checking the limits."""
+        """Add ``kept``, (hash of the command, packed result) of the write ``number``, to an open ``scope``.
+
+        Does not check the limits.
+        """
         scope.kept[number] = kept
         heappush(scope.numbers, number)
         scope.kept_bytes += RECORD_BYTES + len(kept[1])
         self._bytes += RECORD_BYTES + len(kept[1])
 
     def drop_due(self, now_ms: int) -> None:
-        """Close the scopes that were not used for 10 minutes, at most a thousand in one call."""
+        """Close the clients' scopes that at ``now_ms`` have not been used for 10 minutes, at most a thousand in one call."""
         for _ in range(CLOSED_PER_ENTRY_MAX):
             if not self.by_id or next(iter(self.by_id.values())).used_ms + KEEP_MS > now_ms:
                 return

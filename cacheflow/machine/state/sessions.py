@@ -128,7 +128,7 @@ class Sessions:
         self._by_member[session.member_id] = session_id
 
     def close_of(self, member_id: str) -> None:
-        """Close the session of ``member_id``, if there is one."""
+        """Close the open session of the member with the id ``member_id``, if there is one."""
         session_id = self._by_member.pop(member_id, None)
         if session_id is not None:
             del self._by_id[session_id]
