@@ -83,7 +83,7 @@ COUNTERS: Final = ("written", "deleted", "expired", "evicted", "condemnations", 
 
 
 class State:
-    """The whole state of the cache's state machine: exactly what a snapshot holds."""
+    """The whole state of a node's copy of the cache's state machine: exactly what a snapshot holds."""
 
     # The highest feature level that this build knows. Tests stand for a newer build by a subclass.
     build_level: ClassVar[int] = BUILD_LEVEL
@@ -219,7 +219,10 @@ def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
 
 
 def load(machine: State, stream: Iterator[list[Any]]) -> None:
-    """Load the snapshot records of ``stream`` into ``machine``, a new state machine. Raises CodecError, NewerCacheFlow."""
+    """Load the snapshot records of ``stream`` into ``machine``, a new state machine.
+
+    Raises CodecError if the records are damaged, NewerCacheFlow if a later release wrote them.
+    """
     try:
         _load(machine, stream)
     except (CacheFlowError, OSError, MemoryError, RecursionError):
@@ -309,9 +312,10 @@ def _load(machine: State, stream: Iterator[list[Any]]) -> None:
 
 
 def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
-    """Load a snapshot's small fields from its first record ``header`` into ``machine``; return two numbers about its sweep.
+    """Load the first record ``header`` of a snapshot into ``machine``: the settings, counters and other single values.
 
-    The sweep takes removed keys out of memory: how many removals it carries out, and how many items it has looked at.
+    Returns two numbers about the sweep, which takes removed keys out of memory: how many removals it carries out, and how many
+    items it has looked at.
     """
     if len(header) != 3 or header[0] != NAME:
         raise CodecError("not a snapshot")
@@ -353,7 +357,8 @@ def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
 def _condemnation(record: list[Any], before: int, revision: int) -> Condemnation:
     """Return the condemnation (a removal of all keys with some prefix) that a snapshot's ``record`` holds. Raises CodecError.
 
-    before, revision: the condemnation's own revision must be above the one and not above the other.
+    The condemnation's own revision must be above ``before``, that of the condemnation before, and at most the snapshot's
+    ``revision``.
     """
     _, prefix, only_database_0, counted, made_at, at_ms, count = record
     if not before < _count(made_at) <= revision or len(_typed(prefix, str)) > KEY_BYTES_MAX:
@@ -368,8 +373,8 @@ def _condemnation(record: list[Any], before: int, revision: int) -> Condemnation
 def _entry(record: list[Any], revision: int) -> tuple[str, Entry, int]:
     """Return (key, entry, number of uses) of ``record``, a snapshot's record of one item.
 
-    Raises CodecError, for one with a version above ``revision``, too. The checks are written out here: a million calls of a
-    helper would take half a second.
+    Raises CodecError if the record is damaged or the item's version is above the snapshot's ``revision``. The checks are
+    written out in this function: a million calls of a helper would take half a second.
     """
     _, key, data, kind, meta, version, expires_at_ms, uses = record
     if meta is not None:

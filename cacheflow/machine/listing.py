@@ -33,7 +33,7 @@ Keys = tuple[str, ...]
 
 
 def _forgotten(keys: Iterable[str]) -> Keys:
-    """Return ``keys`` as a tuple that the garbage collector, unless it is switched off, has seen and will not look at again."""
+    """Return ``keys`` as a tuple that the garbage collector, if switched on, has seen and will not look at again."""
     some = tuple(keys)
     if gc.isenabled():
         gc.collect(0)
@@ -41,9 +41,10 @@ def _forgotten(keys: Iterable[str]) -> Keys:
 
 
 class KeySlices(list[Keys]):
-    """Copied keys, in slices, which are handed to ``give_up`` in a plain list when nobody needs the copy any more.
+    """A list of slices, tuples of keys, that a copy of all keys consists of.
 
-    To free a million keys in one step takes 6 ms.
+    When nobody needs the list any more its slices are handed to the function ``give_up`` in a plain list, for to free a
+    million keys in one step takes 6 ms.
     """
 
     __slots__ = ("_give_up",)
@@ -57,16 +58,16 @@ class KeySlices(list[Keys]):
 
 
 class KeysCopy:
-    """A copy of all keys of all databases, made slice by slice: a key that is there from the first slice to the last is in it.
+    """A copy of all keys of all databases, made slice by slice; a key that is there all the while is in the copy.
 
     A dictionary keeps its order, new keys come at its end, and to pass over n keys takes time for each. So the first half is
     copied from the front and the rest from the back. Between two slices keys may go, and those behind them move up: how many
     have gone at most is known by the revision and the number of keys, and each slice begins so much earlier.
 
-    Any thread may make and use one; the machine may change meanwhile.
-    contents: returns the contents that the machine has now, for a snapshot may replace them.
-    give_up: is handed the slices when nobody needs them any more, in whatever thread that is.
-    slices: the keys so far; some may be gone, condemned, or past their expiry.
+    Any thread may make and use such a copy; the machine may change meanwhile.
+    contents: a function that returns the machine's present items, for a snapshot may replace them.
+    give_up: a function that is handed the slices when nobody needs them any more, in whatever thread that is.
+    slices: the keys copied so far, in tuples; some may be gone, condemned (removed by prefix), or past their expiry.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class KeysCopy:
         return self.done and self._came_before == self._contents().revision and self._contents().raw is self._raw
 
     def go_on(self) -> Keys:
-        """Copy the next slice of the cache's keys and return these keys; ``done`` tells whether the slice was the last.
+        """Copy the next slice of the cache's keys and return these keys; the copy's ``done`` tells whether it was the last.
 
         A slice takes a few milliseconds. When the machine's contents were replaced the copy begins again, and keys may be
         returned twice.
@@ -161,7 +162,7 @@ class KeysCopy:
 
     @staticmethod
     def _latest(slices: list[Keys], count: int) -> set[str]:
-        """Return the ``count`` keys that were copied last among those of ``slices``."""
+        """Return the set of the ``count`` keys that were copied last among those of ``slices``, tuples of keys."""
         known: set[str] = set()
         for part in reversed(slices):
             if count <= 0:
@@ -179,10 +180,10 @@ def page(
     now_ms: int,
     give_way: Callable[[], object],
 ) -> tuple[list[str], str | None]:
-    """Return (keys, cursor): database 0's live keys in a machine's contents that have ``prefix`` and sort behind ``after``.
+    """Return (keys, cursor): database 0's keys, live at ``now_ms``, that start with ``prefix`` and sort behind ``after``.
 
     At most ``limit`` keys, sorted; None for all. The cursor, for the next page's ``after``, is None on the last page.
-    contents: returns the contents that the machine has now.  give_way: called between steps of about a millisecond.
+    contents: a function that returns the machine's present items.  give_way: a function called about every millisecond.
     """
     copy = KeysCopy(contents)
     least = max(after, OTHERS_BEFORE)
@@ -226,7 +227,7 @@ def page(
 
 
 def _passed(slices: list[Keys], give_way: Callable[[], object]) -> Iterator[str]:
-    """Yield the keys in the lists ``slices``; the function ``give_way`` is called every STEP_KEYS keys."""
+    """Yield the keys in ``slices``, tuples of keys; the function ``give_way`` is called every STEP_KEYS keys."""
     for number, key in enumerate(chain.from_iterable(slices)):
         if not number % STEP_KEYS:
             give_way()
@@ -234,7 +235,7 @@ def _passed(slices: list[Keys], give_way: Callable[[], object]) -> Iterator[str]
 
 
 def _in_order(slices: list[Keys], give_way: Callable[[], object]) -> Iterator[str]:
-    """Yield the keys in the lists ``slices`` in sorted order.
+    """Yield the keys in ``slices``, tuples of keys, in sorted order.
 
     The function ``give_way`` is called between the steps of the work, none of which takes long.
     """

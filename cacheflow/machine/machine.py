@@ -85,7 +85,7 @@ class CacheMachine(State):
         self._speak(self.build_level)
 
     def _speak(self, level: int) -> None:
-        """Treat only the commands of the feature level ``level`` as known, as a build that ends with that level does."""
+        """Make this machine refuse all commands but those of the feature level ``level``, as a build of that level does."""
         self._spoken_level = level
         self._others = known_at(level, self.command_levels, self.other_commands)
         self._about_keys = self._batches.known = known_at(level, self.command_levels, DECIDE)
@@ -128,8 +128,8 @@ class CacheMachine(State):
         """Return one page of database 0's keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
 
         Pages come in the order of the keys: ``after`` is the cursor of the page before, "" for the first one.
-        Returns (keys, cursor), the cursor None when no key follows. limit: None for all keys.  give_way: called every millisecond
-        or so, to let other threads go on.
+        Returns (keys, cursor), the cursor None when no key follows. limit: the most keys, None for all.
+        give_way: a function that is called every millisecond or so, to let other threads go on.
         """
         return page(lambda: self.contents, prefix, limit, after, now_ms, give_way)
 
@@ -138,14 +138,17 @@ class CacheMachine(State):
         return self.contents.next_due_ms()
 
     def digest_at(self, index: int) -> bytes | None:
-        """Return the digest as it was at the log entry ``index``; None if that is not applied, too old, or before a restore."""
+        """Return the digest over effects as it was once the log entry ``index`` was applied; None if that is not known.
+
+        It is known for the latest entries, but not for those before the snapshot that this machine was loaded from.
+        """
         if not max(self._first_digest, self.applied_index - DIGESTS_KEPT + 1) <= index <= self.applied_index:
             return None
         start = index % DIGESTS_KEPT * DIGEST_BYTES
         return bytes(self._digests[start : start + DIGEST_BYTES])
 
     def outlook(self) -> bytes:
-        """Return a digest of what decides this machine's next steps and is not yet in its digest over effects.
+        """Return a digest of what decides this machine's next steps and is not yet part of the digest over effects.
 
         Takes some milliseconds at most.
         """
@@ -159,12 +162,15 @@ class CacheMachine(State):
         return whole.digest()
 
     def level_told(self, member_id: str) -> int:
-        """Return the highest level that a member's build knows, as it told at its latest start; 0 when it has told none."""
+        """Return the highest feature level that the build of the member ``member_id`` knows, as its latest start told.
+
+        Returns 0 when the member has told none.
+        """
         session = self.sessions.of(member_id)
         return 0 if session is None else session.level
 
     def lacks_level(self, level: int) -> str | None:
-        """Return the id of the first member that has not told that its build knows the feature level ``level``.
+        """Return the id of the first member, by id, that has not told that its build knows the feature level ``level``.
 
         Returns None when all have told so, "" when there are no members.
         """
@@ -175,9 +181,9 @@ class CacheMachine(State):
     # Snapshots
 
     def snapshot(self) -> Iterator[bytes]:
-        """Yield the machine's whole state in chunks of bytes of about 256 KiB.
+        """Yield the machine's whole state, a snapshot, in chunks of bytes of about 256 KiB.
 
-        Apply nothing before the last chunk is taken.
+        No log entry may be applied before the last chunk is taken.
         """
         return image.pack(image.records(self))
 
@@ -198,8 +204,9 @@ class CacheMachine(State):
     def apply(self, index: int, payload: bytes) -> list[Settled]:
         """Apply the log entry ``index``, the one after the last applied, and return the results of its blocks in order.
 
-        An empty payload is an entry of Raft's own. No payload, however damaged, raises; only one of a later feature level than
-        this build knows raises NewerCacheFlow, with nothing done. Callers must not change the results: the sessions keep them.
+        payload: the entry's bytes; empty for an entry of Raft's own. No damaged payload raises; only one of a later feature
+        level than this build knows raises NewerCacheFlow, with nothing done. Callers must not change the results: the sessions
+        keep them.
         """
         self._begun_index = index
         contents = self.contents
@@ -450,7 +457,10 @@ CacheMachine.other_commands = {
 
 
 def _table_of(cluster_id: Any, rows: Any) -> dict[str, Member]:
-    """Return the member table in a command's fields. Raises Malformed, also for a cluster's id that is none."""
+    """Return the member table that a command holds in ``rows``, a list for each member, as {id: Member}.
+
+    Raises Malformed if ``rows`` is no member table or ``cluster_id``, which the command holds as well, is no id.
+    """
     if not is_name(cluster_id):
         raise Malformed("the cluster's id is not a short text")
     try:

@@ -31,7 +31,7 @@ PARTS_MAX: Final = 4
 
 
 def outlook(machine: State) -> bytes:
-    """Return a 16-byte digest of the parts of a machine's state that it has changed last or that decide its next steps.
+    """Return a 16-byte digest of those parts of ``machine``'s state that changed last or that decide its next steps.
 
     Equal machines have equal digests.
     """
@@ -82,9 +82,9 @@ def _rows(machine: State) -> Iterator[Any]:
 
 
 def _without_values(result: Result) -> list[Any]:
-    """Return what a digest takes of a command's ``result``: its first and last parts, with lengths in the place of values.
+    """Return those parts of a command's ``result`` that go into a digest: the first and the last, without values.
 
-    Values may be megabytes.
+    A value, which may be megabytes, is replaced by its length.
     """
     return [_brief(part) for part in result]
 

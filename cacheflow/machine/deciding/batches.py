@@ -73,7 +73,10 @@ class Batches:
         return self._atomic(commands) if atomic else self._one_by_one(commands)
 
     def guarded(self, command: list[Any]) -> Result:
-        """Run a GUARDED command and return its commands' results, or PRECONDITION with the index of a failed condition."""
+        """Run a GUARDED command, which holds conditions on keys and commands, and return the commands' results.
+
+        Returns PRECONDITION with the index of a failed condition if there is one; no command takes place then.
+        """
         _, conditions, commands, atomic = command
         if type(atomic) is not bool:
             raise Malformed("a guarded batch ends with a flag")
@@ -102,9 +105,9 @@ class Batches:
         return [c.OK, results]
 
     def _atomic(self, commands: list[Any]) -> Result:
-        """Run ``commands`` all or none and return the batch's result.
+        """Run ``commands``, the commands of an atomic batch, all or none, and return the batch's result.
 
-        Each is decided as if the earlier ones had taken place; they are carried out only when none of them has failed.
+        Each command is decided as if the earlier ones had taken place; all are carried out only when none of them has failed.
         """
         new = new_keys(self._contents, commands)
         if new is not None:
@@ -143,7 +146,7 @@ class Batches:
         return [c.OK, results]
 
     def _all_set(self, commands: list[Any], new: list[bool]) -> Result:
-        """Run an atomic batch of SETs that cannot fail, and return its result. new: whether each writes a new key."""
+        """Run ``commands``, SETs of an atomic batch that cannot fail, and return its result. new: which write a new key."""
         contents = self._contents
         results: list[Result] = []
         set_plainly(contents, commands, results)

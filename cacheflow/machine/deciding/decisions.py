@@ -108,14 +108,14 @@ def decide_delete(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
 
 
 def decide_touch(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on a TOUCH command: a RETIME plan, or the result MISSING."""
+    """Return the decision on a TOUCH command: a RETIME plan, which gives the key a new expiry, or the result MISSING."""
     _, key, ttl_ms = command
     expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[EXPIRES_AT_MS], now_ms)
     return [c.MISSING] if entry is None else (RETIME, key, expires_at_ms, entry[VERSION])
 
 
 def decide_get(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on a GET command: a USE plan, or the result MISSING."""
+    """Return the decision on a GET command: a USE plan, which counts a use of the key, or the result MISSING."""
     _, key = command
     return [c.MISSING] if entry is None else (USE, key, entry)
 
@@ -217,7 +217,10 @@ def after(plan: Plan, entry: Entry | None) -> Entry | None:
 
 
 def result_of(decision: Decision) -> c.Result:
-    """Return the result of a command by its ``decision``, without carrying it out; a version yet to be given is UNDECIDED."""
+    """Return the result that a command will have by its ``decision``, a final result or a plan; carry nothing out.
+
+    A version that only carrying out the plan would give is UNDECIDED.
+    """
     if isinstance(decision, list):
         return decision
     if decision[0] in (WRITE, EXTEND):

@@ -21,7 +21,7 @@ _ZERO: Final = 0
 def delete_plainly(contents: Contents, commands: Iterable[Any], results: list[Result]) -> None:
     """Run the DELETEs of any version at the beginning of ``commands``, and append their results to ``results``.
 
-    The first other command ends the run, and so does a key with a TTL or with a text beside its value.
+    The first other command ends the run, and so does a key whose item has a TTL or a Content-Type.
     """
     if contents.behind:
         return

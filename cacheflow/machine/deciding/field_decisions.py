@@ -59,7 +59,10 @@ def decide_set_fields(entry: Entry | None, command: list[Any], now_ms: int, byte
 
 
 def decide_remove_fields(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on a REMOVE_FIELDS command: an EXTEND plan, an EMPTY plan for the last fields, or no change."""
+    """Return the decision on a REMOVE_FIELDS command: an EXTEND plan, an EMPTY plan if no field is left, or a result.
+
+    A result stands for a command without effect.
+    """
     _, key, kind, names = command
     _check_kind(kind)
     _check_parts(names, 1)
@@ -112,9 +115,10 @@ def _written(
     fields_bytes_max: int,
     bytes_max: float,
 ) -> Decision:
-    """Return the plan that makes ``data`` the bytes of the hash or set ``entry``, or the result TOO_LARGE.
+    """Return the plan that writes ``data`` as the bytes of the hash or set ``key``, or the result TOO_LARGE.
 
-    pairs: the fields that change, with their values.  told: what the command's result tells beside the new version.
+    entry: the key's present item, None if it has none.  pairs: the fields that change, with their values.
+    told: the number that the command's result tells beside the new version.
     """
     if len(data) > fields_bytes_max:
         return [c.TOO_LARGE, f"a hash or set has at most {fields_bytes_max} bytes"]
@@ -156,11 +160,11 @@ FIELD_DECISIONS: Final[dict[int, Callable[[Entry | None, list[Any], int, float],
 
 
 def searched_bytes(entry: Entry | None, command: Sequence[Any], growth: int = 0) -> int:
-    """Return what deciding ``command`` on ``entry`` costs, as the bytes that a search could go through.
+    """Return what deciding ``command`` on a key's item ``entry`` costs, as the bytes that a search could go through.
 
-    command: one of those above, or a SET, of which the bytes of a hash or set are looked at as a whole.
-    What is searched is copied as well, which counts like another search.
-    growth: bytes by which commands that are still on their way may have made the hash or set larger by then.
+    command: one that changes fields of a hash or set, or a SET, which checks all the bytes of a hash or set that it writes.
+    The bytes searched are copied as well, which counts like another search.
+    growth: the bytes by which earlier commands, not yet applied, may have made the hash or set larger by then.
     """
     if command[0] == c.SET:
         return 8 * len(command[2]) if command[3] in KINDS_OF_FIELDS else 0
@@ -177,8 +181,9 @@ def searched_bytes(entry: Entry | None, command: Sequence[Any], growth: int = 0)
 
 
 def work_of(entry: Entry | None, command: Sequence[Any], growth: int = 0) -> int:
-    """Return how many plain commands are as much work for the machine as ``command`` on ``entry``, beside the one that it is.
+    """Return the work of ``command`` beyond that of a plain command, as a number of plain commands.
 
-    command, growth: see ``searched_bytes``.
+    command: one that changes fields of a hash or set, or a SET of a string, hash or set.  entry: the present item of its key.
+    growth: the bytes by which earlier commands, not yet applied, may have made the hash or set larger by then.
     """
     return searched_bytes(entry, command, growth) // BYTES_A_COMMAND

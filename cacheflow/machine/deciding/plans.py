@@ -46,6 +46,6 @@ def too_large(bytes_max: float) -> c.Result:
 
 
 def wrong_kind(entry: Entry) -> c.Result:
-    """Return the result that refuses a command because ``entry`` is of a kind (string, hash, set) that it is not for."""
+    """Return the result that refuses a command because it is not for the kind (string, hash, set) of the item ``entry``."""
     kinds = {KIND_HASH: "a hash", KIND_SET: "a set"}
     return [c.WRONG_KIND, f"the key holds {kinds.get(entry[KIND], 'a value that is neither a hash nor a set')}"]

@@ -57,9 +57,10 @@ def idempotent(state: State, run: Run, repeatable: Container[int], command: list
 
 
 def scoped(state: State, run: Run, repeatable: Container[int], command: list[Any]) -> Result:
-    """Run the command inside a SCOPED command, unless its number in its scope was used before; return the result.
+    """Run the command inside a SCOPED command, which is a write that a client has numbered in its scope; return the result.
 
-    A used number gives the kept result; one that may have been used and is not kept any more gives FORGOTTEN.
+    A number that was used before gives the kept result, and the command is not run; a number that may have been used and is
+    not kept any more gives FORGOTTEN.
     """
     _, scope_id, nonce, number, lowest, inner = command
     if not is_whole(scope_id, 1) or not is_name(nonce):

@@ -34,7 +34,10 @@ REVISION_MAX: Final = 2**62
 
 
 def begin_restore(machine: State, command: list[Any]) -> Result:
-    """Carry out RESTORE_BEGIN. It was carried out before if the restore of that name is the present one: nothing is done then."""
+    """Carry out a RESTORE_BEGIN command, which removes all items and begins to restore a backup; return its result.
+
+    Does nothing if the restore begun last has the command's name: then the command was carried out before.
+    """
     _, restore_id, after, items, revision, online = command
     if (
         not is_name(restore_id)
@@ -61,7 +64,10 @@ def begin_restore(machine: State, command: list[Any]) -> Result:
 
 
 def restore_items(machine: State, command: list[Any]) -> Result:
-    """Carry out RESTORE_ITEMS: write those of the items whose keys are absent, that fit and whose time is not over."""
+    """Carry out a RESTORE_ITEMS command, which brings some of a backup's items, and return its result.
+
+    Writes those of the items whose keys are absent, which fit into the cache and are not past their expiry.
+    """
     _, restore_id, first, items = command
     if type(first) is not int or type(items) is not list or not 0 < len(items) <= RESTORED_AT_ONCE_MAX:
         raise Malformed(f"a restore brings 1 to {RESTORED_AT_ONCE_MAX} items at once")
@@ -85,7 +91,10 @@ def restore_items(machine: State, command: list[Any]) -> Result:
 
 
 def end_restore(machine: State, command: list[Any]) -> Result:
-    """Carry out RESTORE_END. given_up: end the restore although items are missing; the contents stay as they are."""
+    """Carry out a RESTORE_END command, which ends the restore of a backup, and return its result.
+
+    Refused while items are missing, unless the command gives the restore up: then the cache keeps the items that have come.
+    """
     _, restore_id, given_up = command
     if type(given_up) is not bool:
         raise Malformed("given_up is not a bool")

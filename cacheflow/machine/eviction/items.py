@@ -40,25 +40,25 @@ class Items(cachetools.Cache[str, Entry]):
     @classmethod
     @abc.abstractmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> Self:
-        """Return a container that holds the items of ``raw``, {key: entry}, and keeps that dictionary.
+        """Return a container that holds the items of ``raw``, {key: entry}, and keeps that dictionary without copying it.
 
         keys: all keys in eviction order.  uses: the number of uses of each of ``keys``, never falling from one to the next.
         """
 
     @abc.abstractmethod
     def give_order(self, version: int) -> UseOrder:
-        """Return this container's eviction order, for a container that replaces it; this one must not be used any more.
+        """Return the order in which this container would evict its items, for another container that replaces this one.
 
-        version: the highest version of any item now.
+        This container must not be used any more.  version: the highest version of any item now.
         """
 
     @abc.abstractmethod
     def ordered(self) -> Iterator[tuple[str, int]]:
-        """Yield (key, number of uses) of all items in eviction order."""
+        """Yield (key, number of uses) of all items in this container, in eviction order."""
 
     @abc.abstractmethod
     def add(self, key: str, entry: Entry) -> None:
-        """Add the item ``entry`` under ``key``, which must be absent; the item counts as used once."""
+        """Add ``entry`` under ``key``, which must be absent, to this container of items; the item counts as used once."""
 
     @abc.abstractmethod
     def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
@@ -78,32 +78,35 @@ class Items(cachetools.Cache[str, Entry]):
 
     @abc.abstractmethod
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
-        """Remove the next item to evict, but never that of the key ``protected``, and return (key, entry).
+        """Remove the item that is to be evicted next, but never that of the key ``protected``, and return (key, entry).
 
-        Returns None when there is no other item.
+        Returns None when the container has no other item.
         """
 
     @abc.abstractmethod
     def start_scan(self, passed: int = 0) -> None:
-        """Begin a new scan of all keys in eviction order, as if the first ``passed`` keys had been given already."""
+        """Begin a new scan of all keys in eviction order, as if the scan had returned the first ``passed`` keys already."""
 
     @abc.abstractmethod
     def scan(self, count: int) -> list[str]:
-        """Return the next ``count`` keys of the scan, or fewer at its end.
+        """Return the next ``count`` keys of the scan of all keys that is under way, or fewer at its end.
 
-        A scan meets every item that is there from its beginning to its end and is not used meanwhile.
+        The scan meets every item that is there from the scan's beginning to its end and is not used meanwhile.
         """
 
     @abc.abstractmethod
     def passed(self) -> int:
-        """Return how many items are in front of the place in eviction order that the scan has reached."""
+        """Return how many items are in front of the place in eviction order that the scan of all keys has reached."""
 
     @abc.abstractmethod
     def next_scanned(self) -> str | None:
         """Return the key that the scan of all keys will give next, if the key is still there then; None at the scan's end."""
 
     def raise_versions(self, raw: dict[str, Entry], by: int) -> None:
-        """Keep the items in ``raw`` in place of the present ones: the same keys in the same order, versions higher by ``by``."""
+        """Keep the items in ``raw``, {key: entry}, in place of the present items of this container.
+
+        The items have the same keys in the same order; their versions are higher by ``by``.
+        """
         self.raw = self._Cache__data = raw
         self._order.raise_versions(by)
 
@@ -120,7 +123,7 @@ class Items(cachetools.Cache[str, Entry]):
             self.rewrite(key, old, entry)
 
     def popitem(self) -> tuple[str, Entry]:
-        """Remove the next item to evict and return (key, entry). Raises KeyError when there is none."""
+        """Remove the item that is to be evicted next and return (key, entry). Raises KeyError when there is no item."""
         item = self.pop_victim("")
         if item is None:
             raise KeyError("there is no item")

@@ -18,8 +18,9 @@ LINK_KEYS_MAX = 2_000
 
 
 class LfuItems(Items, cachetools.LFUCache[str, Entry]):
-    """A container that evicts the least often used item first; among equals, the one that has had its count for longest.
+    """A container of the cache's items that evicts the least often used item first.
 
+    Among items used equally often it evicts the one first that has had its number of uses for longest.
     Items taken over from an LRU container and not used since count as used once and are evicted before all others.
     """
 
@@ -60,7 +61,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         self._break_ring()
 
     def _break_ring(self) -> list[OrderedDict[str, str]]:
-        """Take apart the ring of links, each of which holds the keys with one number of uses; return the keys of each link.
+        """Take apart this LFU container's ring of links, each with the keys of one number of uses; return each link's keys.
 
         Without its cycles the ring leaves no work to the garbage collector.
         """
@@ -125,7 +126,8 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
     def _place(self, key: str, count: int, link: Any) -> None:
         """Add ``key`` to the keys that were used ``count`` times, as the last of them.
 
-        link: the link of the ring at which the search for that count begins; its keys have no higher count.
+        link: where the search for those keys begins in the ring of links, each of which holds keys with one number of uses; a
+        link whose number is not above ``count``, or the ring's first.
         """
         last = self._last.get(count)
         if last is None:
@@ -141,14 +143,20 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         self._LFUCache__links[key] = last
 
     def _new_link(self, count: int, higher: Any) -> Any:
-        """Add an empty link for keys used ``count`` times to the ring of counts, in front of the link ``higher``."""
+        """Return a new link for keys used ``count`` times, added to the ring of links in front of the link ``higher``.
+
+        The ring is in the order of the numbers of uses; each of its links holds keys with one such number.
+        """
         fresh = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
         fresh.insert(higher)
         self._last[count] = fresh
         return fresh
 
     def _has_left(self, key: str, link: Any) -> None:
-        """Update the ring of use counts after ``key`` was taken out of ``link``: a link without keys leaves the ring."""
+        """Note that ``key`` was taken out of ``link``, one of a ring of links with the keys of one number of uses each.
+
+        A link without keys leaves the ring, and a scan of the link does not give the key any more.
+        """
         if link is self._scanned:
             self._pending.pop(key, None)
             if len(self._pending) == len(link.keys):
@@ -229,7 +237,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         return total
 
     def _scan_link(self, count: int) -> list[str]:
-        """Return up to ``count`` keys of one link, the next of a scan; none at the scan's end."""
+        """Return the next keys of a scan of all keys, up to ``count``, all with one number of uses; none at the scan's end."""
         if not self._pending:
             link = self._scanned.next
             if link is self._LFUCache__root:

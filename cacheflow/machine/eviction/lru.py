@@ -14,7 +14,7 @@ from cacheflow.machine.state.entries import VERSION, Entry
 
 
 class LruItems(Items):
-    """A container that evicts the least recently used item first.
+    """A container of the cache's items that evicts the least recently used item first.
 
     An item's number of uses does not matter and is always given as 1.
     """

@@ -26,7 +26,10 @@ _JOINED_AT_ONCE: Final = 4
 
 
 class UseOrder:
-    """Keys of cache items, ordered by their latest use. A key's version is its entry's. Not safe for concurrent use."""
+    """The keys of cache items in the order of their latest use. Not safe for concurrent use.
+
+    A key's version is that of its item.
+    """
 
     __slots__ = ("_coming", "_newest", "_pending", "_scanned", "_segments", "_starts", "_used", "_version")
 
@@ -68,9 +71,9 @@ class UseOrder:
 
     @classmethod
     def of_one(cls, keys: Segment, version: int) -> UseOrder:
-        """Return an order of use made of ``keys``, a dictionary in that order, which is kept and not copied.
+        """Return an order of use made of the dictionary ``keys``, {key: key}, the least recently used key first.
 
-        version: the highest version of any key's entry.
+        The dictionary is kept and not copied.  version: the highest version of any key's entry.
         """
         order = cls()
         order._segments[0] = order._newest = keys
@@ -141,7 +144,7 @@ class UseOrder:
         self._version += by
 
     def pop_first(self, protected: str = "") -> str | None:
-        """Remove and return the least recently used key that is not ``protected``; None when no other key is there."""
+        """Remove and return the least recently used key other than the key ``protected``; None when no other key is there."""
         coming = self._coming
         while True:
             oldest = self._segments[0]
@@ -168,7 +171,7 @@ class UseOrder:
             passed -= given
 
     def scan(self, count: int) -> list[str]:
-        """Return the next ``count`` keys of the scan, or fewer at its end.
+        """Return the next ``count`` keys of the scan of the order of use that is under way, or fewer at its end.
 
         Between two calls keys may come, go and move to the end, where a scan that has not ended meets them.
         """
@@ -205,7 +208,10 @@ class UseOrder:
         return next((next(iter(each)) for each in self._segments[position:] if each), None)
 
     def _enter_next(self) -> bool:
-        """Go on with a scan in the next segment (a dictionary of some keys) that is not empty; return False at the scan's end."""
+        """Move a scan of the order of use to the next segment that has keys; return False if there is none.
+
+        A segment is a dictionary of some keys that follow each other in the order of use.
+        """
         segments = self._segments
         position = 0
         if self._scanned is not None:
@@ -220,7 +226,10 @@ class UseOrder:
         return False
 
     def _look_ahead(self, protected: str) -> bool:
-        """List the next keys of the order of use, to be evicted one by one; return False if only ``protected`` is left."""
+        """Note which keys are to be evicted next, the least recently used first; return False if there is none.
+
+        protected: a key that is never evicted and does not count here.
+        """
         while True:
             oldest = self._segments[0]
             others = len(oldest) - (protected in oldest)
@@ -260,7 +269,7 @@ class UseOrder:
                     break
 
     def _join(self, position: int) -> None:
-        """Merge two neighbouring segments of the order of use, dictionaries of some keys each, into that at ``position``."""
+        """Merge the segment at ``position``, a dictionary of some keys of the order of use, with the next segment."""
         into, other = self._segments[position], self._segments.pop(position + 1)
         del self._starts[position + 1]
         if other is self._scanned:

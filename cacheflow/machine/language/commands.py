@@ -177,7 +177,7 @@ def recency(uses: Sequence[tuple[str, int]]) -> Command:
 def delete_prefix(prefix: str) -> Command:
     """Return the command that removes every key that starts with ``prefix``, and answers how many there were.
 
-    The answer comes when all of them are found. Such a command is the last one, or the only one, of a call.
+    The answer comes when all those keys are found. In a list of commands proposed together it must be the last one.
     """
     return (DELETE_PREFIX, prefix, False, True)
 
@@ -204,14 +204,15 @@ def configure(settings: dict[str, Any], only_if_unset: bool = False) -> Command:
 
 
 def members(cluster_id: str, table: Sequence[Sequence[Any]]) -> Command:
-    """Return the command that replaces the whole member table by ``table``; it must be alone in its entry of the log."""
+    """Return the command that replaces the whole member table by ``table``; the command must be alone in its log entry."""
     return (MEMBERS, cluster_id, table)
 
 
 def recover(cluster_id: str, table: Sequence[Sequence[Any]], replaced: Sequence[str]) -> Command:
-    """Return the command that begins a recovered cluster: its member table, and all versions raised by RECOVERY_RAISE.
+    """Return the command that begins a recovered cluster: it sets the member table and raises all versions by RECOVERY_RAISE.
 
-    It must be alone in its entry of the log. replaced: the ids of the clusters in whose place this one comes, the latest last.
+    The command must be alone in its log entry.
+    replaced: the ids of the clusters in whose place this one comes, the latest last.
     """
     return (RECOVER, cluster_id, table, replaced)
 
@@ -253,7 +254,7 @@ def idempotent(client_key: str, command: Command, first_ms: int = 0) -> Command:
 
 
 def open_scope(nonce: str) -> Command:
-    """Return the command that opens a scope.
+    """Return the command that opens a scope for one client's numbered writes.
 
     nonce: a text that names the scope beside its id, so that no scope of another cluster is taken for it.
     """
@@ -298,7 +299,7 @@ def guarded(
 
 
 def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
-    """Return the command that gives ``key`` a new TTL if its present expiry meets the condition ``when``.
+    """Return the command that gives ``key`` a new TTL on a condition, ``when``, like those of Redis's EXPIRE.
 
     The result is PRECONDITION if that condition does not hold.
     """
@@ -306,22 +307,28 @@ def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
 
 
 def restore_begin(restore_id: str, after: str, items: int, revision: int, online: bool) -> Command:
-    """Return the command that removes everything, raises the revision, and begins a restore of ``items`` items.
+    """Return the command that removes everything, raises the revision, and begins a restore of a backup with ``items`` items.
 
-    restore_id: a new unique name; sent again with it, the command counts once.  after: the name of the restore that was begun
-    last, "" if there was none; refused if that is another one by then.  revision: the backup's.
-    online: whether clients are served meanwhile.
+    restore_id: a new unique name of the restore; the command counts once however often it is sent.  after: the name of the
+    restore begun last, "" if there was none; the command is refused if another one was begun by then.
+    revision: the backup's.  online: whether clients are served during the restore.
     """
     return (RESTORE_BEGIN, restore_id, after, items, revision, online)
 
 
 def restore_items(restore_id: str, first: int, items: Sequence[Sequence[Any]]) -> Command:
-    """Return the command that brings ``items`` of a restore, those behind its ``first`` ones; see restored.py."""
+    """Return the command that brings ``items`` of a backup, which come after its first ``first`` items, to a restore.
+
+    items: [key, data, kind, meta, expires_at_ms] of each.
+    """
     return (RESTORE_ITEMS, restore_id, first, items)
 
 
 def restore_end(restore_id: str, *, given_up: bool = False) -> Command:
-    """Return the command that ends a restore whose items have all come, or, if it is given up, as it is."""
+    """Return the command that ends the restore of a backup, all of whose items must have come.
+
+    given_up: end the restore although items may be missing.
+    """
     return (RESTORE_END, restore_id, given_up)
 
 
@@ -344,12 +351,12 @@ def remove_fields(key: str, kind: int, names: Sequence[bytes]) -> Command:
 
 
 def count_field(key: str, field: bytes, delta: int, bytes_max: int) -> Command:
-    """Return the command that adds ``delta`` to the integer in the ``field`` of the hash under ``key``; no field counts as 0."""
+    """Return the command that adds ``delta`` to the integer in ``field`` of the hash ``key``; an absent field is 0."""
     return (COUNT_FIELD, key, field, delta, bytes_max)
 
 
 def size_of(command: Command) -> int:
-    """Return an upper bound of the bytes that ``command`` takes when packed, with its inner commands; mostly a close one."""
+    """Return an upper bound, mostly a close one, of the bytes that ``command`` and its inner commands take when packed."""
     op = command[0]
     if op == SET:
         key, meta = command[1], command[4]
@@ -379,9 +386,9 @@ WITH_INNER: Final = frozenset((BATCH, GUARDED, *_INNER))
 
 
 def weight_of(commands: Sequence[Command]) -> int:
-    """Return the number of ``commands``, with all that the batches among them hold: what an entry of them costs every node.
+    """Return how many commands a log entry of ``commands`` makes each node run: those, and all in the batches among them.
 
-    A batch that is malformed counts as one command: the machine says so of it.
+    A malformed batch counts as one command, which the machine refuses.
     """
     weight = len(commands)
     for command in commands:
@@ -407,7 +414,7 @@ def packed_bytes(command: Command) -> int:
 
 
 def encode_block(session: int, first: int, lowest: int, commands: Sequence[Command], until_ms: int = 0) -> bytes:
-    """Pack a block: ``commands`` of one node's session, whose numbers in the session begin with ``first``.
+    """Pack a block: ``commands`` of one node, numbered from ``first`` on in the node's session with the id ``session``.
 
     lowest: the lowest number whose result the node still waits for.  until_ms: the last moment of the cluster's time at which
     the commands may take place; 0 for no limit.
@@ -451,10 +458,9 @@ def encode_entry(stamp_ms: int, blocks: Sequence[bytes], level: int = FIRST_LEVE
 
 
 def level_of(payload: bytes) -> int:
-    """Return the feature level of a packed log entry without unpacking it; 0 for what is no entry.
+    """Return the feature level of a packed log entry without unpacking it; 0 for bytes that are no entry.
 
-    A level that takes several bytes is given as some number from 128 on. In entries of whatever level, also those with more
-    fields, the level comes first.
+    A level that takes several bytes is given as some number from 128 on. The level comes first in entries of every level.
     """
     if len(payload) < 2 or not 0x93 <= payload[0] < 0xA0:
         return 0

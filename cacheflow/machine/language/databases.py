@@ -24,12 +24,15 @@ _NUMBERS: Final = {prefix: number for number, prefix in enumerate(PREFIXES)}
 
 
 def database_of(key: str) -> int:
-    """Return the number of the database to which the machine's ``key`` belongs."""
+    """Return the number, 0 to 15, of the database to which ``key`` belongs; a prefix of the machine's keys tells it."""
     return _NUMBERS.get(key[:PREFIX_BYTES], 0) if key.startswith(MARK) else 0
 
 
 def keys_of_database(keys: Iterable[str], database: int) -> list[str]:
-    """Return those of the machine's ``keys`` that belong to ``database``, in the same order."""
+    """Return those of ``keys`` that belong to the database with the number ``database``, in the same order.
+
+    keys: as the machine has them, with a prefix that tells the database.
+    """
     if database:
         prefix = PREFIXES[database]
         return [key for key in keys if key.startswith(prefix)]

@@ -26,8 +26,8 @@ T = TypeVar("T")
 
 
 def known_at(level: int, since: Mapping[int, int], words: Mapping[int, T]) -> dict[int, T]:
-    """Return the part of ``words``, {word of the log's format: meaning}, that the feature level ``level`` knows.
+    """Return those of ``words`` that builds of the feature level ``level`` know.
 
-    since: {word: the feature level that brought it}.
+    words: {number of a command, or other word of the log's format: meaning}.  since: {word: the level that brought it}.
     """
     return {word: meaning for word, meaning in words.items() if since[word] <= level}

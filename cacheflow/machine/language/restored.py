@@ -23,7 +23,10 @@ EXPIRES_AT_MS_MAX: Final = 2 * 10**15
 
 
 def problem_of(item: Any) -> str:
-    """Return why ``item`` is no restored item, for people, or "" if it is one. No repr: it may become a kept result."""
+    """Return, for people, why ``item`` is not well-formed as an item of a backup; "" if it is.
+
+    The text has no Python repr in it: it may become part of a kept result, which must be equal on all nodes.
+    """
     if type(item) is not list or len(item) != 5:
         return "an item is a list of five"
     key, data, kind, meta, expires_at_ms = item

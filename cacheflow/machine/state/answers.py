@@ -25,12 +25,15 @@ Owner: TypeAlias = tuple[int, int | str]
 
 
 def fingerprint(command: Any) -> bytes:
-    """Return a 16-byte hash that tells ``command`` from others. Raises whatever msgpack raises for what it cannot pack."""
+    """Return a 16-byte hash of ``command`` by which it is told from other commands.
+
+    Raises whatever msgpack raises for what it cannot pack.
+    """
     return blake2b(msgpack.packb(command), digest_size=16).digest()
 
 
 class LargeAnswers:
-    """The large ones of the kept results of commands that clients may send again; the oldest first.
+    """A store of packed results, the large ones only, of commands that clients may send again; the oldest result first.
 
     Not safe for concurrent use.
     """
@@ -46,12 +49,13 @@ class LargeAnswers:
 
     @property
     def bytes_kept(self) -> int:
-        """The number of bytes of all results in this store."""
+        """The number of bytes of all results in this store of large results."""
         return self._bytes
 
     def keep(self, owner: Owner, result: Result) -> bytes:
-        """Return ``result`` packed if it is small; else keep it in this store, unless it is too large, and return b"".
+        """Return ``result`` packed if it is small; else keep it in this store of large results and return b"".
 
+        A result that is too large even for the store is dropped.
         owner: the scope and number, or the idempotency key, of the command that the result belongs to.
         """
         packed: bytes = msgpack.packb(result)
@@ -64,17 +68,23 @@ class LargeAnswers:
         return b""
 
     def adopt(self, owner: Owner, packed: bytes) -> None:
-        """Add the packed result of the command ``owner``, a scope's number or an idempotency key, which has none here yet."""
+        """Add to this store of large results ``packed``, the result of a command that has none in the store yet.
+
+        owner: the command's scope and number, or its idempotency key.
+        """
         self._kept[owner] = packed
         self._bytes += len(packed)
 
     def find(self, owner: Owner, packed: bytes) -> bytes:
-        """Return the packed result of the command ``owner``: ``packed``, or if that is empty what this store keeps.
+        """Return a command's packed result: ``packed``, or if that is empty the one in this store of large results.
 
-        owner: the command's number in a scope, or its idempotency key. Returns b"" if the result was dropped.
+        owner: the command's scope and number, or its idempotency key. Returns b"" if the store has dropped the result.
         """
         return packed or self._kept.get(owner, b"")
 
     def drop(self, owner: Owner) -> None:
-        """Drop the result of the command ``owner``, a scope's number or an idempotency key, if this store has it."""
+        """Drop a command's result from this store of large results, if it is there.
+
+        owner: the command's scope and number, or its idempotency key.
+        """
         self._bytes -= len(self._kept.pop(owner, b""))

@@ -13,7 +13,7 @@ from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 
 
 class Tally:
-    """Three numbers about some keys: how many they are, how many of them have an expiry, and the sum of these expiries in ms."""
+    """Three numbers about some keys: how many there are, how many have an expiry, and the sum of the expiries in ms."""
 
     __slots__ = ("expiries_ms", "expiring", "keys")
 
@@ -29,7 +29,7 @@ class Tally:
         self.expiries_ms += times * other.expiries_ms
 
     def went(self, entry: Entry) -> None:
-        """Count one key less in this tally of keys: the one with ``entry``, whose expiry is counted too."""
+        """Count one key less in this tally of keys: a key whose item is ``entry``; subtract the item's expiry, too."""
         self.keys -= 1
         self.retimed(entry[EXPIRES_AT_MS], 0)
 
@@ -40,7 +40,7 @@ class Tally:
 
 
 class Census:
-    """The numbers of living keys in each database above 0, and of all dead keys.
+    """A count of the living keys in each database above 0, and of all dead keys: those of databases cleared as a whole.
 
     Not safe for concurrent use, except for reading.
     """
@@ -59,7 +59,7 @@ class Census:
         return self._numbers[0]
 
     def came(self, key: str) -> None:
-        """Count ``key``, a new key of a database above 0, which has no expiry yet."""
+        """Count one key more, ``key``: a new key of a database above 0, which has no expiry yet."""
         self._numbers[1][database_of(key)].keys += 1
 
     def retimed(self, key: str, before_ms: int, after_ms: int) -> None:
@@ -67,13 +67,13 @@ class Census:
         self._numbers[1][database_of(key)].retimed(before_ms, after_ms)
 
     def went(self, key: str, entry: Entry) -> None:
-        """Count that ``key``, a living key of a database above 0, is gone with its ``entry``."""
+        """Count that ``key``, a living key of a database above 0 whose item was ``entry``, is gone."""
         self._numbers[1][database_of(key)].went(entry)
 
     def of(self, database: int | None, memory: Tally) -> Tally:
         """Return the tally (number and expiries) of the living keys in ``database``, None for all databases.
 
-        memory: the tally of all keys in memory, dead or not.
+        memory: the tally of all keys in memory, also of dead ones, whose databases were cleared as a whole.
         """
         dead, databases = self._numbers
         if database:
@@ -87,9 +87,9 @@ class Census:
         return living
 
     def condemn(self, database: int | None, memory: Tally) -> None:
-        """Count all living keys of ``database``, None for all databases, as dead.
+        """Count all living keys of ``database``, None for all databases, as dead, because the database is cleared.
 
-        memory: the tally of all keys in memory, dead or not.
+        memory: the tally of all keys in memory, also of those that were dead before.
         """
         dead, databases = Tally(), list(self._numbers[1])
         dead.add(self._numbers[0])

@@ -30,10 +30,10 @@ _WHOLE: Final = frozenset(PREFIXES)
 
 
 class Condemnation:
-    """One removal of all keys that start with ``prefix``, as of ``revision``; with ``only_database_0``, of database 0's keys.
+    """One removal of all keys that start with ``prefix`` and whose versions are not above ``revision``.
 
-    at_ms: the machine's time when the removal was ordered.  counted: whether somebody asks how many keys it removes.
-    count: how many of these keys have been found so far.
+    only_database_0: whether it removes only keys of database 0.  at_ms: the machine's time when the removal was ordered.
+    counted: whether somebody asks how many keys it removes.  count: how many of these keys have been found so far.
     """
 
     __slots__ = ("at_ms", "count", "counted", "only_database_0", "prefix", "revision")
@@ -49,7 +49,7 @@ class Condemnation:
         self.count = count
 
     def row(self) -> tuple[str, bool, bool, int, int, int]:
-        """Return all fields of this condemnation (a removal of all keys with some prefix), in the order of its arguments."""
+        """Return the fields of this condemnation (a removal of all keys with some prefix) in its constructor's order."""
         return self.prefix, self.only_database_0, self.counted, self.revision, self.at_ms, self.count
 
     @property
@@ -70,7 +70,7 @@ def is_whole(prefix: str) -> bool:
 class Condemnations:
     """All condemnations (removals of all keys with some prefix) in force. Not safe for concurrent use.
 
-    Any thread may call the functions that ``reader`` returns.
+    Any thread may call the functions that the method ``reader`` returns.
     """
 
     __slots__ = ("_database_0", "_newest", "_tables", "counts", "passing", "present")
@@ -89,7 +89,7 @@ class Condemnations:
     def has_room_for(self, prefix: str, counted: bool) -> bool:
         """True if there is room for another removal of all keys that start with ``prefix``.
 
-        There always is for a removal of whole databases, if ``counted`` is false: nobody asks for the number of its keys.
+        There is always room for a removal of whole databases if ``counted`` is false: nobody asks for the number of its keys.
         """
         if not counted and is_whole(prefix):
             return True
@@ -114,7 +114,10 @@ class Condemnations:
         self._newest = new.revision
 
     def _list_of(self, new: Condemnation) -> list[Condemnation]:
-        """Return the list of all removals of the same keys that ``new`` removes, the oldest first; empty if there is none."""
+        """Return the list of all removals in force of exactly those keys that the removal ``new`` removes, the oldest first.
+
+        The list is empty if there is none; the caller adds ``new`` to it.
+        """
         if new.only_database_0:
             return self._database_0
         length = len(new.prefix)
@@ -133,7 +136,10 @@ class Condemnations:
         self.passing = passing
 
     def raised(self, by: int) -> Condemnations:
-        """Return a copy of these condemnations whose revisions are higher by ``by``, with the pass that is under way."""
+        """Return a copy of these removals by prefix whose revisions are higher by ``by``.
+
+        A sweep of all items that is under way goes on with the copy.
+        """
         other = Condemnations()
         rows = [one.row() for one in self.present]
         other.adopt([Condemnation(*row[:3], row[3] + by, *row[4:]) for row in rows], self.passing)
@@ -181,9 +187,9 @@ class Condemnations:
         return any(found[-1].revision >= version and found[-1].is_whole for found in self._about(key))
 
     def bury(self, key: str, version: int, expires_at_ms: int) -> bool:
-        """Count a dead item for the earliest removal that met the item.
+        """Count a dead item, under ``key`` with ``version``, for the earliest removal by prefix that met it.
 
-        Returns True if a removal of whole databases is among those that did.
+        An item whose expiry had passed by then is not counted. Returns True if a removal of whole databases has met the item.
         """
         first: Condemnation | None = None
         whole = False
@@ -223,9 +229,9 @@ class Condemnations:
 
 
 def _meets(tables: Tables, database_0: list[Condemnation], key: str, version: int) -> bool:
-    """True if the item under ``key`` with this ``version`` is dead, by a removal in ``tables`` or one in ``database_0``.
+    """True if the item under ``key`` with this ``version`` is dead: removed by one of ``tables`` or ``database_0``.
 
-    tables: removals of all keys with some prefix.  database_0: removals of database 0's keys.
+    tables: the removals in force of all keys with some prefix.  database_0: those of database 0's keys.
     """
     for length, table in tables:
         found = table.get(key[:length])

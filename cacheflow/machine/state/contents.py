@@ -109,7 +109,7 @@ class Contents:
         self.get: Callable[[str], Entry | None] = self.raw.get
 
     def find(self, key: str) -> Entry | None:
-        """Return the living entry of ``key``; None when the key is absent, condemned or past its expiry."""
+        """Return the living entry of ``key``; None when the key is absent, removed by its prefix, or past its expiry."""
         entry = self.get(key)
         if entry is not None and 0 < entry[EXPIRES_AT_MS] <= self.now_ms:
             return None
@@ -118,7 +118,7 @@ class Contents:
     def write(self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int) -> int:
         """Write an item under ``key`` and return its version; a present key counts as used.
 
-        The item alone must be no larger than the whole cache may be. Other items are evicted where a limit needs that.
+        The item must fit into an empty cache. Other items are evicted where a limit needs that.
         """
         old = self.get(key)
         if old is not None and 0 < old[EXPIRES_AT_MS] <= self.now_ms:
@@ -158,9 +158,10 @@ class Contents:
     def extend(
         self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int, effect: int, *change: Any
     ) -> int:
-        """Write ``data``, a changed form of the value under ``key``, and return its version; the effect tells the change only.
+        """Write ``data``, the value under ``key`` with some part of it changed, and return the new version.
 
-        effect: the kind of the effect.  change: what the effect tells beside the value's kind.
+        The effect that is recorded for the digest tells the change, not the whole value.
+        effect: the kind of that effect.  change: what the effect tells beside the value's kind.
         """
         present = self.find(key) is not None
         version = self.write(key, data, kind, meta, expires_at_ms)
@@ -181,7 +182,7 @@ class Contents:
         self.effects.append((TOUCHED, key, version, expires_at_ms))
 
     def use(self, key: str, uses: int) -> None:
-        """Count ``uses`` uses of ``key`` at this moment; do nothing if the key is absent."""
+        """Count ``uses`` uses of ``key`` for the eviction order; do nothing if the key is absent."""
         entry = self.find(key)
         if entry is not None:
             self.uses += 1
@@ -195,15 +196,15 @@ class Contents:
         return self.revision
 
     def raise_revision(self, least: int) -> None:
-        """Raise the revision to ``least`` unless it is higher: every later version is above that, and above all so far."""
+        """Raise the revision to ``least``, unless it is as high already; all later versions are above the revision."""
         if least > self.revision:
             self.revision = least
             self.effects.append((REVISION_RAISED, least))
 
     def begin_entry(self) -> None:
-        """Remove some expired items, in the order of (expiry, key), or else evict some of what is above a lowered limit.
+        """Remove some expired items, in the order of (expiry, key), or else evict some if the cache is above a lowered limit.
 
-        Called before a log entry's commands, so that nothing that the entry writes is evicted here.
+        Called before a log entry's commands, so that nothing that the entry writes is evicted by this.
         """
         self._overdue = self._expire(EXPIRED_PER_ENTRY_MAX) == EXPIRED_PER_ENTRY_MAX
         self._swept_for_room = SWEPT_FOR_ROOM_MAX
@@ -233,10 +234,10 @@ class Contents:
         return len(keys)
 
     def condemn(self, prefix: str, only_database_0: bool, counted: bool) -> int | None:
-        """Make every key that starts with ``prefix`` absent at once; return the revision of this condemnation.
+        """Make every key that starts with ``prefix`` absent at once; return the revision of this removal.
 
-        only_database_0: with the empty prefix, only the keys of database 0.  counted: the number of keys is asked for, and kept
-        when it is known. Returns None, with nothing done, when there are too many condemnations.
+        only_database_0: with the empty prefix, only the keys of database 0.  counted: whether somebody asks for the number of
+        keys, which is then kept when it is known. Returns None, with nothing done, when too many such removals are in force.
         """
         if not self.condemned.has_room_for(prefix, counted):
             return None
@@ -254,16 +255,19 @@ class Contents:
         return revision
 
     def end_entry(self) -> None:
-        """Remove some items of prefixes that were removed as a whole, unless the entry has removed its fill of expired items."""
+        """At the end of a log entry, take some items out of memory whose prefixes were removed as a whole.
+
+        Do nothing if the entry has removed as many expired items as one entry may.
+        """
         if self.condemned.present and not self._overdue:
             # A pass must come nearer to its end whatever the entry has moved to there.
             self._sweep(SWEPT_PER_ENTRY_MAX + len(self.effects) + self.uses, BURIED_PER_ENTRY_MAX)
             self._note_backlog()
 
     def evict_surplus(self) -> None:
-        """Evict some items of a cache that is above a lowered limit, in the usual order.
+        """Evict some items, in eviction order, of a cache that is above a lowered limit.
 
-        Do nothing while there may be dead items.
+        Do nothing while the cache may hold dead items, which are expired or were removed by prefix.
         """
         if self.has_dead or not self.behind:
             return
@@ -274,9 +278,9 @@ class Contents:
         self._note_backlog()
 
     def _sweep(self, keys_max: int, dead_max: int) -> None:
-        """Look at the next ``keys_max`` items of the sweep that takes dead items out of memory.
+        """Let the sweep that takes items removed by prefix out of memory look at the next ``keys_max`` items.
 
-        Remove about ``dead_max`` dead items at most.
+        Remove about ``dead_max`` such items at most.
         """
         condemned = self.condemned
         while condemned.present and keys_max > 0 and dead_max > 0:
@@ -301,7 +305,7 @@ class Contents:
         self.behind = self.has_dead or self.is_over()
 
     def is_over(self) -> bool:
-        """True if there is more in the cache than its limits allow, because they were lowered."""
+        """True if there is more in the cache than the present limits allow, because they were lowered."""
         return len(self.raw) > self.items_max or self.bytes_used > self.bytes_max
 
     def count_of(self, database: int | None) -> int:
@@ -312,7 +316,10 @@ class Contents:
         return self._tally_of(database).keys
 
     def expiring_of(self, database: int) -> tuple[int, int]:
-        """Return (how many living items of ``database`` have an expiry, the sum of these in ms). Any thread may call it."""
+        """Return (how many living items of ``database`` have an expiry, the sum of these expiries in ms).
+
+        Any thread may call it.
+        """
         tally = self._tally_of(database)
         return tally.expiring, tally.expiries_ms
 
@@ -338,7 +345,7 @@ class Contents:
         self._note_backlog()
 
     def set_policy(self, policy: str) -> None:
-        """Keep the items under another eviction policy, in the present eviction order and counted as used once each.
+        """Change the eviction policy to ``policy``; the items keep their eviction order and count as used once each.
 
         A sweep over the items that is under way begins again.
         """
@@ -346,10 +353,10 @@ class Contents:
         self.items.start_scan()
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int], condemned: Condemnations, passed: int) -> None:
-        """Replace all items of an empty cache by those in ``raw``, {key: entry}, which are in eviction order.
+        """Replace all items of an empty cache by those in ``raw``, {key: entry}, in eviction order under ``policy``.
 
-        uses: the number of uses of each item, in the same order.  condemned: the removals in force.
-        passed: how many of the items the sweep under way has looked at.
+        uses: the number of uses of each item, in the same order.  condemned: the removals by prefix that are in force.
+        passed: how many of the items a sweep that is under way has looked at.
         """
         keys = list(raw)
         self.bytes_used = total_bytes(keys, list(raw.values()))
@@ -374,7 +381,7 @@ class Contents:
     def raise_versions(self, by: int) -> None:
         """Raise the revision and the version of every item by ``by``; nothing else of any item changes.
 
-        Takes about a second for a million items, and memory for their tuples a second time.
+        Takes about a second for a million items, and memory for all items' tuples a second time.
         """
         raised = {
             key: (data, kind, meta, version + by, expires_at_ms)
@@ -410,9 +417,9 @@ class Contents:
             self.evict(*victim)
 
     def _remove_dead(self) -> bool:
-        """Remove a dead item to make room, or look for some among the next few items; return False when none is to be found.
+        """Remove a dead item (expired, or removed by prefix) to make room, or look for some among the next few items.
 
-        Also returns False once the log entry has looked at its fill of items.
+        Returns False when there is none, or once the log entry has looked at as many items as one entry may.
         """
         if self._overdue:
             if self._expire(1):
@@ -433,7 +440,7 @@ class Contents:
         self._tell(key, EXPIRED if 0 < entry[EXPIRES_AT_MS] <= self.now_ms else EVICTED)
 
     def _bury(self, key: str, entry: Entry) -> None:
-        """Remove an item from memory that was removed by its prefix before: the effects have told of its removal then."""
+        """Take an item out of memory that was removed with its prefix before; that removal has had its effect recorded."""
         del self.items[key]
         self._account_for_dead(key, entry)
 
@@ -463,9 +470,9 @@ class Contents:
             self.due.remove(entry[EXPIRES_AT_MS], key)
 
     def _tell(self, key: str, how: int) -> None:
-        """Record the removal of ``key`` with a revision and an effect, and count it.
+        """Record the removal of ``key`` with a new revision and an effect, and count it among those of its cause.
 
-        how: DELETED, EXPIRED or EVICTED.
+        how: the cause: DELETED, EXPIRED or EVICTED.
         """
         version = self.revision = self.revision + 1
         if how == EVICTED:

@@ -62,7 +62,7 @@ class IdempotencyTable:
         self._bytes += _size(client_key, kept)
 
     def drop_due(self, now_ms: int) -> None:
-        """Drop results, kept by idempotency key, that are older than 10 minutes at ``now_ms``, at most a thousand in one call."""
+        """Drop results, kept by idempotency key, that are older than 10 minutes at ``now_ms``: at most 1,000 a call."""
         for _ in range(DROPPED_PER_ENTRY_MAX):
             if not self.kept or next(iter(self.kept.values()))[0] + KEEP_MS > now_ms:
                 return

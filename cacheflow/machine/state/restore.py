@@ -10,10 +10,10 @@ from cacheflow.machine.language.commands import INT64_MAX
 
 @dataclass(slots=True)
 class Restore:
-    """The restore that was begun last.
+    """The restore of a backup that was begun last in the cluster.
 
-    id: its name, which nobody else's has.  items: how many it brings.  done: how many of them have been taken so far.
-    online: whether clients are served meanwhile.  ended: whether it is over.
+    id: the restore's unique name.  items: how many items the backup has.  done: how many of them have come so far.
+    online: whether clients are served meanwhile.  ended: whether the restore is over.
     """
 
     id: str
@@ -28,12 +28,15 @@ class Restore:
         return not (self.ended or self.online)
 
     def row(self) -> list[Any]:
-        """Return this restore as a snapshot holds it."""
+        """Return this restore of a backup as a snapshot holds it: [id, items, online, done, ended]."""
         return [self.id, self.items, self.online, self.done, self.ended]
 
 
 def restore_of(row: Any) -> Restore | None:
-    """Return the restore in ``row``, as ``Restore.row`` makes it; None for None. Raises ValueError for anything else."""
+    """Return the restore of a backup in ``row``, a snapshot's list of the restore's fields; None for None.
+
+    Raises ValueError for anything else.
+    """
     if row is None:
         return None
     if (

@@ -74,12 +74,15 @@ class Scopes:
         return self.latest_id
 
     def adopt(self, scope_id: int, scope: Scope) -> None:
-        """Add the new scope ``scope`` under the id ``scope_id``, without checking the limits."""
+        """Add a client's new ``scope`` under the id ``scope_id`` to the open scopes, without checking the limits."""
         self.by_id[scope_id] = scope
         self._bytes += SCOPE_BYTES
 
     def use(self, scope_id: int, nonce: str, now_ms: int) -> Scope | None:
-        """Return the open scope with this id and nonce, and note that it is used at ``now_ms``; None if it is not open."""
+        """Return the open scope with the id ``scope_id`` and the name ``nonce``; None if it is not open.
+
+        Notes that the scope is used at ``now_ms``.
+        """
         scope = self.by_id.get(scope_id)
         if scope is None or scope.nonce != nonce:
             return None
@@ -95,9 +98,9 @@ class Scopes:
                 self._drop_lowest(scope_id, scope)
 
     def keep(self, scope_id: int, scope: Scope, number: int, command_print: bytes, result: Result) -> None:
-        """Keep the result of a scope's write ``number``, which is new.
+        """Keep ``result``, that of the new write ``number`` of a client's scope, with a hash of the write's command.
 
-        Drops low results or old scopes where a limit needs that.
+        Drops results of low numbers, or old scopes, where a limit needs that.
         """
         packed = self._answers.keep((scope_id, number), result)
         self.adopt_result(scope, number, (command_print, packed))
@@ -106,14 +109,17 @@ class Scopes:
         self._make_room()
 
     def adopt_result(self, scope: Scope, number: int, kept: Kept) -> None:
-        """Add the kept result of the write ``number`` to a scope that is open, without checking the limits."""
+        """Add ``kept``, (hash of the command, packed result) of the write ``number``, to an open ``scope``.
+
+        Does not check the limits.
+        """
         scope.kept[number] = kept
         heappush(scope.numbers, number)
         scope.kept_bytes += RECORD_BYTES + len(kept[1])
         self._bytes += RECORD_BYTES + len(kept[1])
 
     def drop_due(self, now_ms: int) -> None:
-        """Close the scopes that were not used for 10 minutes, at most a thousand in one call."""
+        """Close the clients' scopes that at ``now_ms`` have not been used for 10 minutes, at most a thousand in one call."""
         for _ in range(CLOSED_PER_ENTRY_MAX):
             if not self.by_id or next(iter(self.by_id.values())).used_ms + KEEP_MS > now_ms:
                 return

@@ -58,9 +58,9 @@ class Session:
             self.read_bytes -= self.reads.popleft()[1]
 
     def has_read(self, size: int) -> None:
-        """Count the ``size`` bytes of values that the session's latest block has read, for its kept results hold these values.
+        """Count ``size`` bytes, those of the values read by the session's latest block, whose kept results hold them.
 
-        Drops the oldest kept results while these bytes are too many.
+        Drops the oldest kept results while the kept results of the session hold too many bytes of values.
         """
         while self.reads and self.reads[0][0] <= self.last - len(self.kept):
             self.read_bytes -= self.reads.popleft()[1]
@@ -69,7 +69,7 @@ class Session:
             self.answered_below(self.reads[0][0] + 1)
 
     def adopt_read(self, last: int, size: int) -> None:
-        """Count ``size`` bytes of values for the block that ends with the command number ``last``: its kept results hold them."""
+        """Count ``size`` bytes of values, in the kept results of the block whose last command has the number ``last``."""
         self.reads.append((last, size))
         self.read_bytes += size
 
@@ -101,7 +101,7 @@ class Sessions:
         return self._by_id.get(session_id)
 
     def of(self, member_id: str) -> Session | None:
-        """Return the open session of ``member_id``, None when there is none."""
+        """Return the open session of the member with the id ``member_id``, None when there is none."""
         return self._by_id.get(self._by_member.get(member_id, 0))
 
     def open(self, member_id: str, start: int, nonce: str, level: int) -> int | None:
@@ -122,13 +122,13 @@ class Sessions:
         return self.latest_id
 
     def adopt(self, session_id: int, session: Session) -> None:
-        """Add ``session`` under ``session_id``, an id above all before, and close the older session of the same member."""
+        """Add ``session`` under ``session_id``, an id above all earlier ids, and close the same member's older session."""
         self.close_of(session.member_id)
         self._by_id[session_id] = session
         self._by_member[session.member_id] = session_id
 
     def close_of(self, member_id: str) -> None:
-        """Close the session of ``member_id``, if there is one."""
+        """Close the open session of the member with the id ``member_id``, if there is one."""
         session_id = self._by_member.pop(member_id, None)
         if session_id is not None:
             del self._by_id[session_id]
