@@ -122,8 +122,8 @@ class Session:
 def _record_end(data: bytes, begin: int) -> int:
     """Return the position behind the TLS record that begins at ``begin`` of ``data``; it may lie behind the end of ``data``.
 
-    While less than the record's head has come, return the position behind the head. Raises ssl.SSLError if no record may be so
-    long.
+    While the record's head has not come whole, return the position behind the head. Raises ssl.SSLError for a record that is
+    longer than TLS allows.
     """
     if len(data) < begin + _HEAD_BYTES:
         return begin + _HEAD_BYTES

@@ -23,9 +23,9 @@ def trusting(ca: str | os.PathLike[str] | None, setting: str = "ca") -> ssl.SSLC
 
 
 def check_is_of_use(ca: str | os.PathLike[str] | None, urls: Iterable[str]) -> None:
-    """Raise InvalidRequest if a CA is given for nodes that would all be asked without TLS, by their ``urls``.
+    """Raise InvalidRequest if a CA is given, but none of the nodes' addresses ``urls`` begins with https://.
 
-    A few such nodes beside others there may be: while a cluster changes over its clients have both kinds of addresses.
+    Addresses of both kinds are allowed: clients have them while a cluster changes over to TLS.
     """
     if ca is not None and not any(url.lower().startswith("https://") for url in urls):
         raise InvalidRequest("ca is of no use without TLS: give an address with https:// (cacheflows://), or no ca")
