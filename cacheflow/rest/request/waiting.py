@@ -93,7 +93,7 @@ def waits(services: Services) -> Callable[[Callable[..., Steps]], Callable[..., 
 class Waiting(Response):
     """The Flask response of a view that waits for the results of its commands.
 
-    Called as a WSGI application it goes on with the view when the results are there; else it puts the request aside.
+    Called as a WSGI application it goes on with the view if the results are there; else it puts the HTTP request aside.
     """
 
     def __init__(self, services: Services, steps: Steps, wanted: list[Command], raw_key: str | None) -> None:
