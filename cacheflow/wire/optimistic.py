@@ -38,8 +38,8 @@ class Attempt(NamedTuple):
     """One attempt to answer a client's request: the commands that it needs, and what must still hold of keys when these run.
 
     conditions: (key, version, expiry) that must still hold.  commands: run in order if all conditions hold.
-    reply: makes the reply to the client from the commands' results.  atomic: the commands take place all or none.
-    work: how many plain commands more the machine could run in the time that these will take.
+    reply: makes the reply to the client from the commands' results.  atomic: True if the commands take place all or none.
+    work: how many further plain commands could run in the time that ``commands`` take.
     """
 
     conditions: Sequence[Condition]
@@ -76,7 +76,10 @@ class Attempts:
         self._end: End
 
     def begin(self, end: End) -> None:
-        """Make the first attempt to answer the client's request. ``end`` is called with the reply, at once or later."""
+        """Make the first attempt to answer the client's request.
+
+        end: the function that sends the reply; it is called once with the reply, at once or later.
+        """
         self._end = end
         self._attempt()
 

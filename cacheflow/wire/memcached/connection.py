@@ -209,7 +209,10 @@ class MemcachedConnection(MemcachedSession):
         return end + 1
 
     def _forbid(self, words: list[bytes]) -> None:
-        """Refuse a memcached command that writes, whose command line is ``words``, and throw the value behind it away."""
+        """Refuse a memcached command that writes, and skip the value that follows its command line.
+
+        words: the words of the command line.
+        """
         if words[0] in _WITH_VALUE:
             place = 2 if words[0] == b"ms" else 4
             size = lines.number_of(words[place], lines.VALUE_BYTES_LAST) if len(words) > place else None

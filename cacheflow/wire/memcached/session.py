@@ -42,7 +42,7 @@ class Shared:
 
 
 class MemcachedSession(Connection):
-    """A memcached connection as the commands' functions see it: its settings, and what they keep in it between requests."""
+    """A memcached connection as the functions that carry out its commands use it: the client's role, settings and open get."""
 
     def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(
