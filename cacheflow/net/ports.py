@@ -38,7 +38,7 @@ class Service(Protocol):
 
     @property
     def tls_only(self) -> bytes:
-        """The reply to a client that speaks no TLS where this service is served with TLS."""
+        """The bytes that a client gets that speaks no TLS at a port of this wire protocol where TLS is needed."""
 
     def connect(self) -> asyncio.Protocol:
         """Return a new asyncio protocol for a client whose connection was just accepted."""

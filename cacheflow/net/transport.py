@@ -186,7 +186,7 @@ class SocketTransport(asyncio.Transport):
             self._protocol.pause_writing()
 
     def reserve(self, change: int) -> None:
-        """Count ``change`` more bytes, or fewer, that the client's protocol keeps for an answer that is not written yet."""
+        """Count ``change`` more bytes (fewer if negative) that the client's protocol keeps for an answer not written yet."""
         if not self._lost:
             self._reserved += change
             self._tell()

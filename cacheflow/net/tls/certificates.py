@@ -75,7 +75,7 @@ class Certificates:
 
     @property
     def days_left(self) -> float:
-        """The days until the certificate in force ends; negative once it has."""
+        """The number of days until this node's TLS certificate ends; negative once it has ended."""
         return (self.in_force.ends_s - self._wall_s()) / _DAY_S
 
     def look(self) -> None:
@@ -152,7 +152,7 @@ def validity(certificate: bytes) -> tuple[float, float]:
 
 
 def _elements(data: bytes) -> list[tuple[int, bytes]]:
-    """Return the (tag, content) pairs that ``data`` in DER holds, one behind the other. Raises ValueError."""
+    """Return the (tag, content) pairs that ``data`` in DER consists of, in their order. Raises ValueError."""
     found = []
     while data:
         length, begin = data[1] if len(data) > 1 else 0xFF, 2

@@ -57,7 +57,7 @@ class Session:
 
     @property
     def has_output(self) -> bool:
-        """True if this TLS connection has bytes to be sent that no call has returned yet."""
+        """True if TLS itself has bytes for the other side (handshake, alert, key update) that are still to be sent."""
         return bool(self._outgoing.pending)
 
     def output(self) -> bytes:
