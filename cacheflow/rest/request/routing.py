@@ -22,7 +22,7 @@ _ITEM_ENDPOINTS = {"GET": "cache.get", "HEAD": "cache.get", "PUT": "cache.put", 
 
 
 class KeyMap(Map):
-    """The Flask application's URL map; KeyAdapter, not Werkzeug's router, routes the paths below ``/cache/``."""
+    """The Flask application's URL map; the class KeyAdapter, not Werkzeug's router, routes the paths below ``/cache/``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -50,7 +50,7 @@ def at_once(path: str, body_bytes: int) -> bool:
 
 
 def run_one(key: str, command: Command, repeat: Command | None) -> Generator[list[Command], list[Result], Result]:
-    """Replicate ``command`` and return its result: a generator, for a generator view: ``result = yield from run_one(...)``.
+    """Replicate ``command`` and return its result. A generator: a view calls it as ``result = yield from run_one(...)``.
 
     Raises the error that the result stands for; the error names ``key``.
     repeat: the first fields of a command that wraps ``command`` so that it takes place once; None: it is not wrapped.

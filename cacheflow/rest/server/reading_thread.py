@@ -48,7 +48,7 @@ _ACCEPTED_AT_ONCE: Final = 64
 
 
 class SecuredSocket(Protocol):
-    """Interface: a client's socket behind TLS, for plaintext. waitress uses it as any socket, so it has more calls than these."""
+    """Interface: a client's socket behind TLS, for plaintext. waitress also uses the other methods that sockets have."""
 
     @property
     def early(self) -> bool:
@@ -62,9 +62,10 @@ Secure = Callable[[socket.socket, Callable[[SecuredSocket], None]], None]
 
 
 class ReadingTask(OneWriteTask):
-    """A waitress task, which answers one HTTP request; its channel refers to it only while the request is put aside.
+    """A waitress task, which answers one HTTP request.
 
-    A task refers to its channel, too, and two objects that refer to each other stay until the garbage collector comes.
+    The connection (waitress' channel) refers to it only while the request is put aside: the task refers to the connection,
+    too, and two objects that refer to each other stay until the garbage collector comes.
     """
 
     def service(self) -> None:
@@ -258,7 +259,7 @@ class ReadingServer(StrictServer):
             super().pull_trigger()
 
     def idle_s(self, timeout_s: float) -> float:
-        """Return for how many seconds the poll loop may wait for input, at most ``timeout_s``: until queued requests are due."""
+        """Return for how many seconds the poll loop may wait for input, ``timeout_s`` at most: until queued work is due."""
         if self.short or self.health:
             return 0.0
         if self.long:

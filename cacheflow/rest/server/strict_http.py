@@ -305,7 +305,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self._go_on()
 
     def _go_on(self) -> None:
-        """Release the memory budget of the request just answered, and parse what this client has sent behind that request."""
+        """Give back the memory budget of the request just answered, and parse what this client has sent behind it."""
         if self.unfinished_bytes:
             with self.requests_lock:
                 self.tell_unfinished()
