@@ -42,7 +42,7 @@ End = Callable[[Reply], None]
 
 
 def no_reply(result: Result) -> bytes:
-    """Return an empty reply to the result of a write: for a client that wants no reply, not even when the write fails."""
+    """Return the empty reply to any ``result`` of a write, for a client that wants no reply, not even when the write fails."""
     return b""
 
 
@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def is_admitted(self) -> bool:
-        """True unless this client has shown the token of a user who was taken out or changed since."""
+        """True unless this client has shown the token of a user who was removed or changed since then."""
         raise NotImplementedError
 
     def may_rest(self) -> bool:
@@ -278,7 +278,7 @@ class Connection(asyncio.Protocol):
         self._reserve(stream.held)
 
     def read_alone(self, answer: Callable[[], Reply]) -> None:
-        """Answer a linearizable read, before which nothing is unanswered, with what ``answer`` returns after a barrier."""
+        """Answer a linearizable read, before which no request is unanswered: replicate a barrier, then send ``answer()``."""
         promise = self._last_read = Promise()
         self._promises.append(promise)
 
@@ -571,7 +571,7 @@ class Connection(asyncio.Protocol):
         self._draining = False
 
     def _send_pieces(self, stream: Stream) -> bool:
-        """Send pieces of ``stream``, a reply, while the client takes them and the turn has time; return True when all are sent."""
+        """Send pieces of ``stream``, a reply, while the client takes them and the turn has time; return True at its end."""
         for piece in stream.pieces:
             size = len(piece)
             if size > JOINED_BYTES_MAX:

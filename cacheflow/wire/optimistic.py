@@ -30,7 +30,7 @@ Condition = tuple[str, int, int]
 
 
 def unchanged(key: str, entry: Entry | None) -> Condition:
-    """Return the condition that the entry of ``key`` is still ``entry``, None for an absent key, when writes take place."""
+    """Return the condition for writes that the entry of ``key`` has not changed since it was ``entry`` (None: absent)."""
     return (key, 0, 0) if entry is None else (key, entry[VERSION], entry[EXPIRES_AT_MS])
 
 
@@ -52,7 +52,7 @@ class Attempt(NamedTuple):
 class Attempts:
     """The optimistic attempts to answer one request of the connection ``client``, until one succeeds. To be used once.
 
-    decide: looks at memory; returns an Attempt, or the reply when nothing is to be written.
+    decide: a function that reads this node's memory; it returns an Attempt, or the reply when nothing is to be written.
     refused: makes the reply from the state machine's result when it refuses the commands themselves.
     fixed: conditions from before the request (what WATCH has seen), which no new attempt can mend.
     lost: the reply when one of the ``fixed`` conditions fails.

@@ -104,7 +104,7 @@ class WirePort:
                     connection.abort()
 
     def recheck(self) -> None:
-        """Close the connections of users who were taken out or changed, after the replies to what they have sent so far."""
+        """Close the connections of users who were removed or changed, after the replies to what they have sent so far."""
         for connection in list(self._connections):
             if not connection.is_admitted():
                 connection.finish()

@@ -21,7 +21,7 @@ class Shared:
     """The settings that all connections of memcached's port share.
 
     access: the users, one of whose tokens clients must show; None if they need none.
-    slices: for long work, shared with other ports of the loop.
+    slices: limits how much of each turn long work may take; shared with the other ports of the event loop.
     """
 
     port: WirePort
