@@ -64,7 +64,10 @@ class SecuredTransport(SocketTransport):
         return self._decrypted
 
     def _decrypted(self, size: int) -> bytes:
-        """Return the plaintext of all that the socket has received, not bounded by ``size``; b"" at the end. Raises OSError."""
+        """Return the plaintext of all that the socket has received, even above ``size`` bytes; b"" at the end of the input.
+
+        Raises OSError.
+        """
         data = self._socket.recv(_RECEIVE_BYTES)
         if not data:
             return data

@@ -103,7 +103,7 @@ class SecuredSocket:
                     return sent
 
     def _flush(self) -> None:
-        """Send the encrypted bytes that wait. Raises BlockingIOError while the system does not take all of them."""
+        """Send the waiting encrypted bytes of this socket. Raises BlockingIOError if the system does not take all."""
         self._unsent = self._unsent[self._socket.send(self._unsent) :]
         if self._unsent:
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record has left")
