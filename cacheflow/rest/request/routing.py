@@ -31,7 +31,7 @@ class KeyMap(Map):
         self.rules: dict[str, Rule] = {}
 
     def rule_of(self, endpoint: str) -> Rule:
-        """Return the only rule that Werkzeug's URL map has for ``endpoint``, and remember it in the dictionary ``rules``."""
+        """Return the only routing rule of ``endpoint`` in Werkzeug's URL map, and keep it in the dictionary ``rules``."""
         rule = self.rules[endpoint] = next(self.iter_rules(endpoint))
         return rule
 

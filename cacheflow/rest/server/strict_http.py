@@ -121,7 +121,7 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
             raise ParsingError(self.forbidden)
 
     def time_out(self) -> None:
-        """Treat what has arrived of an HTTP request as a whole request, to be answered with 408."""
+        """End the parsing of an HTTP request that has not arrived whole in time, so that it is answered with 408."""
         if not self.headers_finished:
             super().parse_header(b"GET / HTTP/1.0\r\n")
         self.error = RequestTimeout("the request was not complete in time")
