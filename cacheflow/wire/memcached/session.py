@@ -61,7 +61,7 @@ class MemcachedSession(Connection):
         self.fetch: Fetch | None = None
 
     def admit(self, user: User | None) -> None:
-        """Treat this client as ``user``, who has shown a token; None: as somebody who has shown none."""
+        """Let this client act as ``user``, whose token it has shown; None: it has shown no token."""
         stranger = Role.ADMIN if self.shared.access is None else Role.NOBODY
         role = stranger if user is None else user.role
         self.user = user
@@ -72,7 +72,7 @@ class MemcachedSession(Connection):
         return self.user is None or self.shared.access is None or self.shared.access.is_current(self.user)
 
     def forbidden(self, name: bytes) -> bytes:
-        """Return the reply to the command ``name``, for which this client's role is too low, and count it."""
+        """Return the error reply to the command ``name``, for which this client's role is too low, and count the refusal."""
         if self.shared.access is not None:
             self.shared.access.refuse("memcached", role=True)
         return b"CLIENT_ERROR %b needs the role write\r\n" % name
