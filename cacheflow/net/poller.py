@@ -58,10 +58,9 @@ NEXT_ENDED_S: Final = 0.01
 class Poller:
     """Serves many clients' sockets, polled by an epoll object, which is only one file descriptor to the event loop ``loop``.
 
-    Serves until ``close``. run: called when sockets are ready, with a function that does the work of one turn; ``run`` has to
-    call this function.
-    unsent, unfinished: the budgets of answers that clients do not take and of requests that they do not end, which other fronts
-    share.
+    Serves until ``close``.
+    run: called when sockets are ready, with a function that does the work of one turn; ``run`` has to call this function.
+    unsent, unfinished: the node's budgets of answers that clients do not take, and of requests that clients do not end.
     """
 
     def __init__(
@@ -136,7 +135,7 @@ class Poller:
         self.epoll.close()
 
     def watch(self, transport: SocketTransport) -> None:
-        """Look at a client's ``transport`` from time to time, because it has unsent answers or unfinished requests now."""
+        """Look at the client's connection ``transport`` every few seconds: it has unsent answers or unfinished requests."""
         self._stalled[transport] = None
         if self._look is None:
             self._look = self.loop.call_later(LOOK_EVERY_S, self._end_overdue)
@@ -144,7 +143,7 @@ class Poller:
     def _end_overdue(self) -> None:
         """End connections whose clients take nothing while too much is unsent, or send nothing while too much is unfinished.
 
-        Look again as long as anything is.
+        Do so again later, as long as any connection has unsent answers or unfinished requests.
         """
         self._look = None
         self._stalled = {each: None for each in self._stalled if each.unsent_bytes or each.unfinished_bytes}
@@ -195,10 +194,10 @@ class Poller:
         self.room = ROOM_A_TURN
 
     def _receive(self, ready: list[tuple[int, int]]) -> int:
-        """Read from those sockets in ``ready`` that have input, and send to those that take bytes again.
+        """Read from those clients' sockets in ``ready`` that have input, and send to those that can take bytes again.
 
         ready: pairs of a file descriptor and epoll's events for it.
-        Returns the cost: the bytes received, plus COST_OF_EVENT for each event.
+        Returns what this work counts of a turn's limit: the bytes received, plus COST_OF_EVENT for each event.
         """
         readers = self.readers
         size = 0

@@ -38,19 +38,19 @@ class Service(Protocol):
 
     @property
     def tls_only(self) -> bytes:
-        """The reply to a client that speaks no TLS where this service is served with TLS."""
+        """The bytes that a client gets that speaks no TLS at a port of this wire protocol where TLS is needed."""
 
     def connect(self) -> asyncio.Protocol:
         """Return a new asyncio protocol for a client whose connection was just accepted."""
 
     def answer_many(self, arrived: list[Arrival]) -> list[Arrival]:
-        """Answer what can be answered together of ``arrived``, several clients' input; return the arrivals that are left.
+        """Answer those of several clients' inputs, ``arrived``, that can be answered together; return the others.
 
-        An arrival is (a client's asyncio protocol, its input, its transport).
+        arrived: tuples of (a client's asyncio protocol, its input, its transport); what is returned is such tuples, too.
         """
 
     def end_overdue(self) -> None:
-        """Close the connections that are at a request for too long. Called every few seconds."""
+        """Close the connections of clients that take too long to send a whole request. Called every few seconds."""
 
     async def drain(self) -> None:
         """Close all clients' connections of this wire protocol, after a moment in which each may send its pending replies."""
@@ -62,9 +62,9 @@ class Service(Protocol):
 class ListeningPorts:
     """The open ports of all wire protocols. The event loop owns it; any thread may call ``metrics``.
 
-    run: gets a function that serves clients for one turn, and has to call that function; the default does only that.
-    handshakes: shakes hands with clients, who have to speak TLS then; None for plain ports.
-    direct: True if a Poller serves the clients' sockets (default: where epoll exists), False if asyncio's transports do.
+    run: a function that is given the work of one turn (a function), and has to call it; the default does only that.
+    handshakes: the node's TLS handshakes, if clients have to speak TLS; None for plain ports.
+    direct: True if epoll is used for the clients' sockets (default: where it exists), False if asyncio's transports are.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ListeningPorts:
         return lambda sock: adopt(sock, service.connect, service.answer_many)
 
     def _securing(self, loop: asyncio.AbstractEventLoop, service: Service) -> Callable[[socket.socket], None]:
-        """Return the function that takes an accepted socket, makes the TLS handshake, and has the socket served afterwards."""
+        """Return a function for accepted sockets: it makes the TLS handshake, and then lets ``service`` have the client."""
         assert self._handshakes is not None
         take, door = self._handshakes.take, self._handshakes.door(service.name, service.tls_only)
         if self._direct:
@@ -123,7 +123,7 @@ class ListeningPorts:
         return lambda sock: take(door, sock, done)
 
     def _serve(self, service: Service, sock: socket.socket, session: Session) -> None:
-        """Serve a client whose hands are shaken, unless the ports were closed meanwhile."""
+        """Serve a client whose TLS handshake is done; close its socket if the ports were closed meanwhile."""
         if not self._open:
             sock.close()
         elif self._poller is not None:
@@ -148,7 +148,7 @@ class ListeningPorts:
         return self._poller
 
     def _end_overdue(self) -> None:
-        """Let each service close the connections that are at a request for too long; look again later."""
+        """Let each wire protocol close the connections of clients that send a request too slowly; do so again later."""
         self._timer = asyncio.get_running_loop().call_later(OVERDUE_EVERY_S, self._end_overdue)
         for service, _ in self._open:
             service.end_overdue()

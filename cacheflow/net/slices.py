@@ -56,7 +56,7 @@ class Slices:
         return False
 
     def put(self, call: Call) -> None:
-        """Have ``call`` called in a later turn of the event loop, behind the calls that wait already."""
+        """Call the function ``call`` in a later turn of the event loop, after the calls that wait already."""
         self._waiting.append(call)
         if not self._until:
             self._begin()
@@ -82,7 +82,7 @@ class Slices:
 
 
 class Breaks:
-    """Short pauses of a thread that works for long beside an event loop, in which that gets Python's interpreter lock.
+    """Makes short pauses in a thread that works for long beside an event loop: then the loop gets Python's interpreter lock.
 
     To be used by one thread. clock: returns seconds.  sleep: sleeps for so many seconds without the lock.
     """

@@ -42,7 +42,7 @@ _NO_PROTOCOL: Final = asyncio.Protocol()
 
 
 class Polling(Protocol):
-    """Interface: what a client's transport uses of the Poller, which polls all clients' sockets.
+    """Interface: what the transport of one client's socket uses of the Poller, the object that polls all clients' sockets.
 
     The class poller.Poller explains each attribute.
     """
@@ -63,7 +63,7 @@ class Polling(Protocol):
 
 
 class SocketTransport(asyncio.Transport):
-    """The asyncio transport of one client's socket; a Poller, not the event loop, tells it of the socket's events."""
+    """The asyncio transport of one client's socket; an epoll object, not the event loop, tells of the socket's events."""
 
     __slots__ = (
         "_arrived",
@@ -186,7 +186,7 @@ class SocketTransport(asyncio.Transport):
             self._protocol.pause_writing()
 
     def reserve(self, change: int) -> None:
-        """Count ``change`` more bytes, or fewer, that the client's protocol keeps for an answer that is not written yet."""
+        """Count ``change`` more bytes (fewer if negative) that the client's protocol keeps for an answer not written yet."""
         if not self._lost:
             self._reserved += change
             self._tell()
@@ -199,9 +199,9 @@ class SocketTransport(asyncio.Transport):
         self._poller.unsent.tell(self, self._buffered + self._reserved)
 
     def hold(self, size: int) -> None:
-        """Count the ``size`` bytes that the client's protocol keeps of requests that it cannot carry out yet, if these are many.
+        """Report to the node's budget that the client's protocol keeps ``size`` bytes of unfinished requests; few are ignored.
 
-        While all clients together keep too much, no more may be read of this one.
+        While all clients together keep too much, no more may be read of this client.
         """
         if (size >= COUNTED_BYTES_MIN or self.unfinished_bytes) and not self._lost:
             if not self.unfinished_bytes:
@@ -253,13 +253,13 @@ class SocketTransport(asyncio.Transport):
         return default
 
     def _receiving(self) -> Receive:
-        """Return the function by which the Poller reads the client's input."""
+        """Return the function by which the client's input is read."""
         return self._socket.recv
 
     # For the Poller ---------------------------------------------------------------------------------------------------
 
     def send_held(self) -> None:
-        """Send the client's answer that was held back until all clients that were ready at the same time were handled."""
+        """Send this client's answer, which was held back until the input of all clients of this turn was handled."""
         data, self._held = self._held, b""
         if data:
             SocketTransport.write(self, data)
@@ -303,10 +303,7 @@ class SocketTransport(asyncio.Transport):
             self._protocol.resume_writing()
 
     def hang_up(self) -> None:
-        """Take note that a client sends no more, of whom nothing is read.
-
-        What it has sent may be the rest of its request, and is read next.
-        """
+        """Note that this client will send no more; if its input has had to wait for the node's budget, read the rest now."""
         if self.waits:
             self._hung_up = True
             self._poller.unfinished.hasten(self)
@@ -325,8 +322,8 @@ class SocketTransport(asyncio.Transport):
     def _want(self) -> None:
         """Register the client's socket with epoll for the events that are wanted now: input, room for output, or both.
 
-        A client whose input waits must not go unnoticed, or what it has sent would be kept for nobody. When no event is wanted
-        the socket is unregistered: epoll would go on reporting its errors.
+        While the client's input has to wait, epoll still tells when the client hangs up: its bytes are not kept in vain.
+        When no event is wanted the socket is unregistered: epoll would go on reporting its errors.
         """
         if self._lost:
             return

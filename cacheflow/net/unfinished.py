@@ -33,9 +33,9 @@ _HANG_UP: Final = getattr(select, "POLLRDHUP", 0)
 class Holder(Protocol):
     """Interface: a connection that may hold unfinished input (a part of a request).
 
-    unfinished_bytes: how many bytes of it count.
-    came_s: when some came last, or was seen to be there, or the connection ceased to wait.
-    waits: True while no more of it may be read. Unfinished alone sets all three.
+    unfinished_bytes: the bytes of unfinished input that it has reported to the node's budget.
+    came_s: when input came last, or was seen to be unread, or the connection was allowed again to read.
+    waits: True while the connection may read no more. Only the budget (class Unfinished) sets these three.
     """
 
     unfinished_bytes: int
@@ -43,7 +43,7 @@ class Holder(Protocol):
     waits: bool
 
     def read_on(self) -> None:
-        """Read input of this connection again, which had to wait. Any thread may call it."""
+        """Go on reading this connection's input, after the node's budget had forbidden it. Any thread may call it."""
 
 
 H = TypeVar("H", bound=Holder)
@@ -74,16 +74,16 @@ class Unfinished:
 
     @property
     def crowded(self) -> bool:
-        """True if a connection waits for others, or has to when more of it comes.
+        """True if a connection has to wait before it may read more of its request, or would have to if more came.
 
-        Some may wait although not all is full: a little room is for the oldest alone, which may have no more to send.
+        Some may wait although the budget has a little room: that is kept for the oldest, which may be nearly complete.
         """
         return self.bytes >= self.bytes_max or self._waiting > 0
 
     def tell(self, holder: Holder, size: int) -> None:
         """Note that the connection ``holder`` keeps ``size`` bytes of unfinished input now.
 
-        Sets ``holder.waits`` if no more may be read of the connection. Called by the thread that serves it.
+        Sets ``holder.waits`` if the connection may read no more. Called by the thread that serves the connection.
         """
         if size < COUNTED_BYTES_MIN:
             size = 0
@@ -110,7 +110,7 @@ class Unfinished:
             other.read_on()
 
     def hasten(self, holder: Holder) -> None:
-        """Let the waiting connection ``holder`` be read again: its client sends no more, so that it is done soon."""
+        """Let the waiting connection ``holder`` read again: its client sends no more, so that its request ends soon."""
         with self._lock:
             if not holder.waits:
                 return
@@ -119,9 +119,9 @@ class Unfinished:
         holder.read_on()
 
     def _call(self) -> list[Holder]:
-        """Let as many waiting connections be read again as there is room for, the oldest first; return these connections.
+        """Let as many waiting connections read again as the budget has room for, the oldest first; return these connections.
 
-        When there is no room, and no connection may go on in spite of that, the oldest may.
+        Without room one connection may still read, so that it can end: the oldest, unless another is allowed to already.
         """
         called: list[Holder] = []
         room = self.bytes_max - self.bytes
@@ -147,11 +147,11 @@ class Unfinished:
         return now_s - self._line.get(holder, now_s) >= LONG_S
 
     def overdue(self, holders: Iterable[H], now_s: float) -> Iterator[H]:
-        """Yield those of a front's connections ``holders`` that are to be ended now, the stalest first.
+        """Yield those of ``holders``, connections of one server, that are to be ended now, the longest silent first.
 
-        Nothing of these has been read for SILENT_S, or they have stayed for too long. Before the front ends one that has not, it
-        looks whether something has come that is not read yet, as it does of an honest client that waits, and spares that one. It
-        counts each that it ends in ``ended``. They are as many as it takes to have half of all room again.
+        These are connections of which nothing was read for SILENT_S, or that have had unfinished input for LONG_S; as many as
+        it takes to bring all unfinished input down to half of the limit. Before the caller ends a silent one it checks that no
+        unread input has come, and otherwise spares it. The caller counts each that it ends in ``ended``.
         """
         if not self.crowded:
             return

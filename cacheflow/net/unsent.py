@@ -35,7 +35,7 @@ def bound_unsent(listening: socket.socket) -> None:
 class Counted(Protocol):
     """Interface: an object with bytes that clients have not taken: one client's connection, or the subscribers of a node.
 
-    unsent_bytes: how many these are; Unsent alone sets it.
+    unsent_bytes: how many bytes these are; only the budget (class Unsent) sets it.
     """
 
     unsent_bytes: int
@@ -44,7 +44,7 @@ class Counted(Protocol):
 class Holder(Counted, Protocol):
     """Interface: a client's connection that may have unsent bytes.
 
-    taken_s: when the client took some last, or they began to wait.
+    taken_s: when the client last took some bytes, or when the first of the unsent bytes began to wait.
     """
 
     taken_s: float
@@ -69,9 +69,10 @@ class Unsent:
             holder.unsent_bytes = unsent_bytes
 
     def overdue(self, holders: Iterable[H], now_s: float) -> list[H]:
-        """Return those of a front's connections ``holders`` that are to be ended now: as many as it takes, the stalest first.
+        """Return those of ``holders``, connections of one server, that are to be ended now, because too many bytes are unsent.
 
-        The front tries once more to send to each connection before it ends it, and counts the ended ones in ``ended``.
+        These are as many as it takes to come below the limit, first those whose clients have taken nothing for longest.
+        The caller tries once more to send to each before it ends the connection, and counts the ended ones in ``ended``.
         """
         over = self.bytes - self.bytes_max
         if over <= 0:

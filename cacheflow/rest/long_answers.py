@@ -28,7 +28,7 @@ _STEP: Final = 48 * 1024
 
 
 class LongAnswer(Answer):
-    """An answer with the status 200 whose body is in parts, none of which is copied."""
+    """An HTTP answer with the status 200; its body is given as a list of byte strings, which are sent without a copy."""
 
     def __init__(self, parts: Sequence[bytes], headers: Headers) -> None:
         headers.append(("Content-Length", str(sum(map(len, parts)))))
@@ -36,7 +36,7 @@ class LongAnswer(Answer):
 
 
 def long_json(item: Item) -> list[bytes]:
-    """Return the JSON object that shows ``item``, an entry of the cache with a long value, in parts."""
+    """Return the JSON object that shows ``item``, an entry of the cache with a long value, as consecutive byte strings."""
     front, value, behind = _members(item)
     ttl = seconds_json(item.ttl_s)
     return [
@@ -47,10 +47,10 @@ def long_json(item: Item) -> list[bytes]:
 
 
 def _members(item: Item) -> tuple[str, list[bytes], str]:
-    """Return (front, value, behind), which joined are the JSON members that show an item's value.
+    """Return the JSON members that show an item's value, in three parts that follow each other: (front, value, behind).
 
-    front, behind: the JSON before and after the value.  value: the value's own JSON in parts, too long to be joined; [] if it is
-    in ``front``.
+    value: a list of byte strings, the JSON of a long value, not joined because that would copy it; empty if ``front`` has all.
+    front, behind: texts, the JSON before and after the long value.
     """
     data, kind = item.data, item.kind
     if kind == values.JSON:

@@ -42,12 +42,12 @@ End = Callable[[Reply], None]
 
 
 def no_reply(result: Result) -> bytes:
-    """Return an empty reply to the result of a write: for a client that wants no reply, not even when the write fails."""
+    """Return the empty reply to any ``result`` of a write, for a client that wants no reply, not even when the write fails."""
     return b""
 
 
 def _count_nothing(change: int) -> None:
-    """Do nothing, in the place of a transport's ``reserve`` or ``hold`` where there is none."""
+    """Do nothing: stands for the methods ``reserve`` and ``hold``, which count bytes, where a transport does not have them."""
 
 
 class Connection(asyncio.Protocol):
@@ -161,8 +161,8 @@ class Connection(asyncio.Protocol):
     def advance(self) -> bool:
         """Handle the input that this connection has received; return whether it held a complete request.
 
-        Stop when ``goes_on`` turns false. A subclass with input in another form than bytes overrides this, ``has_input``,
-        ``is_due`` and ``data_received``, and needs no ``take``.
+        Stop when ``goes_on`` turns false: the connection has to wait, or closes. A subclass whose input is not bytes overrides
+        this, ``has_input``, ``is_due`` and ``data_received``, and needs no ``take``.
         """
         if not self._input:
             return False
@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def is_admitted(self) -> bool:
-        """True unless this client has shown the token of a user who was taken out or changed since."""
+        """True unless this client has shown the token of a user who was removed or changed since then."""
         raise NotImplementedError
 
     def may_rest(self) -> bool:
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_due(self) -> bool:
-        """True if this client has sent a part of a request and could send the rest, or has still to say who it is."""
+        """True if this client has to send something soon: the rest of a request, or the token that says who it is."""
         return bool(self._input) and not self._paused
 
     @property
@@ -269,7 +269,7 @@ class Connection(asyncio.Protocol):
             self._begin_stream(reply)
 
     def _begin_stream(self, stream: Stream) -> None:
-        """Answer a client's request with ``stream``, a reply in pieces, whose turn has come: all earlier replies are given."""
+        """Begin to send ``stream``, the reply to a client's request in pieces; replies to all earlier requests are sent."""
         promise = Promise(stream)
         self._promises.appendleft(promise)
         if self._last_read is None:
@@ -278,7 +278,7 @@ class Connection(asyncio.Protocol):
         self._reserve(stream.held)
 
     def read_alone(self, answer: Callable[[], Reply]) -> None:
-        """Answer a linearizable read, before which nothing is unanswered, with what ``answer`` returns after a barrier."""
+        """Answer a linearizable read, before which no request is unanswered: replicate a barrier, then send ``answer()``."""
         promise = self._last_read = Promise()
         self._promises.append(promise)
 
@@ -291,7 +291,7 @@ class Connection(asyncio.Protocol):
     def write(self, command: Command, answer: Callable[[Result], Reply], work: int = 0) -> None:
         """Replicate the write ``command``, and answer the client with the bytes that ``answer`` makes of the result.
 
-        work: as how many requests more it counts among those under way, for the time that the machine will need for it.
+        work: how many further requests the slow write counts for, in the limit of unanswered requests; 0 for a quick one.
         """
         if work:
             self._in_row += work
@@ -307,7 +307,7 @@ class Connection(asyncio.Protocol):
         self._written.append((promise, answer))
 
     def _add_work(self, work: int) -> None:
-        """Count ``work`` for the next command of this piece of input; if that is too much, those before it go by themselves."""
+        """Count ``work`` for the client's next command; if the sum gets too large, replicate the commands before it apart."""
         if self._commands and self._written_work + work > REQUESTS_MAX:
             # Proposed with the rest: a refusal comes at once, and would have later requests answered before this one.
             self._cut.append((self._commands, self._written, self._written_work))
@@ -325,7 +325,7 @@ class Connection(asyncio.Protocol):
         return b""
 
     def write_row(self, commands: list[Command], answer: Callable[[list[Result]], bytes]) -> None:
-        """Replicate at most REQUESTS_MAX writes of one client, all of whose requests are answered; answer them together."""
+        """Replicate ``commands``, writes of one client, together; send it the reply that ``answer`` makes of their results."""
         promise = Promise()
         self.at_rest = False
         self._promises.append(promise)
@@ -341,10 +341,10 @@ class Connection(asyncio.Protocol):
         self.store.submit(commands, done)
 
     def exclusive(self, begin: Callable[[End], None]) -> None:
-        """Answer a request of several steps; handle no other request of this connection until its reply is given.
+        """Answer a client's request of several steps; handle no other request of this connection until its reply is given.
 
-        ``begin`` does the first step. It is called when all earlier requests are answered, with a function to which it gives
-        the reply, at once or later; it may raise ReplicationError.
+        begin: does the first step, after all earlier requests are answered. It gets a function, to be called with the reply at
+        once or later; it may raise ReplicationError.
         """
         promise = Promise()
         self._holds = True
@@ -363,9 +363,9 @@ class Connection(asyncio.Protocol):
         self._promises.append(Promise(start))
 
     def behind_barrier(self, begin: Callable[[End], None]) -> None:
-        """Answer a request of several steps, of which ``begin`` does the first; handle no other request before its reply.
+        """Answer a client's request of several steps; handle no other request of this connection until its reply is given.
 
-        ``begin`` gets a function for the reply. On a linearizable connection it is called behind a barrier.
+        begin: does the first step, behind a barrier if reads need one; it gets a function, to be called with the reply.
         """
         if not self.linearizable:
             self.exclusive(begin)
@@ -382,9 +382,9 @@ class Connection(asyncio.Protocol):
         self.exclusive(start)
 
     def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
-        """Do one step of a client's request: call ``call(*arguments)``, or nothing if the client has gone.
+        """Do one step of a client's request by calling ``call(*arguments)``; do nothing if the client has gone.
 
-        ``end`` takes the reply, also for a ReplicationError. Any other exception is logged and closes this connection only.
+        end: called with the error reply if ``call`` raises ReplicationError. Any other exception closes this connection only.
         """
         if self._transport.is_closing():
             return
@@ -571,7 +571,7 @@ class Connection(asyncio.Protocol):
         self._draining = False
 
     def _send_pieces(self, stream: Stream) -> bool:
-        """Send pieces of the reply ``stream`` as long as the client takes them and time allows; return True behind the last."""
+        """Send pieces of ``stream``, a reply, while the client takes them and the turn has time; return True at its end."""
         for piece in stream.pieces:
             size = len(piece)
             if size > JOINED_BYTES_MAX:

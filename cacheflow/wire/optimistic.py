@@ -30,7 +30,7 @@ Condition = tuple[str, int, int]
 
 
 def unchanged(key: str, entry: Entry | None) -> Condition:
-    """Return the condition that the entry of ``key`` is still ``entry``, None for an absent key, when writes take place."""
+    """Return the condition for writes that the entry of ``key`` has not changed since it was ``entry`` (None: absent)."""
     return (key, 0, 0) if entry is None else (key, entry[VERSION], entry[EXPIRES_AT_MS])
 
 
@@ -38,8 +38,8 @@ class Attempt(NamedTuple):
     """One attempt to answer a client's request: the commands that it needs, and what must still hold of keys when these run.
 
     conditions: (key, version, expiry) that must still hold.  commands: run in order if all conditions hold.
-    reply: makes the reply to the client from the commands' results.  atomic: the commands take place all or none.
-    work: how many plain commands more the machine could run in the time that these will take.
+    reply: makes the reply to the client from the commands' results.  atomic: True if the commands take place all or none.
+    work: how many further plain commands could run in the time that ``commands`` take.
     """
 
     conditions: Sequence[Condition]
@@ -52,7 +52,7 @@ class Attempt(NamedTuple):
 class Attempts:
     """The optimistic attempts to answer one request of the connection ``client``, until one succeeds. To be used once.
 
-    decide: looks at memory; returns an Attempt, or the reply when nothing is to be written.
+    decide: a function that reads this node's memory; it returns an Attempt, or the reply when nothing is to be written.
     refused: makes the reply from the state machine's result when it refuses the commands themselves.
     fixed: conditions from before the request (what WATCH has seen), which no new attempt can mend.
     lost: the reply when one of the ``fixed`` conditions fails.
@@ -76,7 +76,10 @@ class Attempts:
         self._end: End
 
     def begin(self, end: End) -> None:
-        """Make the first attempt to answer the client's request. ``end`` is called with the reply, at once or later."""
+        """Make the first attempt to answer the client's request.
+
+        end: the function that sends the reply; it is called once with the reply, at once or later.
+        """
         self._end = end
         self._attempt()
 

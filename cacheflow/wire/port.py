@@ -76,7 +76,7 @@ class WirePort:
         return connection
 
     def end_overdue(self) -> None:
-        """Close the connections of this port that have begun a request, or come without a token, REQUEST_DEADLINE_S ago."""
+        """Close connections of this port whose client has owed the rest of a request, or a token, for REQUEST_DEADLINE_S."""
         now_s = self._clock()
         begun = {}
         for connection in self._connections:
@@ -104,7 +104,7 @@ class WirePort:
                     connection.abort()
 
     def recheck(self) -> None:
-        """Close the connections of users who were taken out or changed, after the replies to what they have sent so far."""
+        """Close the connections of users who were removed or changed, after the replies to what they have sent so far."""
         for connection in list(self._connections):
             if not connection.is_admitted():
                 connection.finish()

@@ -12,9 +12,9 @@ Answer = Reply | Callable[[], Reply] | tuple[Callable[[Any], Reply], Any] | None
 
 
 class Promise:
-    """A reply's place in one connection's queue of replies; the reply is to one request or to several.
+    """A reply's place in the queue of one connection's replies; it may be one reply to several requests.
 
-    answer: None until the reply is known.
+    answer: the reply, or what makes it; None until the reply is known.
     """
 
     __slots__ = ("answer",)

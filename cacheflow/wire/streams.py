@@ -16,10 +16,10 @@ JOINED_BYTES_MAX: Final = 32 * 1024
 
 
 class Stream:
-    """A reply in pieces. An empty piece says that making the next one takes long: it may be asked for later.
+    """A reply that is sent in pieces. An empty piece means: the next one takes long to make, and may be asked for later.
 
-    pieces: the pieces, to be taken once.  held: the bytes of stored values that wait in the reply, so that they stay in memory
-    even when their keys are written over.
+    pieces: an iterator of the pieces.
+    held: the bytes of stored values in the reply that are still to be sent, and stay in memory although their keys may change.
     """
 
     __slots__ = ("held", "pieces")
@@ -33,7 +33,7 @@ Reply = bytes | Stream
 
 
 def size_of(reply: Reply) -> int:
-    """Return the bytes that ``reply`` keeps in memory."""
+    """Return the number of bytes that ``reply`` keeps in memory."""
     return len(reply) if isinstance(reply, bytes) else reply.held
 
 

@@ -38,9 +38,9 @@ _LEGS_MAX: Final = 8
 class InForce:
     """The TLS contexts made by one reading of the files with this node's certificate, key and CA.
 
-    clients: the context for clients' ports.  listening, dialing: the contexts for connections of other nodes and to them,
-    None without a CA.  calling: the context for HTTP calls to other nodes.
-    ends_s: when the certificate ends, in seconds since 1970.
+    clients: the context for clients' ports.  listening: that for connections which other nodes make to this one.
+    dialing: that for connections which this node makes to others; it and ``listening`` are None without a CA.
+    calling: the context for HTTP calls to other nodes.  ends_s: when the certificate ends, in seconds since 1970.
     """
 
     clients: ssl.SSLContext
@@ -53,7 +53,7 @@ class InForce:
 class Certificates:
     """This node's certificate, key and CA, read from files. Raises ConfigError.
 
-    Any thread may use it; one at a time may reload.
+    Any thread may use it, but only one thread at a time may call ``reload``.
     """
 
     def __init__(self, cert: Path, key: Path, ca: Path | None, wall_s: Callable[[], float] = time.time) -> None:
@@ -75,7 +75,7 @@ class Certificates:
 
     @property
     def days_left(self) -> float:
-        """The days until the certificate in force ends; negative once it has."""
+        """The number of days until this node's TLS certificate ends; negative once it has ended."""
         return (self.in_force.ends_s - self._wall_s()) / _DAY_S
 
     def look(self) -> None:
@@ -140,7 +140,7 @@ class Certificates:
 def validity(certificate: bytes) -> tuple[float, float]:
     """Return the times (begin, end) between which a certificate in DER is valid, in seconds since 1970. Raises ValueError.
 
-    The standard library tells these of another side's verified certificate only, not of one's own.
+    The standard library tells these times only of a certificate that the other side of a connection has shown.
     """
     fields = _elements(_elements(_elements(certificate)[0][1])[0][1])
     # The version is optional; then come serial number, algorithm, issuer and validity (RFC 5280, 4.1).
@@ -152,7 +152,7 @@ def validity(certificate: bytes) -> tuple[float, float]:
 
 
 def _elements(data: bytes) -> list[tuple[int, bytes]]:
-    """Return the (tag, content) pairs that ``data`` in DER holds, one behind the other. Raises ValueError."""
+    """Return the (tag, content) pairs that ``data`` in DER consists of, in their order. Raises ValueError."""
     found = []
     while data:
         length, begin = data[1] if len(data) > 1 else 0xFF, 2
@@ -183,7 +183,7 @@ def _first_certificate(text: str) -> str:
 
 
 def _meet(dialer: Session, listener: Session) -> None:
-    """Let two TLS sessions in this process shake hands with each other, to see that a certificate serves. Raises ssl.SSLError."""
+    """Let two TLS sessions in this process shake hands, to see that a certificate works. Raises ssl.SSLError."""
     said = b""
     for _ in range(_LEGS_MAX):
         dialed = dialer.shake(said)

@@ -60,11 +60,11 @@ class NotTls(ConnectionError):
 
 
 class Door:
-    """A port of this node at which connections begin with TLS.
+    """A port of this node at which connections begin with TLS, with counts of them.
 
     name: the port's name in metrics and in the log.  context: returns the context for a connection that begins now.
     refusal: what a client is told that speaks no TLS; None if a plain connection may stay.
-    Any thread may read the counts; the thread of the handshakes writes them, and ``turned_away`` the one that accepts.
+    Any thread may read the counts. Only the handshakes' thread writes them; the thread that accepts writes ``turned_away``.
     """
 
     def __init__(self, name: str, context: Callable[[], ssl.SSLContext], refusal: bytes | None) -> None:
@@ -212,7 +212,10 @@ class Handshakes:
     # Connections.
 
     def take(self, door: Door, sock: socket.socket, done: Done) -> None:
-        """Make the TLS handshake with the client of a socket that ``door`` has just accepted; then call ``done``."""
+        """Make the TLS handshake with the client of a socket that the port ``door`` has just accepted.
+
+        After that call ``done`` with the socket and its TLS session. Returns at once: another thread does the work.
+        """
         sock.setblocking(False)
         if len(self._new) >= self._all_half_open_max:
             door.turned_away += 1
@@ -222,9 +225,10 @@ class Handshakes:
         self._add(_Half(sock, door, None, done, None, self._clock() + self._deadline_s))
 
     def secure(self, name: str, refusal: bytes) -> Callable[[socket.socket, Callable[[SecuredSocket], None]], None]:
-        """Return a function that makes the TLS handshake with a client in another thread and then calls the function it is given.
+        """Return a function that makes the TLS handshake on an accepted socket, in another thread.
 
-        name, refusal: those of the door (the port with TLS) at which these clients come in.
+        That function gets the socket and a second function, which it calls with the encrypted socket after the handshake.
+        name: the port's name in metrics.  refusal: what a client is told that speaks no TLS.
         """
         door = self.door(name, refusal)
 
@@ -238,9 +242,9 @@ class Handshakes:
         return secure
 
     def dial(self, sock: socket.socket, host: str, done: Done, failed: Failed) -> None:
-        """Make the TLS handshake, as the side that dialed, with the node called ``host``.
+        """Make the TLS handshake, as the side that dialed, with the node called ``host``, in another thread.
 
-        Calls ``done`` when that has succeeded, or else ``failed``.
+        Calls the function ``done`` when the handshake has succeeded, or else the function ``failed``.
         """
         dialing = self.certificates.in_force.dialing
         assert dialing is not None, "nobody dials without a CA"
@@ -356,7 +360,7 @@ class Handshakes:
             self._hand_over(selector, half, session)
 
     def _send(self, selector: selectors.BaseSelector, half: _Half) -> None:
-        """Send what waits of a TLS handshake. Raises BlockingIOError while the socket does not take all of it."""
+        """Send the waiting bytes of a TLS handshake. Raises BlockingIOError if the socket does not take all of them."""
         with contextlib.suppress(BlockingIOError, InterruptedError):
             half.unsent = half.unsent[half.sock.send(half.unsent) :]
         selector.modify(half.sock, selectors.EVENT_WRITE if half.unsent else selectors.EVENT_READ, half)
@@ -364,7 +368,7 @@ class Handshakes:
             raise BlockingIOError
 
     def _plain(self, selector: selectors.BaseSelector, half: _Half) -> None:
-        """Let a connection stay that speaks no TLS, if its port allows that; otherwise answer it with the refusal and end it."""
+        """Keep a connection that speaks no TLS, if its port allows that; otherwise send the port's refusal and close it."""
         door = half.door
         door.plain += 1
         if door.refusal is None:

@@ -20,8 +20,8 @@ _RECEIVE_BYTES: Final = RECORD_BYTES
 class SecuredTransport(SocketTransport):
     """The asyncio transport of one client's socket whose bytes are encrypted, from the end of the TLS handshake on.
 
-    All that has come of a TLS record is decrypted at once and given to the protocol: nothing that the Poller cannot see is left
-    to read. The event loop owns it.
+    Whatever has come on the socket is decrypted at once and given to the protocol: no plaintext stays here, where a poll of
+    the socket would not show it. The event loop owns it.
     """
 
     __slots__ = ("_session",)
@@ -64,7 +64,10 @@ class SecuredTransport(SocketTransport):
         return self._decrypted
 
     def _decrypted(self, size: int) -> bytes:
-        """Return the plaintext of all that the socket has received, not bounded by ``size``; b"" at the end. Raises OSError."""
+        """Return the plaintext of all that the socket has received, even above ``size`` bytes; b"" at the end of the input.
+
+        Raises OSError.
+        """
         data = self._socket.recv(_RECEIVE_BYTES)
         if not data:
             return data

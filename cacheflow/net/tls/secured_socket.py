@@ -23,9 +23,9 @@ _RECEIVE_BYTES: Final = 64 * 1024
 class SecuredSocket:
     """A non-blocking socket whose bytes travel encrypted. Any thread may use it.
 
-    ``recv`` and ``send`` raise BlockingIOError while there is no whole record to read, or one that the system has not
-    taken; after that ``send`` must be called again with the same bytes, or more. Nothing is left that could be read when
-    ``recv`` has returned, so whoever waits for the socket misses nothing, but for ``early``.
+    ``recv`` raises BlockingIOError until a whole TLS record has come, and ``send`` while the system does not take a record;
+    ``send`` must then be called again with the same bytes, or more. ``recv`` leaves nothing that could be read, so that a poll
+    of the socket misses nothing, except what came right behind the handshake (``early``).
     """
 
     def __init__(self, sock: socket.socket, session: Session) -> None:
@@ -103,7 +103,7 @@ class SecuredSocket:
                     return sent
 
     def _flush(self) -> None:
-        """Send the encrypted bytes that wait. Raises BlockingIOError while the system does not take all of them."""
+        """Send the waiting encrypted bytes of this socket. Raises BlockingIOError if the system does not take all."""
         self._unsent = self._unsent[self._socket.send(self._unsent) :]
         if self._unsent:
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record has left")

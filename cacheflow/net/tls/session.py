@@ -57,7 +57,7 @@ class Session:
 
     @property
     def has_output(self) -> bool:
-        """True if this TLS connection has bytes to be sent that no call has returned yet."""
+        """True if TLS itself has bytes for the other side (handshake, alert, key update) that are still to be sent."""
         return bool(self._outgoing.pending)
 
     def output(self) -> bytes:
@@ -122,8 +122,8 @@ class Session:
 def _record_end(data: bytes, begin: int) -> int:
     """Return the position behind the TLS record that begins at ``begin`` of ``data``; it may lie behind the end of ``data``.
 
-    While less than the record's head has come, return the position behind the head. Raises ssl.SSLError if no record may be so
-    long.
+    While the record's head has not come whole, return the position behind the head. Raises ssl.SSLError for a record that is
+    longer than TLS allows.
     """
     if len(data) < begin + _HEAD_BYTES:
         return begin + _HEAD_BYTES

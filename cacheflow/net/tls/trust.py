@@ -12,7 +12,7 @@ from cacheflow.errors import ConfigError, InvalidRequest
 def trusting(ca: str | os.PathLike[str] | None, setting: str = "ca") -> ssl.SSLContext:
     """Return a TLS context for HTTPS calls that trusts the CA in a file, or without a file what the system trusts.
 
-    Raises ConfigError that names the ``setting``.
+    Raises ConfigError; its text begins with ``setting``, the name of the option that names the file.
     """
     context = modern(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     if ca is None:
@@ -23,9 +23,9 @@ def trusting(ca: str | os.PathLike[str] | None, setting: str = "ca") -> ssl.SSLC
 
 
 def check_is_of_use(ca: str | os.PathLike[str] | None, urls: Iterable[str]) -> None:
-    """Raise InvalidRequest if a CA is given for nodes that would all be asked without TLS, by their ``urls``.
+    """Raise InvalidRequest if a CA is given, but none of the nodes' addresses ``urls`` begins with https://.
 
-    A few such nodes beside others there may be: while a cluster changes over its clients have both kinds of addresses.
+    Addresses of both kinds are allowed: clients have them while a cluster changes over to TLS.
     """
     if ca is not None and not any(url.lower().startswith("https://") for url in urls):
         raise InvalidRequest("ca is of no use without TLS: give an address with https:// (cacheflows://), or no ca")
@@ -39,7 +39,10 @@ def modern(context: ssl.SSLContext) -> ssl.SSLContext:
 
 
 def trust(context: ssl.SSLContext, ca: str | os.PathLike[str], setting: str) -> None:
-    """Make the TLS ``context`` trust certificates of the CA in a file. Raises ConfigError that names the ``setting``."""
+    """Make the TLS ``context`` trust certificates of the CA in a file.
+
+    Raises ConfigError; its text begins with ``setting``, the name of the option that names the file.
+    """
     try:
         context.load_verify_locations(ca)
     except ssl.SSLError as error:

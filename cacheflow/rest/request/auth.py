@@ -55,7 +55,7 @@ _USER: Final = "cacheflow.user"
 
 
 def route_name(method: str, rule: str) -> str:
-    """Return a route's name in the form that the table of needed roles has, such as ``GET /cache/{key}``.
+    """Return a route's name, its method and path, such as ``GET /cache/{key}``, as the table of needed roles spells it.
 
     rule: the path as Flask's URL map has it, such as ``/cache/<path:raw_key>``.
     """
@@ -124,7 +124,7 @@ def _token_in(authorization: str) -> bytes:
 
 
 def require(environ: WSGIEnvironment, needed: Role) -> None:
-    """Raise Problem (403) if the user of an HTTP request has a role below ``needed``."""
+    """Raise Problem (403) if the user of an HTTP request has a role below the role ``needed``."""
     known: tuple[User, Access] | None = environ.get(_USER)
     if known is None or known[0].role >= needed:
         return

@@ -144,9 +144,9 @@ def scope_name(scope: int, nonce: str) -> str:
 
 
 def prefers_raw(accept: str | None, raw_type: str) -> bool:
-    """True if the Accept header ``accept`` prefers a value's own bytes, of type ``raw_type``, to our JSON; JSON wins a tie.
+    """True if the Accept header ``accept`` prefers a value's own bytes, of the media type ``raw_type``, to application/json.
 
-    An Accept header that names neither type prefers the bytes: it asks for something that is not JSON.
+    JSON wins a tie. A header that names neither type prefers the bytes: it asks for something that is not JSON.
     """
     if not accept or accept in ("*/*", "application/json"):
         return False

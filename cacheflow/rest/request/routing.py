@@ -22,7 +22,7 @@ _ITEM_ENDPOINTS = {"GET": "cache.get", "HEAD": "cache.get", "PUT": "cache.put", 
 
 
 class KeyMap(Map):
-    """The Flask application's URL map; KeyAdapter, not Werkzeug's router, routes the paths below ``/cache/``."""
+    """The Flask application's URL map; the class KeyAdapter, not Werkzeug's router, routes the paths below ``/cache/``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,7 +31,7 @@ class KeyMap(Map):
         self.rules: dict[str, Rule] = {}
 
     def rule_of(self, endpoint: str) -> Rule:
-        """Return the only rule that Werkzeug's URL map has for ``endpoint``, and remember it in the dictionary ``rules``."""
+        """Return the only routing rule of ``endpoint`` in Werkzeug's URL map, and keep it in the dictionary ``rules``."""
         rule = self.rules[endpoint] = next(self.iter_rules(endpoint))
         return rule
 

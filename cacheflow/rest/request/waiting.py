@@ -50,7 +50,7 @@ def at_once(path: str, body_bytes: int) -> bool:
 
 
 def run_one(key: str, command: Command, repeat: Command | None) -> Generator[list[Command], list[Result], Result]:
-    """Replicate ``command`` and return its result: a generator, for a generator view: ``result = yield from run_one(...)``.
+    """Replicate ``command`` and return its result. A generator: a view calls it as ``result = yield from run_one(...)``.
 
     Raises the error that the result stands for; the error names ``key``.
     repeat: the first fields of a command that wraps ``command`` so that it takes place once; None: it is not wrapped.
@@ -93,7 +93,7 @@ def waits(services: Services) -> Callable[[Callable[..., Steps]], Callable[..., 
 class Waiting(Response):
     """The Flask response of a view that waits for the results of its commands.
 
-    Called as a WSGI application it goes on with the view when the results are there; else it puts the request aside.
+    Called as a WSGI application it goes on with the view if the results are there; else it puts the HTTP request aside.
     """
 
     def __init__(self, services: Services, steps: Steps, wanted: list[Command], raw_key: str | None) -> None:

@@ -57,9 +57,9 @@ def backups_blueprint(services: Services) -> Blueprint:
 
 
 def _body(backups: Backups, environ: WSGIEnvironment) -> BinaryIO:
-    """Return the body of an HTTP request as a file on the node's disk, which is the caller's to close.
+    """Return the body of an HTTP request as an open file on the node's disk, which the caller has to close.
 
-    Our server has put it there while it came (``server/uploads.py``), unless it is short. Raises InvalidRequest for no body.
+    The HTTP server has written a long body there while it arrived (``server/uploads.py``). Raises InvalidRequest for no body.
     """
     body: Any = environ["wsgi.input"]
     missing = int(environ.get("CONTENT_LENGTH") or 0)

@@ -237,7 +237,10 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
 
 
 def _read_again(store: RestStore, key: str, query: Query) -> Item | None:
-    """Return the item under ``key`` as it is now, None for an absent key, for a read that ``_read`` has begun before."""
+    """Return the present item of ``key``, None for an absent key: a second look for an HTTP read that was checked before.
+
+    query: the parameters of the HTTP request, which tell the consistency.
+    """
     consistency, max_staleness, _, strict = _read_options(query)
     return store.read_again(key, applied=strict or consistency == "linearizable", max_staleness=max_staleness)
 
@@ -302,7 +305,7 @@ def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]
 def _write_condition(
     store: RestStore, condition: Condition, key: str, repeat: Command | None
 ) -> Generator[list[Command], list[Result], tuple[int, int]]:
-    """Return (when, version): the form in which the command SET takes ``condition``, a condition for a write to ``key``.
+    """Return (when, version), the arguments of the command SET that express ``condition``, a condition for writing ``key``.
 
     A generator, which may yield a barrier first.
     repeat: not None if the write may be sent again; then the condition may name one version only.

@@ -20,30 +20,36 @@ UPLOAD_PATH: Final = "/restore"
 
 
 class SentFile(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
-    """A file on its way to a client, among waitress' own buffers, which gives way to other clients."""
+    """A file that waitress sends to a client, a bounded part in each turn of its poll loop, so that other clients get theirs.
+
+    waitress keeps it in its list of output buffers.
+    """
 
     # The bytes of one of waitress' own buffers, which are looked at when nothing is to be sent any more.
     buf = None
     _sent = 0
 
     def get(self, numbytes: int = -1, skip: bool = False) -> bytes:
-        """Return the next bytes; none when this turn has sent its part, which waitress takes for a full socket."""
+        """Return the next ``numbytes`` bytes of the file; none when this turn of the poll loop has sent its part of the file.
+
+        waitress takes that for a full socket, and comes back in the next turn.
+        """
         if self._sent >= SENT_A_TURN_BYTES:
             self._sent = 0
             return b""
         return super().get(numbytes, skip)  # type: ignore[no-any-return]
 
     def skip(self, numbytes: int, allow_prune: int = 0) -> None:
-        """Note that the client has taken the next ``numbytes``."""
+        """Note that the client has taken the next ``numbytes`` bytes of the file."""
         super().skip(numbytes, allow_prune)
         self._sent += numbytes
 
 
 class Uploads:
-    """The uploads that a server takes into files.
+    """The uploads (request bodies) that an HTTP server writes into files while they arrive.
 
-    allows: returns whether an Authorization header is an admin's.  new_file: makes a file.  room: returns how many bytes it
-    may have.
+    allows: returns whether an Authorization header is an admin's.  new_file: makes an empty file.
+    room: returns how many bytes such a file may have.
     """
 
     def __init__(
@@ -54,7 +60,10 @@ class Uploads:
         self._room = room
 
     def begin(self, parser: Any, headers: Mapping[str, str]) -> bool:
-        """Let a request whose header ``parser`` has read be an upload, if it may; return whether it is one."""
+        """Have the body of an HTTP request written into a file, if the client may upload; return whether that is so.
+
+        parser: the request's parser, which has read the header but not the body.  headers: the request's headers.
+        """
         if parser.command != "POST" or parser.body_rcv is None:
             return False
         if not self._allows(headers.get("AUTHORIZATION", "")):

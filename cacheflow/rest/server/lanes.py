@@ -31,7 +31,7 @@ class TwoLanes:
         lane.append(channel)
 
     def popleft(self) -> Any:
-        """Remove and return the channel whose request is to be served next. Raises IndexError when the queue is empty."""
+        """Remove and return the waitress channel whose request is to be served next. Raises IndexError for an empty queue."""
         if self._reads and (self._in_a_row < READS_IN_A_ROW or not self._writes):
             self._in_a_row += 1
             return self._reads.popleft()

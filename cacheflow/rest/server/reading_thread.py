@@ -48,7 +48,7 @@ _ACCEPTED_AT_ONCE: Final = 64
 
 
 class SecuredSocket(Protocol):
-    """Interface: a client's socket behind TLS, for plaintext. waitress uses it as any socket, so it has more calls than these."""
+    """Interface: a client's socket behind TLS, for plaintext. waitress also uses the other methods that sockets have."""
 
     @property
     def early(self) -> bool:
@@ -62,9 +62,10 @@ Secure = Callable[[socket.socket, Callable[[SecuredSocket], None]], None]
 
 
 class ReadingTask(OneWriteTask):
-    """A waitress task whose channel remembers it only while its request is put aside.
+    """A waitress task, which answers one HTTP request.
 
-    A task knows its channel: of two that know each other both stay until the garbage collector comes, which is seldom.
+    The connection (waitress' channel) refers to it only while the request is put aside: the task refers to the connection,
+    too, and two objects that refer to each other stay until the garbage collector comes.
     """
 
     def service(self) -> None:
@@ -176,9 +177,9 @@ class ReadingServer(StrictServer):
         super().__init__(serve, *args, **kwargs)
 
     def handle_accept(self) -> None:
-        """Accept the clients that wait; where clients speak TLS, have hands shaken in another thread, which hands them back.
+        """Accept the clients that wait; where clients speak TLS, another thread makes the handshake and hands them back.
 
-        Not one a turn of the poll loop, as waitress: behind 500 who come at once, a question for the node's health would wait
+        waitress accepts only one client in each turn of its poll loop: behind 500 that come at once a health check would wait
         for 500 turns.
         """
         for _ in range(_ACCEPTED_AT_ONCE):
@@ -201,9 +202,9 @@ class ReadingServer(StrictServer):
         self.wake()
 
     def add_task(self, channel: ReadingChannel) -> None:
-        """Refuse the next HTTP request of the connection ``channel``, if it would only wait in vain, or queue it to be served.
+        """Refuse the next HTTP request of the connection ``channel`` if it would wait in vain; otherwise queue the connection.
 
-        Its queue is the reading thread's for short requests, and the thread pool's for all others.
+        Short requests are served by the reading thread, which has a queue of its own, and all others by the thread pool.
         """
         if channel.total_outbufs_len:
             # ``handle_write`` comes back here.
@@ -258,7 +259,7 @@ class ReadingServer(StrictServer):
             super().pull_trigger()
 
     def idle_s(self, timeout_s: float) -> float:
-        """Return for how many seconds the poll loop may wait for input, ``timeout_s`` at most, before something is due here."""
+        """Return for how many seconds the poll loop may wait for input, ``timeout_s`` at most: until queued work is due."""
         if self.short or self.health:
             return 0.0
         if self.long:
@@ -269,7 +270,7 @@ class ReadingServer(StrictServer):
     def end_turns(self) -> None:
         """Make ``wake``, which wakes the reading thread from its poll, do nothing from now on.
 
-        Called when the server ends, before the trigger that ``wake`` pulls is closed.
+        Called when the HTTP server ends, before the pipe by which ``wake`` does that is closed.
         """
         with self._wake_lock:
             self._closed = True
@@ -277,7 +278,7 @@ class ReadingServer(StrictServer):
             self._secured.popleft()[0].close()
 
     def end_turn(self) -> None:
-        """Go on with the requests that were put aside and whose results came; serve this turn's short requests, and a long one.
+        """Go on with the requests that were put aside and whose results came; serve short requests that wait, and a long one.
 
         Called at the end of each turn of the HTTP server's poll loop.
         """

@@ -14,9 +14,10 @@ from cacheflow.rest.server.lanes import READING
 
 
 def turn_away(services: Services, method: str, path: str) -> bytes | None:
-    """Return the HTTP response that refuses a request, because too many writes wait already; None for one that may be a read.
+    """Return the HTTP response that refuses a write because too many writes wait already.
 
-    The HTTP server calls it in its reading thread for each request.
+    Returns None if the request is to be served: it only reads, is a batch, or there is room. Called for each request, in the
+    HTTP server's reading thread.
     """
     gate = services.gate
     # Nearly every request: no call for what is as usual. A batch may be one of reads; one that writes is refused when it would

@@ -304,8 +304,8 @@ def _cannot_listen(host: str, port: int, error: OSError | None) -> str:
 def _connections_within_limits(wanted: int) -> int:
     """Return how many connections, ``wanted`` at most, this process has file descriptors for.
 
-    Raise the process's own limit of descriptors as far as that is allowed. With more connections than descriptors, an accept
-    would fail and be tried again in every turn of the loop: the node would spin.
+    Raise the process's own limit of descriptors as far as the system allows. With more connections than descriptors an accept
+    would fail and be tried again in every turn of the event loop, at full load.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _DESCRIPTORS_KEPT

@@ -121,7 +121,7 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
             raise ParsingError(self.forbidden)
 
     def time_out(self) -> None:
-        """Treat what has arrived of an HTTP request as a whole request, to be answered with 408."""
+        """End the parsing of an HTTP request that has not arrived whole in time, so that it is answered with 408."""
         if not self.headers_finished:
             super().parse_header(b"GET / HTTP/1.0\r\n")
         self.error = RequestTimeout("the request was not complete in time")
@@ -202,7 +202,7 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
             channel.tell_unsent()
 
     def _write_part(self, data: bytes) -> None:
-        """Keep ``data``, a part of a body, until all of the body is there; then send the answer."""
+        """Keep ``data``, a part of an HTTP answer's body, until all of the body is there; then send the answer."""
         self._parts += (data,)
         size = sum(map(len, self._parts))
         if size < self.content_length:
@@ -221,7 +221,7 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
 
 
 class _Piece:
-    """A piece of a long answer, in a line with waitress' own buffers: the answer's own bytes, which nobody copies."""
+    """A piece of a long HTTP answer, kept in waitress' list of output buffers; the piece's bytes are never copied."""
 
     # The bytes of one of waitress' own buffers, which are looked at when nothing is to be sent any more.
     buf = None
@@ -233,15 +233,15 @@ class _Piece:
         return len(self._left)
 
     def get(self, size: int) -> memoryview:
-        """Return the next bytes to be sent, ``size`` at most."""
+        """Return the next bytes of this piece of an answer that are to be sent, ``size`` at most."""
         return self._left[:size]
 
     def skip(self, size: int, _: bool) -> None:
-        """Let go of the next ``size`` bytes, which the client has taken."""
+        """Let go of the next ``size`` bytes of this piece of an answer, which the client has taken."""
         self._left = self._left[size:]
 
     def close(self) -> None:
-        """Let go of all bytes."""
+        """Let go of all bytes of this piece of an answer, because it is sent or its connection ends."""
         self._left = memoryview(b"")
 
 
@@ -305,7 +305,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self._go_on()
 
     def _go_on(self) -> None:
-        """Release the memory budget of the request just answered, and parse what this client has sent behind that request."""
+        """Give back the memory budget of the request just answered, and parse what this client has sent behind it."""
         if self.unfinished_bytes:
             with self.requests_lock:
                 self.tell_unfinished()
@@ -318,12 +318,10 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     def _flush_some(self, do_close: bool = True) -> bool:
         """Send the client as much of its waiting answers as its socket takes; return whether anything was sent.
 
-        Do nothing while another thread is sending.
-        The poll loop of waitress takes no lock when no request is left. Here the next one, which waits in ``_further`` until
-        the last one is answered, may be begun by another thread at that moment. And only the poll loop's thread closes the
-        socket (``do_close``), for it may be about to use that: waitress closes it in any thread that sends "100 Continue"
-        to a client that has gone. Behind that the poll loop may still come with what it was told of the socket before, and
-        a short answer is still there to be sent.
+        Do nothing while another thread is sending: waitress' poll loop takes no lock when no request is left, but here another
+        thread may begin the next request at that moment.
+        do_close: True if the socket may be closed when all is sent. Only the poll loop's thread closes it, since that thread
+        may be about to use it; waitress would close it in any thread that sends "100 Continue" to a client that has gone.
         """
         if not self.outbuf_lock.acquire(False):
             return False
@@ -338,7 +336,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         """Do nothing; waitress' own method would make a thread wait until the client has taken enough of its answer."""
 
     def write_long(self, *pieces: bytes) -> None:
-        """Send a long answer, which is ``pieces``, as much of it as the client takes now; the poll loop sends the rest."""
+        """Send the long answer ``pieces`` to the client, as much as the socket takes now; the poll loop sends the rest."""
         with self.outbuf_lock:
             if not self.connected:
                 raise ClientDisconnected
@@ -356,7 +354,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         self.server.unsent.tell(self, self._waits_in_memory())
 
     def _waits_in_memory(self) -> int:
-        """Return how many bytes of answers wait here for this client, without those of files on the disk."""
+        """Return how many bytes of answers wait in memory for this client: all but those of files on the disk."""
         files = sum([len(buffer) for buffer in self.outbufs if isinstance(buffer, SentFile)])
         return self.total_outbufs_len - files
 
@@ -438,7 +436,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self.server.unfinished.tell(self, 0)
 
     def drop_what_was_sent(self) -> None:
-        """Let go of the last answer, which this connection has sent; never wait for another thread.
+        """Release the last answer, all of which was sent; do nothing if another thread is sending on this connection.
 
         waitress would keep that answer until the next one: up to a megabyte, and for a larger one a file with a descriptor.
         """
@@ -518,7 +516,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         raise NotImplementedError
 
     def end_overdue(self) -> None:
-        """End the connections of clients that take nothing, or do not end their requests, while all fronts keep too much."""
+        """End HTTP connections whose clients take no answers, or do not end their requests, if all servers keep too much."""
         if self.unfinished.crowded:
             now_s = time.monotonic()
             if now_s - self._looked_s >= LOOK_EVERY_S:

@@ -26,7 +26,7 @@ class Suspended(BaseException):
     begin: called by the server, once the request holds no thread any more, with a function ``resume``. Any thread may call
     ``resume`` once, with the WSGI application that goes on with the request. ``resume`` returns a function that wakes the
     server; one call of it is enough for many resumed requests.
-    in_turn: True if the request is to be answered at length: once resumed it goes on when its turn among all such has come.
+    in_turn: True if the answer is long: such requests go on one after the other when they are resumed.
     """
 
     def __init__(self, begin: Callable[[Resume], None], in_turn: bool = False) -> None:

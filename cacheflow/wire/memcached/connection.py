@@ -53,7 +53,7 @@ def memcached_port(
 ) -> WirePort:
     """Return the port that serves memcached's protocol to clients of ``store``, a node's cache.
 
-    slices: for long work, shared with other ports of the loop.
+    slices: limits how much of each turn long work may take; shared with the other ports of the event loop.
     """
     shared = Shared(version_text(), value_bytes_max, access, wall_s, slices)
     shared.port = WirePort(
@@ -103,7 +103,7 @@ class MemcachedConnection(MemcachedSession):
         return (END if one_by_one else b"").join(found) + END
 
     def _found(self, word: bytes) -> bytes | None:
-        """Return the whole reply to a memcached get of the one key ``word``; None if only the slower, general way can."""
+        """Return the whole reply to a memcached get of the key ``word``; None if the general, slower code has to answer."""
         if not word.isascii():
             return None
         key = word.decode()
@@ -209,7 +209,10 @@ class MemcachedConnection(MemcachedSession):
         return end + 1
 
     def _forbid(self, words: list[bytes]) -> None:
-        """Refuse a memcached command that writes, whose command line is ``words``, and throw the value behind it away."""
+        """Refuse a memcached command that writes, and skip the value that follows its command line.
+
+        words: the words of the command line.
+        """
         if words[0] in _WITH_VALUE:
             place = 2 if words[0] == b"ms" else 4
             size = lines.number_of(words[place], lines.VALUE_BYTES_LAST) if len(words) > place else None

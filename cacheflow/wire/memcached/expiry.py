@@ -20,7 +20,7 @@ _INT32 = re.compile(rb"-?[0-9]{1,10}")
 
 
 def exptime_of(word: bytes) -> int | None:
-    """Return the signed 32-bit number that ``word``, the expiry time in a memcached command, spells; None if there is none."""
+    """Return the signed 32-bit number that ``word``, the expiry time in a memcached command, spells; None for no number."""
     if not word.isdigit() and _INT32.fullmatch(word) is None:
         return None
     number = int(word) if len(word) <= 11 else 2**31

@@ -83,7 +83,7 @@ class Fetch:
         return True
 
     def _pieces(self, store: WireStore) -> Iterator[bytes]:
-        """Yield the whole reply; a long value as it is, between what stands before and behind it."""
+        """Yield the whole reply to this get, piece by piece; a long value is a piece of its own, which is not copied."""
         show = self._show
         for word, key in zip(self._words, self._keys, strict=True):
             try:

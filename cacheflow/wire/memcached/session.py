@@ -21,7 +21,7 @@ class Shared:
     """The settings that all connections of memcached's port share.
 
     access: the users, one of whose tokens clients must show; None if they need none.
-    slices: for long work, shared with other ports of the loop.
+    slices: limits how much of each turn long work may take; shared with the other ports of the event loop.
     """
 
     port: WirePort
@@ -42,7 +42,7 @@ class Shared:
 
 
 class MemcachedSession(Connection):
-    """A memcached connection as the commands' functions see it: its settings, and what they keep in it between requests."""
+    """A memcached connection as the functions that carry out its commands use it: the client's role, settings and open get."""
 
     def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(
@@ -61,7 +61,7 @@ class MemcachedSession(Connection):
         self.fetch: Fetch | None = None
 
     def admit(self, user: User | None) -> None:
-        """Treat this client as ``user``, who has shown a token; None: as somebody who has shown none."""
+        """Let this client act as ``user``, whose token it has shown; None: it has shown no token."""
         stranger = Role.ADMIN if self.shared.access is None else Role.NOBODY
         role = stranger if user is None else user.role
         self.user = user
@@ -72,7 +72,7 @@ class MemcachedSession(Connection):
         return self.user is None or self.shared.access is None or self.shared.access.is_current(self.user)
 
     def forbidden(self, name: bytes) -> bytes:
-        """Return the reply to the command ``name``, for which this client's role is too low, and count it."""
+        """Return the error reply to the command ``name``, for which this client's role is too low, and count the refusal."""
         if self.shared.access is not None:
             self.shared.access.refuse("memcached", role=True)
         return b"CLIENT_ERROR %b needs the role write\r\n" % name

@@ -75,7 +75,8 @@ def store(connection: MemcachedSession, words: list[bytes], data: bytes, end: in
 def value_behind(connection: MemcachedSession, data: bytes, end: int, size: int) -> bytes | None:
     """Return the ``size`` bytes of a value in a client's input ``data``, behind the command line that ends at ``end``.
 
-    Returns None until they and their line end have arrived, and sets ``connection.missing`` to the number still to come.
+    Returns None until the value and its line end have arrived; sets the connection's attribute ``missing`` to the number of
+    bytes still to come.
     """
     missing = end + size + 3 - len(data)
     if missing > 0:

@@ -15,7 +15,10 @@ from cacheflow.wire.optimistic import Attempt, Attempts, unchanged
 
 
 class Step(NamedTuple):
-    """What a meta command decided on by the present entry: writes, and the function that makes the reply of their results."""
+    """What a meta command of memcached's protocol has to do, given the present entry of its key.
+
+    commands: the writes, to be replicated.  reply: a function that makes the reply to the client from their results.
+    """
 
     commands: Sequence[Command]
     reply: Callable[[list[Result]], bytes]
@@ -26,10 +29,11 @@ Plan = Callable[[Entry | None], Step | bytes]
 
 
 def carry_out(connection: MemcachedSession, key: str, plan: Plan, *, count: bool = False) -> None:
-    """Answer a meta command: look ``key`` up, let ``plan`` decide on its entry, and write only if the entry is unchanged.
+    """Answer memcached's meta command for ``key``: look up the entry, let ``plan`` decide, and write if it is still the same.
 
-    If the entry has changed, look again. plan: returns the writes and the reply, from the entry (None: absent).
-    count: looking the entry up counts as a use.
+    If the entry has changed meanwhile, begin again.
+    plan: a function; given the entry (None: absent), it returns the writes and what makes the reply, or a reply only.
+    count: True if looking up the entry counts as a use of the key.
     """
     counts = count
 
