@@ -83,7 +83,7 @@ def _sections(session: RespSession) -> dict[str, dict[str, object]]:
 
 
 def _stats(session: RespSession) -> dict[str, int]:
-    """Return the counters that CONFIG RESETSTAT sets back, as they are since this node's start."""
+    """Return those counters of INFO that CONFIG RESETSTAT sets back to 0, as they were counted since this node's start."""
     service = session.service
     metrics = service.store.metrics()
     return {
