@@ -47,8 +47,9 @@ def database_in(arguments: list[bytes]) -> int:
 
 
 def key_of(raw: bytes) -> str:
-    """Return as text the cache's key for ``raw``, a key of a RESP request; the prefix of a database above 0 is in ``raw``.
+    """Return as text the cache's key for ``raw``, a key of a RESP request.
 
+    If the key is of a database other than 0, the database's prefix has to be in ``raw`` already.
     Raises CommandError when ``raw`` is no valid key.
     """
     try:

@@ -42,7 +42,7 @@ class Receiver(Protocol):
         """Write ``data``, a part of the published messages that wait for this client, to the client's socket."""
 
     def describe(self) -> str:
-        """Return the client's line in CLIENT LIST."""
+        """Return the line about the client in the reply to CLIENT LIST."""
 
     def abort(self) -> None:
         """Close the client's connection at once."""

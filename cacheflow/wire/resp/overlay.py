@@ -98,7 +98,7 @@ class Overlay:
 
 
 def work_in(store: Store, commands: Sequence[Command]) -> int:
-    """Return the extra work of ``commands``, as the number of plain commands that the state machine runs in that time."""
+    """Return the extra work of ``commands``, as a number of plain commands that keep the state machine busy as long."""
     return sum(
         [
             work_of(store.peek(command[1]), command)

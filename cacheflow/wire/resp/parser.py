@@ -68,7 +68,7 @@ class RequestParser:
 
     @property
     def kept_bytes(self) -> int:
-        """The memory in bytes that an incomplete request takes while this parser keeps it."""
+        """The bytes of memory that are taken by the incomplete request that this parser keeps."""
         return self._exact.kept_bytes if self.holds else 0
 
     def complete(self, data: bytes) -> tuple[list[Request], bytes]:
@@ -156,7 +156,10 @@ class RequestParser:
 
 
 def _wire_bytes(request: Request) -> int:
-    """Return the number of bytes that ``request``, parsed by hiredis, had as input: hiredis takes one spelling per length."""
+    """Return how many bytes of input ``request`` was, a RESP request parsed by hiredis.
+
+    The number is exact, because hiredis accepts only one spelling of each length.
+    """
     size = 3 + len(b"%d" % len(request))
     for argument in request:
         length = len(argument)
@@ -165,7 +168,10 @@ def _wire_bytes(request: Request) -> int:
 
 
 class _Exact:
-    """A parser of RESP input in pieces of any size, which returns request after request, with Redis' limits and errors."""
+    """A parser of RESP input that comes in pieces of any size: it returns request after request.
+
+    The limits and errors are those of Redis.
+    """
 
     def __init__(self, request_bytes_max: int, trusted: bool) -> None:
         self.trusted = trusted
@@ -184,7 +190,7 @@ class _Exact:
 
     @property
     def kept_bytes(self) -> int:
-        """The memory in bytes that an incomplete request takes while this parser keeps it."""
+        """The bytes of memory that are taken by the incomplete request that this parser keeps."""
         if not self._missing:
             return len(self._buffer)
         to_come = self._length + 2 if self._length >= 0 else 0

@@ -47,7 +47,7 @@ class Keys:
         self.count = self._starts[-1]
 
     def part(self, place: int, count: int) -> list[str]:
-        """Return up to ``count`` keys of this copy, from position ``place`` on."""
+        """Return up to ``count`` keys of this copy of the cache's keys, from position ``place`` on."""
         number = bisect_right(self._starts, place) - 1
         found: list[str] = []
         while len(found) < count and number < len(self.slices):
@@ -124,7 +124,7 @@ class Scans:
         return self._keys
 
     def forget_copy(self) -> None:
-        """Forget the latest copy of all keys: the keys have changed, so that the next caller has to make a new copy."""
+        """Forget the latest copy of all keys, for the keys have changed: the next SCAN or its like makes a new copy."""
         self._copy = None
 
     def first_page(self, database: int, count: int) -> Generator[bytes, None, tuple[list[str], int]]:

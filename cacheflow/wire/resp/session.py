@@ -84,9 +84,9 @@ class Spec:
     arity: the number of words, with the command's name; negative for "at least".
     keys: positions of the first and last key (negative: from the end) and their step, as in Redis' COMMAND.
     counted: where a request says how many keys it has, the position of that number; else 0.
-    local, read, plan, control: functions that answer the command: by the connection itself, from memory, through the log,
-    or in a way of their own.
-    steps: True if ``plan`` looks at memory first, and its writes take place only if what it saw still holds.
+    local, read, plan, control: the function that answers the command: ``local`` by the connection itself, ``read`` from memory,
+    ``plan`` through the log, ``control`` in a way of its own.
+    steps: True if ``plan`` looks at memory first, and the writes take place only if what was seen there still holds.
     publishes: True if the command sends other clients a message, which needs the role that a write does, though Redis' flags
     of the command do not say so.
     script: True if the command runs a script: in a transaction, EXEC runs it among the other commands.
@@ -153,9 +153,9 @@ class Spec:
         return arguments[first : self._end_in(arguments) if self.counted else end : step] if first else []
 
     def placed_in(self, database: int, arguments: Arguments) -> Arguments:
-        """Return the words of a request, ``arguments``, with the prefix of ``database``, above 0, before each of the keys.
+        """Return ``arguments``, the words of a request, with the prefix of ``database``, above 0, before each of the keys.
 
-        Raises CommandError for a word that is no key.
+        The keys of a script stay as they are. Raises CommandError for a word that is no key.
         """
         first, last, step = self.keys
         words = PlacedRequest(arguments, database)
@@ -243,7 +243,7 @@ class Shared:
         return user if user is not None and name in (DEFAULT_NAME.encode(), user.name.encode()) else None
 
     def refused(self, role: bool = False) -> None:
-        """Count a refused request. role: True if the user's role forbids it, False if its client has shown no known token."""
+        """Count a refused request. role: True if the user's role forbids it, False if the client has shown no known token."""
         if self.access is not None:
             self.access.refuse("resp", role)
 
@@ -307,7 +307,7 @@ class RespSession(Connection):
         self._choose_ways()
 
     def forget_subscriptions(self) -> None:
-        """End all of this client's subscriptions; messages that still wait for the client are not sent."""
+        """End all of this client's subscriptions; published messages that still wait for the client are not sent."""
         mailbox, self.mailbox = self.mailbox, None
         if mailbox is not None:
             mailbox.close()

@@ -13,7 +13,7 @@ WRONG_TYPE_REPLY: Final = error(WRONG_TYPE)
 
 
 def type_of(entry: Entry) -> str:
-    """Return Redis' name for the type of the cache's ``entry``."""
+    """Return Redis' name, such as ``string``, for the type of the value in ``entry``, an entry of the cache."""
     kind = entry[KIND]
     return "string" if kind <= values.VALUE_MAX else "hash" if kind == values.HASH else "set"
 

@@ -133,9 +133,9 @@ def _text(raw: bytes) -> str:
 
 
 def _is_of_type(kind: bytes) -> Test:
-    """Return a function that says whether a client's type is ``kind``: ``pubsub`` with subscriptions, ``normal`` without.
+    """Return a function that says whether a client is of the type ``kind``, as in CLIENT KILL TYPE.
 
-    Raises CommandError if Redis has no such type.
+    The type ``pubsub`` has subscriptions, ``normal`` has none. Raises CommandError if Redis has no such type.
     """
     if kind.lower() not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
         raise CommandError(b"ERR Unknown client type '%b'" % kind[:128])
@@ -203,7 +203,7 @@ def chosen(subcommands: dict[bytes, tuple[int, Answer]], session: RespSession, a
 
 
 def subcommand(subcommands: dict[bytes, tuple[int, Local]], session: RespSession, arguments: Arguments) -> Reply:
-    """Answer a request for a Redis subcommand, such as CLIENT ID, by the function that ``subcommands`` has for it.
+    """Return the reply to a request for a Redis subcommand, such as CLIENT ID, by the function in ``subcommands``.
 
     subcommands: name -> (the number of words that a request has, negative for a minimum; the function that answers).
     """

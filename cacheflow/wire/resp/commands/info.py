@@ -141,7 +141,7 @@ def _config_get(session: RespSession, arguments: Arguments) -> bytes:
 
 
 def _config_resetstat(session: RespSession, arguments: Arguments) -> bytes:
-    """Set the counters in INFO back to 0. Those of ``/metrics`` stay: they never fall."""
+    """Answer CONFIG RESETSTAT: set the counters in INFO back to 0. The counters in ``/metrics`` stay: they never fall."""
     session.service.stats_before = _stats(session)
     return OK
 

@@ -47,7 +47,7 @@ def failed(result: Result) -> bytes:
 
 
 def if_all_succeed(reply: bytes) -> Finish:
-    """Return a function that takes the state machine's results of commands and returns ``reply``, or the first failure."""
+    """Return a function that makes a reply from commands' results: ``reply``, or the error of the first that failed."""
     return lambda results: next((failed(result) for result in results if result[0] != c.OK), reply)
 
 

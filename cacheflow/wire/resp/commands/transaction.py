@@ -134,8 +134,9 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
 
 
 def _fixed(watched: Watched) -> list[Condition]:
-    """Return the conditions that a transaction's watched keys are as they were at WATCH, when all WATCH requests are answered.
+    """Return the conditions that a transaction's watched keys are as they were at WATCH.
 
+    Not to be called before all earlier WATCH requests are answered.
     watched: key -> its condition, or None where WATCH failed and its client was told so; such a key has to be absent.
     """
     return [seen or unchanged(key, None) for key, seen in watched.items()]
@@ -159,7 +160,10 @@ def _settled(finish: Finish, result: Result) -> Reply:
 
 
 def _read_all(connection: RespSession, queue: Queue) -> Reply:
-    """Return the reply to EXEC of a transaction that only reads and watches no key; the keys are all read at one moment."""
+    """Return the reply to EXEC of a transaction that only reads and watches no key.
+
+    All keys that the transaction names are looked up at one moment.
+    """
     if sum([len(spec.keys_in(arguments)) for spec, arguments in queue]) > KEYS_MAX:
         return TOO_MANY.reply
     find = connection.store.lookup
@@ -217,7 +221,7 @@ class _Searches:
         self._left = ANSWER_BYTES_MAX
 
     def answer(self, connection: RespSession, read: Read, find: Find, spec: Spec, arguments: Arguments) -> Reply:
-        """Return the reply to a Redis command on fields of hashes or sets; for large ones it is made later, in pieces.
+        """Return the reply to a Redis command on fields of hashes or sets; a reply about large ones is made later, in pieces.
 
         read: the function that answers the command.  find: the function that looks up a key. Raises CommandError.
         """
@@ -252,8 +256,8 @@ class _Searches:
 def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Arguments, searches: _Searches) -> Reply:
     """Return the reply to a command of a transaction that writes nothing; if the command fails, the reply is the error.
 
-    A reply that names no key (KEYS, INFO, CLIENT LIST), or for which a large hash is searched, may take long: it is made
-    only when it is to be sent in EXEC's answer. find: the function by which the command looks entries up.
+    The reply to a command that names no key (KEYS, INFO, CLIENT LIST), or that searches a large hash, may take long: such
+    a reply is made only when it is to be sent in EXEC's answer. find: the function by which the command looks entries up.
     """
 
     def made() -> Iterator[bytes]:
@@ -280,7 +284,7 @@ def _local(connection: RespSession, spec: Spec, arguments: Arguments) -> Reply:
 
 
 def _bounded(replies: list[Reply]) -> Reply:
-    """Return one RESP array of all ``replies``; an error replaces each that would make it longer than ANSWER_BYTES_MAX."""
+    """Return one RESP array of ``replies``; an error replaces each that would make the array exceed ANSWER_BYTES_MAX."""
     size = 0
     for position, reply in enumerate(replies):
         size += size_of(reply)

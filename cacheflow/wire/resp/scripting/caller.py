@@ -171,7 +171,10 @@ class Caller:
         self._session.role = client.role
 
     def call(self, words: Arguments) -> bytes:
-        """Return the reply to a script's command, given as its words, in RESP2; an error is a reply too."""
+        """Return the reply, in RESP2, to a command that a script calls; if the command fails, the reply is the error.
+
+        words: the command's words.
+        """
         return self._said(self._called, words)
 
     def answer(self, spec: Spec, words: Arguments, protocol: int) -> bytes:

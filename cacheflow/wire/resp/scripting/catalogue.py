@@ -90,6 +90,6 @@ class Catalogue:
         return sha.lower() in self._scripts
 
     def clear(self) -> None:
-        """Drop all scripts that clients have loaded into this node."""
+        """Drop all Lua scripts that clients have loaded into this node."""
         self._scripts.clear()
         self._bytes = 0

@@ -79,7 +79,7 @@ Work = Callable[[Caller, Sandbox, Expired], Render]
 class _Ran(NamedTuple):
     """The outcome of one attempt to run a script. failed: the error for which memory could not be read, None if it could.
 
-    seen: the keys that were looked up in memory.  conditions: that these keys are still the same.
+    seen: the keys that were looked up in memory.  conditions: the conditions that these keys are still the same.
     effects: the commands that write what the script wrote.  render: the function that makes the reply.
     """
 
@@ -118,7 +118,10 @@ class ScriptRun(Attempts):
         self._is_proposed = self._is_late = self._is_over = False
 
     def begin(self, end: End) -> None:
-        """Run the script when all earlier scripts that name one of its keys have ended; call ``end`` with the reply."""
+        """Run the script once all earlier scripts that name one of its keys have ended.
+
+        end: the function that is called with the reply.
+        """
 
         def ended(reply: Reply) -> None:
             self._leave()

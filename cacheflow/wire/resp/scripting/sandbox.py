@@ -43,7 +43,7 @@ class GivenUp(Exception):
 
 @cache
 def is_available() -> bool:
-    """Return whether lupa, the package with the Lua interpreter, is installed. Loads nothing, for the event loop asks."""
+    """Return whether lupa, the Python package with the Lua interpreter, is installed; lupa is not loaded by this."""
     return find_spec("lupa") is not None
 
 

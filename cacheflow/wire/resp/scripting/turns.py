@@ -45,7 +45,10 @@ class Turns:
         return len(self._queues)
 
     def enter(self, keys: Iterable[bytes]) -> Turn:
-        """Put a script that names ``keys`` into the queues of all these keys, behind earlier scripts; return its place."""
+        """Put a script that names ``keys`` into the queues of all these keys, behind earlier scripts.
+
+        Returns the script's place in these queues.
+        """
         turn = Turn(tuple(dict.fromkeys(keys)))
         for key in turn.keys:
             queue = self._queues.get(key)
