@@ -94,7 +94,7 @@ class RequestParser:
         return requests
 
     def _complete(self, data: bytes, requests: list[Request]) -> bytes:
-        """Add ``data``, input from a client, to the client's incomplete request; once complete, append it to ``requests``.
+        """Add ``data``, input from a client, to the client's incomplete request; append a completed request to ``requests``.
 
         Returns the input behind the request.
         """
@@ -271,9 +271,9 @@ class _Exact:
         return True
 
     def _bulk_header(self, start: int) -> int:
-        """Note the length in the header of a RESP argument (such as ``$5``) at ``start`` of the input; return its end.
+        """Note the length that a RESP argument's header, such as ``$5``, at ``start`` of the input gives.
 
-        Returns 0 while the header is incomplete. Raises ProtocolFault for a wrong header.
+        Returns the position behind the header, 0 while the header is incomplete. Raises ProtocolFault for a wrong header.
         """
         end = self._line_end(start, "too big bulk count string")
         if not end:

@@ -84,7 +84,7 @@ class Spec:
     arity: the number of words, with the command's name; negative for "at least".
     keys: positions of the first and last key (negative: from the end) and their step, as in Redis' COMMAND.
     counted: where a request says how many keys it has, the position of that number; else 0.
-    local, read, plan, control: the function that answers the command: ``local`` by the connection itself, ``read`` from memory,
+    local, read, plan, control: the function that answers: ``local`` by the connection itself, ``read`` from memory,
     ``plan`` through the log, ``control`` in a way of its own.
     steps: True if ``plan`` looks at memory first, and the writes take place only if what was seen there still holds.
     publishes: True if the command sends other clients a message, which needs the role that a write does, though Redis' flags
