@@ -28,11 +28,11 @@ TOO_LONG: Final = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
 
 
 class PlacedKey(bytes):
-    """The bytes of the cache's key for a client's key that was checked: it stands behind the prefix of its database."""
+    """A byte string: a client's valid key behind the prefix of its Redis database; under that name the cache holds the key."""
 
 
 class PlacedRequest(list[bytes]):
-    """The words of a request that is about ``database``, above 0; those of them that are keys are PlacedKeys."""
+    """A list of the words of a RESP request about ``database``, a number above 0; its keys have that database's prefix."""
 
     __slots__ = ("database",)
 
@@ -42,14 +42,15 @@ class PlacedRequest(list[bytes]):
 
 
 def database_in(arguments: list[bytes]) -> int:
-    """Return the database that a request with the words ``arguments`` is about."""
+    """Return the number of the Redis database that a request with the words ``arguments`` is about."""
     return arguments.database if isinstance(arguments, PlacedRequest) else 0
 
 
 def key_of(raw: bytes) -> str:
-    """Return the cache's key for ``raw``, a key in a RESP request: placed in a database already, or one of database 0.
+    """Return as text the cache's key for ``raw``, a key of a RESP request.
 
-    Raises CommandError when it is no valid key.
+    If the key is of a database other than 0, the database's prefix has to be in ``raw`` already.
+    Raises CommandError when ``raw`` is no valid key.
     """
     try:
         if type(raw) is PlacedKey:
@@ -62,7 +63,10 @@ def key_of(raw: bytes) -> str:
 
 
 def placed(raw: bytes, database: int) -> PlacedKey:
-    """Return the client's key ``raw`` placed in ``database``, above 0. Raises CommandError when it is no valid key."""
+    """Return the client's key ``raw`` behind the prefix of ``database``, a number above 0.
+
+    Raises CommandError when ``raw`` is no valid key.
+    """
     return PlacedKey((PREFIXES[database] + key_of(raw)).encode())
 
 
@@ -90,7 +94,7 @@ def integer_of(raw: bytes, message: str = NOT_AN_INTEGER) -> int:
 
 
 def database_named(raw: bytes) -> int:
-    """Return the number of the database that the bytes ``raw`` of a RESP request name. Raises CommandError for none of ours."""
+    """Return the number of the Redis database that the bytes ``raw`` spell. Raises CommandError if no such database exists."""
     number = integer_of(raw)
     if not 0 <= number < DATABASES:
         raise CommandError("ERR DB index is out of range")
@@ -113,10 +117,10 @@ def float_of(raw: bytes) -> Decimal:
 
 
 def lifetime_ms(raw: bytes, unit: bytes, command: str, wall_ms: int) -> int:
-    """Return the TTL in milliseconds that ``raw`` means after the option ``unit`` (EX, PX, EXAT, PXAT) of a Redis command.
+    """Return the TTL in ms that the number ``raw`` means behind the option ``unit`` (EX, PX, EXAT, PXAT) of a Redis command.
 
-    Negative for a time in the past. Raises CommandError when it is no valid time; ``command`` is the name in that error.
-    wall_ms: this node's wall clock, from which EXAT and PXAT are counted.
+    The TTL is negative for a time in the past. Raises CommandError when ``raw`` is no valid time.
+    command: the command's name, for that error.  wall_ms: this node's wall clock, from which EXAT and PXAT are counted.
     """
     number = integer_of(raw)
     if number <= 0 or (unit.startswith(b"EX") and number > INT64_MAX // 1000):

@@ -136,8 +136,8 @@ class RespConnection(RespSession):
     def _found(self, raw: bytes) -> bytes | None:
         """Return the reply to a Redis GET of the key ``raw``, from memory.
 
-        Returns None when that takes the slower, general way: the key is not UTF-8, this node may not be read, or the value is
-        long, or no string.
+        Returns None where GET has to be answered in a slower, general way: the key is not UTF-8, this node may not be read,
+        or the value is long, or no string.
         """
         try:
             key = raw.decode()
@@ -161,7 +161,7 @@ class RespConnection(RespSession):
         return self._read(get, [b"GET", raw]) if answer is None else answer
 
     def _complete(self, data: bytes) -> bytes:
-        """Add ``data`` to the request of this client that is not complete yet; handle the request once it is complete.
+        """Add ``data``, input from this client, to the client's incomplete request; handle that request once it is complete.
 
         Returns the input behind the request.
         """
@@ -176,9 +176,9 @@ class RespConnection(RespSession):
         return rest
 
     def _answer_row_of_gets(self, data: bytes) -> bytes:
-        """Answer the GETs of which a client's input ``data`` consists; return the input that is left to handle.
+        """Answer a client's input ``data`` if it consists of GETs; return the input that is left to handle.
 
-        That is an incomplete last GET, or all of ``data`` when it holds anything else than GETs.
+        That is an incomplete last GET, or all of ``data`` when another request is in it or this fast way cannot answer it.
         """
         keys = keys_of_gets(data)
         rest = b""
@@ -205,7 +205,7 @@ class RespConnection(RespSession):
     def _take_sets(self, data: bytes) -> bytes:
         """Propose together the SETs of which a client's input ``data`` consists; return the input that is left to handle.
 
-        That is an incomplete last SET, or all of ``data`` when it holds anything else than SETs.
+        That is an incomplete last SET, or all of ``data`` when another request is in it or this fast way cannot take it.
         """
         lone = lone_set(data)
         if lone is not None:
@@ -243,7 +243,7 @@ class RespConnection(RespSession):
         return rest
 
     def _answer_gets(self, requests: list[Request]) -> int:
-        """Answer the plain GETs at the start of a client's ``requests``, up to the first other request; return how many."""
+        """Answer the plain GETs at the start of the list ``requests``, up to the first other request; return their number."""
         output = self._output
         size = self._output_bytes
         answered = 0
@@ -344,9 +344,9 @@ class RespConnection(RespSession):
         return no_permission(self, spec.name, spec.needs)
 
     def _placed(self, spec: Spec, request: Request) -> Request:
-        """Return a client's ``request`` with its keys placed in the selected database.
+        """Return a client's ``request`` with the prefix of the selected database before each key.
 
-        Raises CommandError when the client has no database, for its last SELECT has failed.
+        Raises CommandError for a request about keys when the client has no database, because its last SELECT has failed.
         """
         if self.selected is None:
             if spec.reads_keys:
@@ -355,9 +355,10 @@ class RespConnection(RespSession):
         return spec.placed_in(self.selected, request)
 
     def _leave(self, name: str) -> None:
-        """Drop this client's database after a failed SELECT, or its user after a failed AUTH; ``name`` is the failed command's.
+        """Take from this client its database after a failed SELECT, or its user after a failed AUTH.
 
-        Requests that are on their way already were meant for another database or user.
+        Requests that the client has sent already were meant for the database or the user that it asked for.
+        name: the failed command's name.
         """
         if name == "select":
             self.leave_database()
@@ -421,7 +422,7 @@ class RespConnection(RespSession):
                 self.write(c.batch(commands, spec.name == "mset"), functools.partial(_batch, finish))
 
     def _write_fields(self, command: Command, finish: Finish) -> None:
-        """Replicate ``command``, on fields of a hash or set, and answer this client with what ``finish`` makes of its result."""
+        """Replicate ``command``, on fields of a hash or set; answer this client with what ``finish`` makes of the result."""
         key = command[1]
         grown = self._growth.get(key, 0)
         size = sum(map(len, command[3])) + len(FIELD) * len(command[3]) if command[0] == c.SET_FIELDS else 0

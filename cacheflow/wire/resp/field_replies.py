@@ -26,9 +26,9 @@ DRAWN_MAX: Final = 10_000
 
 
 def listed(head: bytes, data: bytes, parts: slice) -> Reply:
-    """Return the reply ``head`` with parts of the hash of the bytes ``data`` behind it, as bulk strings in order.
+    """Return a reply: the bytes ``head``, then parts of the encoded hash ``data`` as RESP bulk strings, in the hash's order.
 
-    parts: which of field, value, field, value, ... are shown.
+    parts: the slice of the sequence field, value, field, value, ... that is shown.
     """
     if len(data) <= SLICE_BYTES:
         return head + b"".join([bulk(part) for part in fields.parts_of(data)[parts]])
@@ -42,7 +42,10 @@ def listed(head: bytes, data: bytes, parts: slice) -> Reply:
 
 
 def looked_up(data: bytes, names: list[bytes], show: Callable[[bytes | None], bytes]) -> Reply:
-    """Return the array of what ``show`` makes of the value of each of the fields ``names``, None for one that is not there."""
+    """Return a RESP array of the values of the fields ``names`` of the encoded hash ``data``, as ``show`` encodes each.
+
+    show: a function that encodes a value; it is given None for a field that is absent.
+    """
 
     def pieces() -> Iterator[bytes]:
         absent = show(None)
@@ -70,7 +73,7 @@ def looked_up(data: bytes, names: list[bytes], show: Callable[[bytes | None], by
 
 
 def drawn(data: bytes, count: int) -> Generator[bytes, None, list[tuple[bytes, bytes]]]:
-    """Return ``count`` fields at random, with their values, of the hash or set with the bytes ``data``; no field comes twice.
+    """Return ``count`` random fields of the encoded hash or set ``data``, with their values; no field comes twice.
 
     With a negative ``count`` fields may come several times. A generator, which yields b"" between steps. Raises CommandError
     when the answer would be too large.
@@ -96,7 +99,7 @@ def drawn(data: bytes, count: int) -> Generator[bytes, None, list[tuple[bytes, b
 
 
 def _places(total: int, count: int) -> Generator[bytes, None, Sequence[int]]:
-    """Return ``count`` numbers below ``total`` at random, in order, each once; all of them if ``count`` is larger."""
+    """Return ``count`` different random numbers below ``total``, in ascending order; all of them if ``count`` is larger."""
     if count >= total:
         return range(total)
     if count <= SHOWN_AT_ONCE:
@@ -112,7 +115,7 @@ def _places(total: int, count: int) -> Generator[bytes, None, Sequence[int]]:
 
 
 def _at(data: bytes, places: Sequence[int]) -> Generator[bytes, None, list[tuple[bytes, bytes]]]:
-    """Return the fields with their values at the ``places`` in ``data``, which are in order."""
+    """Return the pairs (field, value) at the positions ``places``, which ascend, in the encoded hash or set ``data``."""
     found: list[tuple[bytes, bytes]] = []
     behind = 0
     for some in fields.slices(data, SLICE_BYTES):
@@ -126,7 +129,7 @@ def _at(data: bytes, places: Sequence[int]) -> Generator[bytes, None, list[tuple
 
 
 def taken_from(items: list[T]) -> Iterator[list[T]]:
-    """Yield lists of SHOWN_AT_ONCE of the ``items``, in order, and leave none behind: to free many at once takes as long."""
+    """Yield ``items`` in lists of SHOWN_AT_ONCE, in order, and remove them from ``items``: so memory is freed step by step."""
     items.reverse()
     while items:
         some = items[-SHOWN_AT_ONCE:]
@@ -146,9 +149,10 @@ def at_once(steps: Generator[bytes, None, T]) -> T:
 
 
 def some_of(data: bytes, count: int, show: Callable[[tuple[bytes, bytes]], bytes], each: int = 1) -> Reply:
-    """Return a RESP array of ``count`` random fields of the hash or set with the bytes ``data``, as ``show`` encodes each.
+    """Return a RESP array of ``count`` random fields of the encoded hash or set ``data``.
 
-    each: the number of array elements for one field. A negative ``count`` may give a field several times.
+    show: the function that encodes a field with its value.  each: the number of array elements that this makes for one field.
+    A negative ``count`` may give a field several times.
     """
 
     def pieces() -> Iterator[bytes]:
@@ -168,7 +172,7 @@ def some_of(data: bytes, count: int, show: Callable[[tuple[bytes, bytes]], bytes
 def scanned(arguments: Sequence[bytes], data: bytes, *, is_set: bool) -> Reply:
     """Return the reply to HSCAN or SSCAN: all matching fields in one page, as Redis does for small hashes and sets.
 
-    arguments: the words of the request.  data: the bytes of the hash or set.
+    arguments: the words of the request.  data: the encoded hash or set.
     """
     if not arguments[2].isdigit() or len(arguments[2]) > 20:
         raise CommandError("ERR invalid cursor")
@@ -211,6 +215,6 @@ def scanned(arguments: Sequence[bytes], data: bytes, *, is_set: bool) -> Reply:
 
 
 def members_in(data: bytes) -> Iterator[list[bytes]]:
-    """Yield the members of a set with the bytes ``data``, in their order, as many as one step may handle."""
+    """Yield lists of the members of the encoded set ``data``, in the set's order; each is short enough for one step."""
     for some in fields.slices(data, SLICE_BYTES):
         yield fields.parts_of(some)[::2]

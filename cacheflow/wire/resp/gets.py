@@ -21,9 +21,9 @@ _HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
 
 
 def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
-    """Answer those RESP clients whose input is only GETs and who have no unanswered request.
+    """Answer those RESP clients in ``arrived`` whose input is only GETs and who have no unanswered request.
 
-    Returns the arrivals (connection, input, transport) of all other clients.
+    arrived: (connection, input, transport) of each client that has sent something. Returns those that were not answered here.
     """
     asking = [arrival for arrival in arrived if arrival[0].at_rest and arrival[1].startswith(GET)]
     row = b"".join([data for _, data, _ in asking])
@@ -54,7 +54,7 @@ def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
 
 
 def bulks_of(entries: list[Entry | None]) -> list[bytes]:
-    """Return the reply to a GET of each of the cache's ``entries``; empty bytes in place of an absent entry."""
+    """Return a list with the reply to a Redis GET for each of the cache's ``entries``; empty bytes for an absent entry."""
     join, heads = b"".join, _HEADS
     try:
         return [

@@ -39,17 +39,20 @@ class Receiver(Protocol):
         """True while the client's socket takes no more bytes."""
 
     def write_pushes(self, data: bytes) -> None:
-        """Write a part of the published messages that wait for this client to the client's socket."""
+        """Write ``data``, a part of the published messages that wait for this client, to the client's socket."""
 
     def describe(self) -> str:
-        """Return the client's line in CLIENT LIST."""
+        """Return the line about the client in the reply to CLIENT LIST."""
 
     def abort(self) -> None:
         """Close the client's connection at once."""
 
 
 class Mailbox:
-    """The subscriptions of a RESP client and its messages. Not safe for concurrent use: the event loop owns it."""
+    """A RESP client's subscriptions, and the published messages that wait to be sent to the client.
+
+    Not safe for concurrent use: the event loop owns it.
+    """
 
     def __init__(self, connection: Receiver, channels: Channels) -> None:
         # The names of what the client has subscribed to, in the order in which it did.
@@ -73,42 +76,42 @@ class Mailbox:
         return sum(map(len, self.names.values()))
 
     def subscribe(self, space: Space, name: bytes, matches: Callable[[bytes], object] | None) -> None:
-        """Subscribe the client to ``name``. Raises InvalidRequest where the node has no room for another subscription."""
+        """Subscribe the client to the channel or pattern ``name``. Raises InvalidRequest if the node has no room for it."""
         self._channels.subscribe(self, space, name, matches)
         self.names[space][name] = None
 
     def unsubscribe(self, space: Space, name: bytes) -> None:
-        """End the client's subscription to ``name``, if there is one."""
+        """End the client's subscription to the channel or pattern ``name``, if there is one."""
         self.names[space].pop(name, None)
         self._channels.unsubscribe(self, space, name)
 
     def leave(self) -> None:
-        """End all subscriptions of the client; the messages that wait for it already are sent."""
+        """End all subscriptions of the client; the published messages that already wait for the client are still sent."""
         for space, names in self.names.items():
             for name in names:
                 self._channels.unsubscribe(self, space, name)
             names.clear()
 
     def close(self) -> None:
-        """End all subscriptions of the client, and forget the messages that wait for it."""
+        """End all subscriptions of the client, and drop the published messages that wait for the client."""
         self._closed = True
         self.leave()
         self.taken()
 
     def hold(self) -> None:
-        """Hold back all messages to this client until ``release`` is called."""
+        """Send no published messages to this client until ``release`` is called."""
         self._held = True
 
     def release(self) -> None:
-        """End the holding back of messages to this client."""
+        """Send published messages to this client again, after a time in which they were held back."""
         self._held = False
         if self._waiting:
             self._wake()
 
     def taken(self) -> bytes:
-        """Return all messages that wait for the client, which is about to get them before a reply; none wait any more.
+        """Remove and return the published messages that wait for the client; the caller sends them in front of a reply.
 
-        Not to be called while the client takes no more bytes: it may have a part of the first message.
+        Not to be called while the client's socket takes no more bytes: the client may have a part of the first message.
         """
         rest = b"".join([data for _, data in self._waiting])
         while self._waiting:
@@ -116,9 +119,9 @@ class Mailbox:
         return rest
 
     def go_on(self) -> bool:
-        """Send the rest of a message of which the client has a part, now that it takes bytes again.
+        """Send the rest of a published message of which the client has a part, now that the client's socket takes bytes again.
 
-        Returns whether the client has all of that message, so that something else may be sent to it.
+        Returns True if the client then has all of that message, so that something else may be sent.
         """
         if self._begun_bytes:
             self.write()
@@ -188,7 +191,7 @@ class Mailbox:
         self._channels.wake(self)
 
     def _let_go(self) -> None:
-        """Forget the first message that waits: the client has it, or will not get it."""
+        """Drop the first published message that waits for the client: the client has that message, or will not get it."""
         published, data = self._waiting.popleft()
         self._begun_bytes = 0
         self.unread_bytes -= len(data) + PLACE_BYTES
@@ -201,7 +204,7 @@ def push(protocol: int, *items: bytes) -> bytes:
 
 
 def _render(published: Published, protocol: int, pattern: bytes | None) -> bytes:
-    """Return a published message as it is sent to a RESP client, who has subscribed to its channel or to ``pattern``."""
+    """Return a published message encoded for a RESP client that has subscribed to ``pattern``, or if None, to the channel."""
     items: list[Any] = [bulk(published.channel), bulk(published.data)]
     if pattern is not None:
         return push(protocol, bulk(b"pmessage"), bulk(pattern), *items)

@@ -20,13 +20,13 @@ from cacheflow.wire.optimistic import Condition, unchanged
 
 
 class Overlay:
-    """The cache's contents as the earlier commands of a transaction or a script will leave them, over a node's memory.
+    """The cache as the next command of a transaction or script sees it: a node's memory with earlier commands' effects.
 
-    now_ms: the cluster's time at which commands are decided.  counts: looking a key up counts as a use of it.
+    now_ms: the cluster's time at which commands are decided.  counts: True if looking a key up counts as a use of the key.
     seen: key -> the entry that memory had when the key was looked up first, None for an absent one.
-    left: key -> the entry that the commands so far will leave, None for none; the key written last comes last.
+    left: key -> the entry that the earlier commands will leave, None if they remove it; the key written last comes last.
     left_bytes: how many bytes the values in ``left`` have together.
-    searched: what deciding the commands so far has cost, as the bytes of hashes and sets that a search goes through.
+    searched: what deciding the earlier commands has cost, in bytes of hashes and sets that had to be searched.
     """
 
     def __init__(self, store: Store, now_ms: int, *, counts: bool = False) -> None:
@@ -39,7 +39,7 @@ class Overlay:
         self._counts = counts
 
     def find(self, key: str, *, count: bool = True) -> Entry | None:
-        """Return the live entry that ``key`` has after the commands so far, None for none.
+        """Return the live entry that ``key`` has after the earlier commands of a transaction or script, None if it has none.
 
         Two look-ups of a key that no command has written return the same, whatever happens in the node's memory meanwhile.
         """
@@ -51,11 +51,11 @@ class Overlay:
         return entry
 
     def conditions(self) -> list[Condition]:
-        """Return the conditions that hold as long as every key that was looked up in memory has the entry that was found."""
+        """Return the conditions that every key that was looked up in memory still has the entry that was found there."""
         return [unchanged(key, entry) for key, entry in self.seen.items()]
 
     def expect(self, commands: Sequence[Command]) -> list[Result]:
-        """Note what ``commands`` will leave under their keys, so that ``find`` shows it, and return their results."""
+        """Work out what ``commands`` will do: note the entries that they leave, for later look-ups; return their results."""
         results = []
         for command in commands:
             key = command[1]
@@ -74,7 +74,10 @@ class Overlay:
         return results
 
     def effects(self) -> list[Command]:
-        """Return commands, one a key, that do what all commands so far would do if no key that was looked up has changed."""
+        """Return commands, one for each changed key, that do what all commands so far of a transaction or script would do.
+
+        This is true if no key that was looked up in memory has changed.
+        """
         found = []
         for key, entry in self.left.items():
             known = key in self.seen
@@ -95,7 +98,7 @@ class Overlay:
 
 
 def work_in(store: Store, commands: Sequence[Command]) -> int:
-    """Return how many plain commands more the machine could run in the time that ``commands`` take."""
+    """Return the extra work of ``commands``, as a number of plain commands that keep the state machine busy as long."""
     return sum(
         [
             work_of(store.peek(command[1]), command)

@@ -36,7 +36,7 @@ _DOLLAR: Final = ord("$")
 class ProtocolFault(Exception):
     """Raised for bytes from a client that are no RESP request.
 
-    Its message is in the last reply before the connection is closed.
+    The error's text is sent in a last reply, and then the connection is closed.
     """
 
 
@@ -68,11 +68,11 @@ class RequestParser:
 
     @property
     def kept_bytes(self) -> int:
-        """The memory that the part of a request takes that this parser keeps, in bytes."""
+        """The bytes of memory that are taken by the incomplete request that this parser keeps."""
         return self._exact.kept_bytes if self.holds else 0
 
     def complete(self, data: bytes) -> tuple[list[Request], bytes]:
-        """Add ``data`` to the client's request that is not complete yet.
+        """Add ``data``, input from a client, to the client's incomplete request.
 
         Returns (a list with that request, empty if it is still not complete; the input behind the request).
         """
@@ -94,7 +94,7 @@ class RequestParser:
         return requests
 
     def _complete(self, data: bytes, requests: list[Request]) -> bytes:
-        """Add ``data`` to the client's request that is not complete yet; append the request to ``requests`` once it is.
+        """Add ``data``, input from a client, to the client's incomplete request; append a completed request to ``requests``.
 
         Returns the input behind the request.
         """
@@ -110,7 +110,7 @@ class RequestParser:
         return exact.rest()
 
     def _parse_plain(self, data: bytes, requests: list[Request]) -> bytes:
-        """Parse a client's input ``data`` with hiredis and append its requests to ``requests``; return the input left over."""
+        """Parse a client's input ``data`` with hiredis; append its requests to ``requests``, return the input not parsed."""
         reader = self._reader
         feed, gets = reader.feed, reader.gets
         feed(data)
@@ -156,7 +156,10 @@ class RequestParser:
 
 
 def _wire_bytes(request: Request) -> int:
-    """Return the number of bytes that the RESP request ``request`` had as input: lengths have one spelling only in hiredis."""
+    """Return how many bytes of input ``request`` was, a RESP request parsed by hiredis.
+
+    The number is exact, because hiredis accepts only one spelling of each length.
+    """
     size = 3 + len(b"%d" % len(request))
     for argument in request:
         length = len(argument)
@@ -165,7 +168,10 @@ def _wire_bytes(request: Request) -> int:
 
 
 class _Exact:
-    """A parser of RESP input in pieces of any size, which returns request after request, with Redis' limits and errors."""
+    """A parser of RESP input that comes in pieces of any size: it returns request after request.
+
+    The limits and errors are those of Redis.
+    """
 
     def __init__(self, request_bytes_max: int, trusted: bool) -> None:
         self.trusted = trusted
@@ -184,7 +190,7 @@ class _Exact:
 
     @property
     def kept_bytes(self) -> int:
-        """The memory that the part of a request takes that this parser keeps, in bytes."""
+        """The bytes of memory that are taken by the incomplete request that this parser keeps."""
         if not self._missing:
             return len(self._buffer)
         to_come = self._length + 2 if self._length >= 0 else 0
@@ -204,7 +210,7 @@ class _Exact:
         self._arguments = []
 
     def step(self, requests: list[Request]) -> bool:
-        """Move one request from this parser's buffer to ``requests``; return False when it is not complete.
+        """Move the first request in this parser's buffer to the list ``requests``; return False while it is incomplete.
 
         Raises ProtocolFault for bytes that are no RESP request.
         """
@@ -265,9 +271,9 @@ class _Exact:
         return True
 
     def _bulk_header(self, start: int) -> int:
-        """Note the length in the RESP header of an argument (``$5``) at ``start`` of the buffer; return the header's end.
+        """Note the length that a RESP argument's header, such as ``$5``, at ``start`` of the input gives.
 
-        Returns 0 while the header is incomplete. Raises ProtocolFault for a wrong header.
+        Returns the position behind the header, 0 while the header is incomplete. Raises ProtocolFault for a wrong header.
         """
         end = self._line_end(start, "too big bulk count string")
         if not end:
@@ -286,7 +292,7 @@ class _Exact:
         return end
 
     def _line_end(self, start: int, too_long: str) -> int:
-        """Return the position behind the line that begins at ``start`` of this parser's buffer; 0 while it is incomplete.
+        """Return the position behind the line that begins at ``start`` of this parser's buffer; 0 for an incomplete line.
 
         Raises ProtocolFault with the text ``too_long`` when the line is too long.
         """

@@ -46,7 +46,7 @@ def bulk(data: bytes) -> bytes:
 
 
 def value_reply(data: bytes) -> Reply:
-    """Return the RESP bulk string of a stored value; a Stream, which does not copy the value, when that is long."""
+    """Return a stored value as a RESP bulk string; for a long value a Stream of pieces, which does not copy the value."""
     if len(data) <= WHOLE_BYTES_MAX:
         return bulk(data)
     return Stream(iter((b"$%d\r\n" % len(data), data, b"\r\n")), len(data))
@@ -62,17 +62,26 @@ def array(items: list[bytes]) -> bytes:
 
 
 def map_head(protocol: int, count: int) -> bytes:
-    """Return what stands before the ``count`` pairs of a map in RESP; in RESP2 they are one flat array."""
+    """Return the RESP header of a map with ``count`` pairs, which is a flat array in RESP2.
+
+    protocol: RESP's version, 2 or 3.
+    """
     return b"%%%d\r\n" % count if protocol == 3 else b"*%d\r\n" % (2 * count)
 
 
 def set_head(protocol: int, count: int) -> bytes:
-    """Return what stands before the ``count`` members of a set in RESP, which is an array in RESP2."""
+    """Return the RESP header of a set with ``count`` members, which is an array in RESP2.
+
+    protocol: RESP's version, 2 or 3.
+    """
     return b"~%d\r\n" % count if protocol == 3 else b"*%d\r\n" % count
 
 
 def replies_array(items: list[Reply], size: int) -> Reply:
-    """Return the RESP array of the replies ``items``; a Stream when these are long. size: the bytes that they keep."""
+    """Return the RESP array of ``items``, which are encoded replies; a Stream of pieces when they are long.
+
+    size: the bytes of memory that the replies keep.
+    """
     head = b"*%d\r\n" % len(items)
     if size <= WHOLE_BYTES_MAX and all(isinstance(item, bytes) for item in items):
         return head + b"".join(cast(list[bytes], items))
@@ -129,8 +138,8 @@ def encode(protocol: int, value: Any) -> bytes:
 def failure(failed: ReplicationError) -> bytes:
     """Return the RESP error reply to a request that was not committed, or whose outcome is not known.
 
-    Clients send LOADING, TRYAGAIN and CLUSTERDOWN again by themselves, which is right where nothing has happened. No
-    client knows OUTCOMEUNKNOWN, so that none repeats what may have taken place.
+    Clients by themselves repeat a request that was answered LOADING, TRYAGAIN or CLUSTERDOWN, which is right where nothing has
+    happened. No client knows OUTCOMEUNKNOWN, so that none repeats what may have taken place.
     """
     codes = ((NotReady, "LOADING"), (NoLeader, "CLUSTERDOWN"), (NotCommitted, "TRYAGAIN not committed:"))
     code = next((code for kind, code in codes if isinstance(failed, kind)), "OUTCOMEUNKNOWN")
@@ -138,9 +147,9 @@ def failure(failed: ReplicationError) -> bytes:
 
 
 def said_in_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the pieces of a reply of RESP; an error that comes before the first that is not empty becomes the reply.
+    """Yield the pieces of a RESP reply that the iterator ``pieces`` makes; if making them fails, yield the error reply.
 
-    pieces: they may raise CommandError and ReplicationError.
+    pieces: may raise CommandError and ReplicationError as long as all pieces so far were empty.
     """
     try:
         yield from pieces

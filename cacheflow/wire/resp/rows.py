@@ -69,7 +69,7 @@ def pairs_of_sets(data: bytes) -> tuple[list[str], list[bytes]] | None:
 def lone_set(data: bytes) -> tuple[str, bytes] | None:
     """Return (key, value) if ``data``, input of a RESP client, is one complete SET of a valid key, else None.
 
-    Cheaper than ``pairs_of_sets``, which reads many.
+    This is cheaper than to read any number of SETs, as ``pairs_of_sets`` does.
     """
     end = data.find(b"\r\n", len(SET))
     length = _LENGTHS.get(data[len(SET) : end])
@@ -93,7 +93,7 @@ def lone_set(data: bytes) -> tuple[str, bytes] | None:
 def is_part_of_set(data: bytes) -> bool:
     """True if ``data``, input of a RESP client that begins like a SET, seems to be an incomplete SET.
 
-    It is a guess, on which only speed may depend.
+    The answer is a guess, on which only speed may depend.
     """
     parts = data.split(b"\r\n", 6)
     if len(parts) < 7:

@@ -36,9 +36,9 @@ _PLACE_BITS: Final = 32
 
 
 class Keys:
-    """A complete copy of the cache's keys: some may be gone by now.
+    """A complete copy of the cache's keys, some of which may have been removed since it was made.
 
-    slices: the keys, in lists.  count: their number.
+    slices: the keys, in lists.  count: the number of keys.
     """
 
     def __init__(self, slices: Sequence[tuple[str, ...]]) -> None:
@@ -47,7 +47,7 @@ class Keys:
         self.count = self._starts[-1]
 
     def part(self, place: int, count: int) -> list[str]:
-        """Return up to ``count`` keys of this copy, from position ``place`` on."""
+        """Return up to ``count`` keys of this copy of the cache's keys, from position ``place`` on."""
         number = bisect_right(self._starts, place) - 1
         found: list[str] = []
         while len(found) < count and number < len(self.slices):
@@ -58,7 +58,7 @@ class Keys:
 
 
 class GivenUp:
-    """Copies of keys that nobody needs any more: they are freed slice by slice, in turns of the event loop.
+    """Lists of keys that nobody needs any more; they are freed one by one, in turns of the event loop.
 
     Not safe for concurrent use: the event loop owns it.
     """
@@ -90,7 +90,7 @@ class GivenUp:
 class Scans:
     """The SCANs in progress on this node, of all its RESP clients. Not safe for concurrent use: the event loop owns it.
 
-    give_up: is handed the slices of a copy that nobody needs any more.
+    give_up: the function that frees the lists of keys of a copy that nobody needs any more.
     """
 
     def __init__(self, store: Store, give_up: Callable[[list[tuple[str, ...]]], object]) -> None:
@@ -106,9 +106,9 @@ class Scans:
         self._number = random.getrandbits(28)
 
     def copied(self) -> Generator[bytes, None, Keys]:
-        """Return a copy of all keys, a new one or one that other callers share: a generator, which yields b"" between its steps.
+        """Return a copy of all keys of the cache, a new one or one that other callers share. Raises NotReady.
 
-        Raises NotReady.
+        A generator, which yields b"" between steps.
         """
         copy = self._copy
         if copy is None or not (copy.still_gathers or copy.has_all):
@@ -124,7 +124,7 @@ class Scans:
         return self._keys
 
     def forget_copy(self) -> None:
-        """Make the next caller of ``copied`` copy all keys anew: what there is to list has changed."""
+        """Forget the latest copy of all keys, for the keys have changed: the next SCAN or its like makes a new copy."""
         self._copy = None
 
     def first_page(self, database: int, count: int) -> Generator[bytes, None, tuple[list[str], int]]:
@@ -137,7 +137,7 @@ class Scans:
         return found, 0 if place >= keys.count else self._keep(database, keys) << _PLACE_BITS | place
 
     def page(self, database: int, cursor: int, count: int) -> tuple[list[str], int]:
-        """Return a further page of SCAN: up to ``count`` keys of ``database``, and the next cursor, 0 at the end.
+        """Return the page of a SCAN at ``cursor``: up to ``count`` keys of ``database``, and the next cursor, 0 at the end.
 
         Some of the keys may have been removed since the scan began. Raises CommandError for an unknown cursor.
         """
@@ -203,7 +203,10 @@ class Scans:
 
 
 def _search(keys: Keys, database: int, place: int, count: int) -> tuple[list[str], int]:
-    """Return (up to ``count`` keys of ``database``, the place behind the last) out of ``keys``, from position ``place`` on."""
+    """Return (up to ``count`` keys of ``database``, the position to go on from) out of ``keys``, from ``place`` on.
+
+    keys: a copy of all keys of the cache.
+    """
     last = min(keys.count, place + max(count, SEARCHED_MIN))
     found: list[str] = []
     while place < last and len(found) < count:

@@ -32,7 +32,7 @@ def resp_port(
     """Return the port that serves RESP to clients of ``store``, a node's cache.
 
     access: the users, one of whose tokens AUTH must bring; None if nobody has to show one.
-    slices: for long work, shared with other ports of the loop.
+    slices: the queue of long work that is done in slices, shared with other ports of the event loop.
     """
     service = RespService(store, TABLE, access=access, value_bytes_max=value_bytes_max, slices=slices)
     return WirePort(

@@ -60,7 +60,10 @@ Arguments = list[bytes]
 
 
 class Find(Protocol):
-    """Interface: a function that returns the live entry of a key, or None. count: True if the look-up counts as a use."""
+    """Interface: a function that looks up a key and returns its live entry, or None.
+
+    count: True if the look-up counts as a use of the key.
+    """
 
     def __call__(self, key: str, *, count: bool = True) -> Entry | None: ...
 
@@ -81,9 +84,9 @@ class Spec:
     arity: the number of words, with the command's name; negative for "at least".
     keys: positions of the first and last key (negative: from the end) and their step, as in Redis' COMMAND.
     counted: where a request says how many keys it has, the position of that number; else 0.
-    local, read, plan, control: functions that answer the command: by the connection itself, from memory, through the log,
-    or in a way of their own.
-    steps: True if ``plan`` looks at memory first, and its writes take place only if what it saw still holds.
+    local, read, plan, control: the function that answers: ``local`` by the connection itself, ``read`` from memory,
+    ``plan`` through the log, ``control`` in a way of its own.
+    steps: True if ``plan`` looks at memory first, and the writes take place only if what was seen there still holds.
     publishes: True if the command sends other clients a message, which needs the role that a write does, though Redis' flags
     of the command do not say so.
     script: True if the command runs a script: in a transaction, EXEC runs it among the other commands.
@@ -150,9 +153,9 @@ class Spec:
         return arguments[first : self._end_in(arguments) if self.counted else end : step] if first else []
 
     def placed_in(self, database: int, arguments: Arguments) -> Arguments:
-        """Return the words of a request, ``arguments``, placed in ``database``, above 0, with each key that is among them.
+        """Return ``arguments``, the words of a request, with the prefix of ``database``, above 0, before each of the keys.
 
-        Raises CommandError for a word that is no key.
+        The keys of a script stay as they are. Raises CommandError for a word that is no key.
         """
         first, last, step = self.keys
         words = PlacedRequest(arguments, database)
@@ -164,7 +167,10 @@ class Spec:
         return words
 
     def _end_in(self, arguments: Arguments) -> int:
-        """Return the position behind the keys that ``arguments`` counts; that of the first where the number is none."""
+        """Return the position behind the last key in a request that says how many keys it has.
+
+        For a wrong number of keys that is the position of the first.  arguments: the words of the request.
+        """
         number = arguments[self.counted]
         count = int(number) if number.isdigit() and len(number) < 10 else 0
         return self.keys[0] + count if self.keys[0] + count <= len(arguments) else self.keys[0]
@@ -182,10 +188,11 @@ Watched = dict[str, "Condition | None"]
 
 
 class Shared:
-    """The settings, scans, scripts and figures that all RESP connections of one port share. The event loop owns it.
+    """The settings, scans, scripts and counters that all RESP connections of one port share. The event loop owns it.
 
     table: the commands that are served, by name.  access: the users, None if nobody has to show a token.
-    wall: returns the wall clock's time, in seconds since 1970.  slices: for long work, shared with other ports of the loop.
+    wall: returns the wall clock's time, in seconds since 1970.
+    slices: the queue of long work that is done in slices, shared with other ports of the event loop.
     """
 
     def __init__(
@@ -231,26 +238,28 @@ class Shared:
         return Role.ADMIN if self.access is None else Role.NOBODY
 
     def user_of(self, name: bytes, token: bytes) -> User | None:
-        """Return the user whose ``name`` and ``token`` an AUTH gives; ``default`` is any user's name, as clients send it."""
+        """Return the user with the ``name`` and ``token`` that an AUTH gives, or None; the name ``default`` fits any user."""
         user = None if self.access is None else self.access.user_of(token)
         return user if user is not None and name in (DEFAULT_NAME.encode(), user.name.encode()) else None
 
     def refused(self, role: bool = False) -> None:
-        """Count a request that was refused: for its user's role, or because its client has shown no known token."""
+        """Count a refused request. role: True if the user's role forbids it, False if the client has shown no known token."""
         if self.access is not None:
             self.access.refuse("resp", role)
 
 
 class RespSession(Connection):
-    """A RESP connection as the commands' functions see it, with the state that they keep in it between requests.
+    """A client's RESP connection as the functions that answer commands see it, with its state between requests.
 
-    user: who has shown a token, None before that.  role: what this client may do.
-    database: the database of this connection.  selected: the one that the next request is about: another one behind a SELECT in
-    a transaction, and None behind a SELECT that failed, until one succeeds.
-    queue: the commands since MULTI, None outside a transaction.  refused: True if one of those was wrong.
-    watched: key -> what it was at WATCH, for every watched key.
-    mailbox: the client's subscriptions, None before the first.  confined: True if it has some and speaks RESP2, in which it
-    could not tell the replies to most commands from messages.
+    user: the user whose token this client has shown, None before that.  role: what this client may do.
+    database: the number of this connection's database.
+    selected: that of the database that the next request is about: another one behind a SELECT in a transaction, and None
+    behind a SELECT that failed, until one succeeds.
+    queue: the commands since MULTI, None outside a transaction.  refused: True if one of these commands was wrong.
+    watched: key -> the condition that the key is as it was at WATCH, for every watched key.
+    mailbox: the client's subscriptions, None before the first.
+    confined: True if the client has some and speaks RESP2, in which the replies to most commands could not be told from
+    published messages.
     """
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
@@ -293,21 +302,21 @@ class RespSession(Connection):
             self.confine()
 
     def confine(self) -> None:
-        """Allow this client only what may be mixed with messages, if it has subscriptions and speaks RESP2; else all."""
+        """Allow this client only what a RESP2 subscriber may do, if it has subscriptions and speaks RESP2; else all."""
         self.confined = self.protocol == 2 and self.has_subscribed
         self._choose_ways()
 
     def forget_subscriptions(self) -> None:
-        """End all of this client's subscriptions; messages that still wait for the client are not sent."""
+        """End all of this client's subscriptions; published messages that still wait for the client are not sent."""
         mailbox, self.mailbox = self.mailbox, None
         if mailbox is not None:
             mailbox.close()
             self.confine()
 
     def admit(self, user: User | None) -> None:
-        """Treat this client as ``user``, who has shown a token; None: as somebody who has shown none.
+        """Treat this client as ``user``, whose token it has shown; if that is None, as a client that has shown no token.
 
-        Who may read nothing is sent no message either: the subscriptions end.
+        A client that may read nothing is sent no published messages either: its subscriptions end.
         """
         self.user = user
         self.role = self.service.stranger if user is None else user.role
@@ -326,12 +335,12 @@ class RespSession(Connection):
         return self.user is None or self.service.access is None or self.service.access.is_current(self.user)
 
     def use_database(self, database: int) -> None:
-        """Answer this client's further requests from ``database``."""
+        """Make ``database`` the number of the database that this client's further requests are about."""
         self.database = self.selected = database
         self._choose_ways()
 
     def leave_database(self) -> None:
-        """Refuse this client's further requests about keys until a SELECT succeeds: its last one has failed."""
+        """Leave this client without a database: its requests about keys are refused until a database is selected."""
         self.selected = None
         self._choose_ways()
 
@@ -352,11 +361,11 @@ class RespSession(Connection):
         self._choose_ways()
 
     def _count_kept(self) -> None:
-        """Count what this connection keeps of requests that it cannot carry out yet: half of one, and those since MULTI."""
+        """Set the count of the bytes that this connection keeps: of an incomplete request, and of the commands since MULTI."""
         self._hold(self._parser.kept_bytes + self._queued_bytes)
 
     def watch(self, keys: list[str]) -> None:
-        """Answer WATCH with OK: note what ``keys`` are when all earlier requests of this client are answered."""
+        """Answer WATCH with OK: note the entries of ``keys`` when all earlier requests of this client are answered."""
         watched = self.watched
         if len(watched) + len(keys) > WATCHED_MAX and len({*watched, *keys}) > WATCHED_MAX:
             raise CommandError(f"ERR at most {WATCHED_MAX} keys can be watched at once")
@@ -388,7 +397,7 @@ class RespSession(Connection):
 
     @property
     def user_name(self) -> str:
-        """The name of this client's user, ``default`` of who has shown no token."""
+        """The name of this client's user; ``default`` if the client has shown no token."""
         return DEFAULT_NAME if self.user is None else self.user.name
 
     def describe(self) -> str:
@@ -421,7 +430,7 @@ class RespSession(Connection):
         return self._stalled
 
     def write_pushes(self, data: bytes) -> None:
-        """Write published messages, or a part of them, to the client's socket: all finished replies have left."""
+        """Write ``data``, published messages or a part of one, to the client's socket, behind all finished replies."""
         if not self._transport.is_closing():
             self._transport.write(data)
 
@@ -472,7 +481,10 @@ def wrong_arity(name: str) -> str:
 
 
 def no_permission(session: RespSession, name: str, needs: Role) -> CommandError:
-    """Return Redis' error for the command ``name``, which ``session``'s role does not allow, and count it."""
+    """Return Redis' error for the command ``name``, which the client ``session`` may not give, and count the refusal.
+
+    needs: the role that the command needs.
+    """
     session.service.refused(role=True)
     return CommandError(
         f"NOPERM this user has no permissions to run the '{name}' command: it needs the role {needs.word}"

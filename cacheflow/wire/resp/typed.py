@@ -13,7 +13,7 @@ WRONG_TYPE_REPLY: Final = error(WRONG_TYPE)
 
 
 def type_of(entry: Entry) -> str:
-    """Return Redis' name for the type of the cache's ``entry``."""
+    """Return Redis' name, such as ``string``, for the type of the value in ``entry``, an entry of the cache."""
     kind = entry[KIND]
     return "string" if kind <= values.VALUE_MAX else "hash" if kind == values.HASH else "set"
 
@@ -26,9 +26,9 @@ def string_of(entry: Entry) -> bytes:
 
 
 def fields_of(entry: Entry | None, kind: int) -> bytes:
-    """Return the bytes of the hash or set that the cache's ``entry`` is, b"" for an absent one. kind: values.HASH or values.SET.
+    """Return the hash or set that the cache's ``entry`` is, in its encoded form; b"" for an absent entry.
 
-    Raises CommandError for an entry of another kind.
+    kind: values.HASH or values.SET. Raises CommandError for an entry of another kind.
     """
     if entry is None:
         return b""

@@ -49,7 +49,7 @@ class _InSlices:
         self._parts: list[bytes] = []
 
     def work(self) -> None:
-        """Do this request's work for the next names until the slice is used up; a later turn of the event loop does the rest."""
+        """Go on with a RESP request about many names, until the time of a slice is used up; a later turn does the rest."""
         connection, slices = self._connection, self._connection.service.slices
         try:
             for name in self._left:
@@ -126,7 +126,7 @@ def _begin_to_unsubscribe(connection: RespSession, space: Space, names: list[byt
 
 
 def _count(mailbox: Mailbox, space: Space) -> bytes:
-    """Return the number of subscriptions that Redis tells with each one: those to shard channels are counted apart."""
+    """Return how many subscriptions a client has, as SUBSCRIBE's reply shows it; those to shard channels count apart."""
     names = mailbox.names
     return integer(len(names[SHARD]) if space == SHARD else len(names[CHANNEL]) + len(names[PATTERN]))
 
@@ -142,14 +142,20 @@ def _publish(shard: bool, session: RespSession, arguments: Arguments) -> bytes:
 
 
 def _publish_at_once(shard: bool, session: RespSession, arguments: Arguments) -> bytes:
-    """Return the reply to PUBLISH in a transaction, which cannot wait until what is published is handed out."""
+    """Publish the message of a PUBLISH in a transaction and return the reply.
+
+    Raises CommandError while too many messages wait to be sent to subscribers.
+    """
     if session.store.channels.is_overrun:
         raise CommandError("TRYAGAIN not published: this transaction publishes more at once than this node hands out")
     return _publish(shard, session, arguments)
 
 
 def _publish_in_turn(shard: bool, connection: RespSession, arguments: Arguments) -> None:
-    """Answer PUBLISH behind all earlier requests of the client; the reply waits while messages wait to be handed out."""
+    """Publish the message of a client's PUBLISH once that client's earlier requests are answered.
+
+    The reply is delayed while published messages still wait to be sent to their subscribers.
+    """
     answer = functools.partial(_publish, shard, connection, arguments)
     channels = connection.store.channels
     if not channels.is_behind:
@@ -218,7 +224,7 @@ def _pubsub(connection: RespSession, arguments: Arguments) -> None:
 
 
 def _names_in_slices(space: Space, connection: RespSession, arguments: Arguments) -> None:
-    """Answer PUBSUB CHANNELS and its kin, which list channels: in slices, between which the event loop does its other work."""
+    """Answer PUBSUB CHANNELS and PUBSUB SHARDCHANNELS: in slices, between which the event loop does its other work."""
     matches = _matches(arguments)
 
     def begin(end: End) -> None:

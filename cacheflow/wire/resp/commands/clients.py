@@ -104,10 +104,10 @@ def _kill(session: RespSession, arguments: Arguments) -> Reply:
 
 
 def _ended(session: RespSession, tests: list[Test], if_none: str | None = None) -> Reply:
-    """Return the reply that closes all clients' connections for which all of ``tests`` are true, and then tells their number.
+    """Return a reply to CLIENT KILL that, while it is sent, closes all connections that pass ``tests``, and tells how many.
 
-    if_none: the error when there are none; with it, the reply tells no number but OK. The connection of the client who asks is
-    closed when it has the answer.
+    if_none: the error to reply if no connection passes; where it is given, success is answered with OK and no number.
+    The connection of the client who asks is closed only when that client has the answer.
     """
 
     itself = all(test(session) for test in tests)
@@ -133,9 +133,9 @@ def _text(raw: bytes) -> str:
 
 
 def _is_of_type(kind: bytes) -> Test:
-    """Return a function that says whether a client's type is ``kind``: ``pubsub`` with subscriptions, ``normal`` without.
+    """Return a function that says whether a client is of the type ``kind``, as in CLIENT KILL TYPE.
 
-    Raises CommandError if Redis has no such type.
+    The type ``pubsub`` has subscriptions, ``normal`` has none. Raises CommandError if Redis has no such type.
     """
     if kind.lower() not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
         raise CommandError(b"ERR Unknown client type '%b'" % kind[:128])
@@ -144,7 +144,7 @@ def _is_of_type(kind: bytes) -> Test:
 
 
 def _switch(session: RespSession, arguments: Arguments) -> bytes:
-    """Answer CLIENT NO-EVICT and NO-TOUCH, without effect: connections are not evicted, and their reads count as uses."""
+    """Answer CLIENT NO-EVICT and NO-TOUCH without any effect: no connection is ever evicted, all reads count as uses."""
     if arguments[2].lower() not in (b"on", b"off"):
         raise CommandError(SYNTAX)
     return OK
@@ -159,7 +159,10 @@ def _consistency(session: RespSession, arguments: Arguments) -> bytes:
 
 
 def for_admins(name: str, answer: Local) -> Local:
-    """Return a function that answers the subcommand ``name`` by ``answer`` for admins and refuses all other clients."""
+    """Return a function that answers a Redis subcommand by calling ``answer`` for admins, and refuses all other clients.
+
+    name: the subcommand's name, for the text of the refusal.
+    """
 
     def checked(session: RespSession, arguments: Arguments) -> Reply:
         if session.role < Role.ADMIN:
@@ -186,8 +189,8 @@ _SUBCOMMANDS: Final[dict[bytes, tuple[int, Local]]] = {
 def chosen(subcommands: dict[bytes, tuple[int, Answer]], session: RespSession, arguments: Arguments) -> Answer:
     """Return the function that answers the subcommand that a RESP request names, such as CLIENT LIST.
 
-    Raises CommandError when it is unknown or has a wrong number of words.
-    subcommands: by name, the number of words (negative: at least so many) and that function.
+    Raises CommandError when the subcommand is unknown or the request has a wrong number of words.
+    subcommands: name -> (the number of words that a request has, negative for a minimum; the function that answers).
     """
     name, word = arguments[0], arguments[1]
     arity, answer = subcommands.get(word.upper(), (0, None))
@@ -200,7 +203,10 @@ def chosen(subcommands: dict[bytes, tuple[int, Answer]], session: RespSession, a
 
 
 def subcommand(subcommands: dict[bytes, tuple[int, Local]], session: RespSession, arguments: Arguments) -> Reply:
-    """Return the reply of the subcommand that a RESP request names, one that the connection answers by itself."""
+    """Return the reply to a request for a Redis subcommand, such as CLIENT ID, by the function in ``subcommands``.
+
+    subcommands: name -> (the number of words that a request has, negative for a minimum; the function that answers).
+    """
     return chosen(subcommands, session, arguments)(session, arguments)
 
 

@@ -24,7 +24,7 @@ _BOTH: Final = slice(None)
 
 
 def _found(find: Find, raw: bytes) -> bytes:
-    """Return the bytes of the hash under the key ``raw``, b"" for none."""
+    """Return the Redis hash under the client's key ``raw`` in its encoded form, b"" if there is none."""
     return fields_of(find(key_of(raw)), HASH)
 
 
@@ -89,7 +89,7 @@ def hrandfield(session: RespSession, find: Find, arguments: Arguments) -> Reply:
 
 
 def told(results: Sequence[Result]) -> bytes:
-    """Return Redis' reply to a command that writes or removes fields: how many are new, or were there."""
+    """Return Redis' reply to a command that writes or removes fields of a hash or set: how many were added, or removed."""
     status = results[0][0]
     return integer(results[0][2]) if status == c.OK else ZERO if status == c.MISSING else failed(results[0])
 

@@ -83,7 +83,7 @@ def _sections(session: RespSession) -> dict[str, dict[str, object]]:
 
 
 def _stats(session: RespSession) -> dict[str, int]:
-    """Return the counters that CONFIG RESETSTAT sets back, as they are since this node's start."""
+    """Return those counters of INFO that CONFIG RESETSTAT sets back to 0, as they were counted since this node's start."""
     service = session.service
     metrics = service.store.metrics()
     return {
@@ -141,7 +141,7 @@ def _config_get(session: RespSession, arguments: Arguments) -> bytes:
 
 
 def _config_resetstat(session: RespSession, arguments: Arguments) -> bytes:
-    """Set the counters in INFO back to 0. Those of ``/metrics`` stay: they never fall."""
+    """Answer CONFIG RESETSTAT: set the counters in INFO back to 0. The counters in ``/metrics`` stay: they never fall."""
     session.service.stats_before = _stats(session)
     return OK
 

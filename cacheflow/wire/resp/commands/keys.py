@@ -106,7 +106,10 @@ def persist(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def _moved(session: RespSession, entry: Entry, key: str) -> Command:
-    """Return the command that writes the cache's ``entry`` under another key, ``key``, with the entry's remaining TTL."""
+    """Return the state machine's command that writes ``entry``, an entry of the cache, under another key, ``key``.
+
+    The entry keeps its remaining TTL.
+    """
     data, kind, meta, _, expires_at_ms = entry
     ttl_ms = max(1, expires_at_ms - session.service.store.now_ms()) if expires_at_ms else c.TTL_NONE
     return c.set_(key, data, kind, meta, ttl_ms)

@@ -29,9 +29,9 @@ Tell = Callable[[RespSession, str, Entry], bytes]
 
 
 def _about(tell: Tell) -> Read:
-    """Return a function that answers a Redis command about the key in its third word, by ``tell``.
+    """Return a function that answers a Redis command, such as OBJECT ENCODING, about the key in the command's third word.
 
-    The reply is null if the key is absent.
+    tell: a function that makes the reply from that key and its entry. If the key is absent, the reply is null.
     """
 
     def answer(session: RespSession, find: Find, arguments: Arguments) -> bytes:

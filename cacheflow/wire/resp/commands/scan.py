@@ -80,10 +80,10 @@ def _at_once(page: tuple[list[str], int]) -> Generator[bytes, None, tuple[list[s
 def _matching(
     store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None, wanted: str | None = None
 ) -> Generator[bytes, None, list[str]]:
-    """Return the keys among ``keys`` that exist, belong to ``database`` and match: a generator, which yields b"" between steps.
+    """Return those of ``keys`` that exist, belong to ``database`` and pass the tests. A generator, yielding b"" between steps.
 
-    matches: the test of a key without its database's prefix; None if every key passes.  wanted: the type that keys must have;
-    None for any.
+    matches: the test of a key without its database's prefix; None if every key passes.
+    wanted: the Redis type that keys must have; None for any.
     """
     found: list[str] = []
     for place in range(0, len(keys), STEP_KEYS):
@@ -99,10 +99,10 @@ def _matching_now(
     matches: Callable[[bytes], object] | None,
     wanted: str | None = None,
 ) -> list[str]:
-    """Return the keys among ``keys`` that exist, belong to ``database`` and match.
+    """Return those of ``keys`` that exist, belong to ``database`` and pass the tests.
 
-    matches: the test of a key without its database's prefix; None if every key passes.  wanted: the type that keys must have;
-    None for any.
+    matches: the test of a key without its database's prefix; None if every key passes.
+    wanted: the Redis type that keys must have; None for any.
     """
     some = store.live(keys_of_database(keys, database))
     if wanted is not None:

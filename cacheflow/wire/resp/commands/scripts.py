@@ -39,7 +39,10 @@ def _known(connection: RespSession, sha: bytes) -> Script:
 
 
 def _call_of(connection: RespSession, arguments: Arguments) -> Call:
-    """Return the call of a script that a request asks for. Raises CommandError."""
+    """Return the call (script, keys, arguments) that a request for EVAL or its kin asks for.
+
+    Raises CommandError for a wrong request.
+    """
     if not is_available():
         raise CommandError(MISSING)
     name = arguments[0].lower()
@@ -59,7 +62,7 @@ def _call_of(connection: RespSession, arguments: Arguments) -> Call:
 
 
 def evaluate(connection: RespSession, arguments: Arguments) -> None:
-    """Answer a request for EVAL, EVALSHA, EVAL_RO or EVALSHA_RO: run the script that it names or brings."""
+    """Answer a request for EVAL, EVALSHA, EVAL_RO or EVALSHA_RO: run the script whose text or SHA-1 the request brings."""
     call = _call_of(connection, arguments)
 
     def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> Render:
@@ -75,10 +78,10 @@ def run_transaction(
     fixed: Sequence[Condition],
     gather: Callable[[list[Reply]], Reply],
 ) -> ScriptRun:
-    """Return what answers an EXEC with scripts in its ``queue``: all its commands run in the scripts' thread, as one script does.
+    """Return an object that runs a transaction with scripts, all in the scripts' thread, and gives the answer to EXEC.
 
-    fixed: the conditions of WATCH.  gather: makes EXEC's reply of the commands' replies.
-    Raises CommandError if the scripts name too many keys.
+    queue: the commands since MULTI.  fixed: the conditions that WATCH has set.
+    gather: makes EXEC's reply of the commands' replies. Raises CommandError if the scripts name too many keys.
     """
     steps: list[Call | bytes | None] = []
     for spec, arguments in queue:

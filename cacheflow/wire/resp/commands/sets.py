@@ -42,7 +42,7 @@ STORED_MEMBERS_MAX: Final = 10_000
 
 
 def _found(find: Find, raw: bytes) -> bytes:
-    """Return the bytes of the set under the key ``raw``, b"" for none."""
+    """Return the Redis set under the client's key ``raw`` in its encoded form, b"" if there is none."""
     return fields_of(find(key_of(raw)), SET)
 
 

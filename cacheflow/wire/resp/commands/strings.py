@@ -38,7 +38,7 @@ _PRECISE = Context(prec=800, rounding=ROUND_HALF_EVEN)
 
 
 def failed(result: Result) -> bytes:
-    """Return Redis' error reply to a command that the state machine refused with ``result``, for an unexpected reason."""
+    """Return the Redis error reply for a command that the state machine refused, for the reason in its ``result``."""
     if result[0] == c.TOO_LARGE:
         return error(f"OOM {result[1]}")
     if result[0] == c.WRONG_KIND:
@@ -47,7 +47,7 @@ def failed(result: Result) -> bytes:
 
 
 def if_all_succeed(reply: bytes) -> Finish:
-    """Return a function that makes a Redis reply of commands' results: ``reply``, or the first failure among the results."""
+    """Return a function that makes a reply from commands' results: ``reply``, or the error of the first that failed."""
     return lambda results: next((failed(result) for result in results if result[0] != c.OK), reply)
 
 
@@ -67,7 +67,10 @@ def get(session: RespSession, find: Find, arguments: Arguments) -> Reply:
 
 
 def entries_at_once(session: RespSession, find: Find, keys: list[str]) -> list[Entry | None]:
-    """Return the entries that ``find`` shows of ``keys``, all at one moment, None for each absent one."""
+    """Return the cache's entries under ``keys``, all as of one moment, None for an absent one.
+
+    find: the function that looks up a key.
+    """
     store = session.store
     # Memory itself is looked into in one step, not key by key.
     found = store.lookup_all(keys, sys.maxsize) if find == store.lookup else None
@@ -152,7 +155,7 @@ def set_(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 def _set_options(session: RespSession, arguments: Arguments) -> tuple[int, int | None, bool]:
     """Return the options of the Redis command SET as (when, ttl_ms, returns_old). Raises CommandError for a wrong option.
 
-    when: SET's condition, by NX and XX.  ttl_ms: None for KEEPTTL.  returns_old: True with GET.
+    when: the condition that NX or XX sets.  ttl_ms: the TTL, None for KEEPTTL.  returns_old: True if the option GET is given.
     """
     when, returns, keeps = c.ALWAYS, False, False
     unit = number = None
@@ -183,9 +186,9 @@ def getset(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def _old_value(null: bytes) -> Finish:
-    """Return a function that makes the reply, the old value, for Redis commands that first GET a key and then change it.
+    """Return a function that makes the reply to GETSET, GETDEL and their kin: the old value of the string that they change.
 
-    They change strings only.  null: the reply when the key was absent.
+    The function is given the results of a GET and of the change.  null: the reply when the key was absent.
     """
 
     def finish(results: Sequence[Result]) -> Reply:
@@ -266,9 +269,9 @@ def msetnx(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def incr_by(raw: bytes, delta: int) -> Plan:
-    """Return (commands, function that makes the reply) for the Redis command INCR, which adds ``delta`` under the key ``raw``.
+    """Return (the state machine's commands, the function that makes the reply) for the Redis command INCR.
 
-    The reply is the new number.
+    INCR adds ``delta`` to the number under the key ``raw``; the reply is the new number.
     """
     return [c.incr(key_of(raw), delta, 0)], lambda results: counted(results[0])
 

@@ -56,7 +56,7 @@ _OF_FIELDS: Final = ("hash", "set")
 
 
 def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
-    """Answer a Redis command whose writes depend on what it reads in memory, by optimistic attempts.
+    """Answer a Redis command that reads memory and then writes; if what it read changes before the write, try again.
 
     spec: the command's row in the table of commands.  arguments: the words of the request.
     """
@@ -86,8 +86,8 @@ def _said(reply: Reply, results: Sequence[Result]) -> Reply:
 def execute(connection: RespSession, queue: Queue, watched: Watched, selected: int | None) -> None:
     """Answer the Redis command EXEC: run all queued commands at one moment, unless a watched key has changed.
 
-    queue: the commands since MULTI.  watched: key -> what it was at WATCH.  selected: the database that the last SELECT among the
-    commands has chosen, or the connection's own.
+    queue: the commands since MULTI.  watched: key -> the condition that the key is as it was at WATCH.
+    selected: the number of the database that the last SELECT among the commands has chosen; without one, the connection's.
     """
     steps = any(spec.steps for spec, _ in queue)
     selects = any(spec.name == "select" for spec, _ in queue)
@@ -134,18 +134,19 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
 
 
 def _fixed(watched: Watched) -> list[Condition]:
-    """Return the conditions on a transaction's ``watched`` keys; to be called when all earlier WATCH requests are answered.
+    """Return the conditions that a transaction's watched keys are as they were at WATCH.
 
-    A WATCH that failed has told its client so and counts as one that found no key.
+    Not to be called before all earlier WATCH requests are answered.
+    watched: key -> its condition, or None where WATCH failed and its client was told so; such a key has to be absent.
     """
     return [seen or unchanged(key, None) for key, seen in watched.items()]
 
 
 def _moved(connection: RespSession, selected: int | None, end: End, reply: Reply) -> None:
-    """Give ``reply`` to ``end`` as the answer to an EXEC whose transaction has a SELECT in it; set the connection's database.
+    """Answer EXEC of a transaction with a SELECT: call ``end`` with ``reply``, the answer, and set the connection's database.
 
-    After a success that is ``selected``. If a watched key has changed the database stays; behind an error the connection has
-    none until a SELECT succeeds.
+    After a success the database is ``selected``, the last SELECT's. If a watched key has changed, the database stays;
+    behind an error the connection has no database until a SELECT succeeds.
     """
     if reply == connection.null_array:
         connection.use_database(connection.database)
@@ -159,7 +160,10 @@ def _settled(finish: Finish, result: Result) -> Reply:
 
 
 def _read_all(connection: RespSession, queue: Queue) -> Reply:
-    """Return the reply to EXEC of a transaction that only reads and watches no key: all keys that it names, at one moment."""
+    """Return the reply to EXEC of a transaction that only reads and watches no key.
+
+    All keys that the transaction names are looked up at one moment.
+    """
     if sum([len(spec.keys_in(arguments)) for spec, arguments in queue]) > KEYS_MAX:
         return TOO_MANY.reply
     find = connection.store.lookup
@@ -173,7 +177,7 @@ def _read_all(connection: RespSession, queue: Queue) -> Reply:
 
 
 def _read_strings(connection: RespSession, queue: Queue, searches: _Searches) -> Reply:
-    """Return the reply to EXEC of commands that read strings: all are looked up now, and what is said of them is made in slices.
+    """Return the reply to EXEC of commands that read strings: all keys are looked up now, the reply's parts made later.
 
     Raises ReplicationError.
     """
@@ -206,9 +210,9 @@ def _read_strings(connection: RespSession, queue: Queue, searches: _Searches) ->
 
 
 class _Searches:
-    """The replies of one transaction for which large hashes and sets are searched.
+    """The maker of those replies of one transaction for which hashes and sets are searched.
 
-    The entries are looked up at once, all at one moment; each reply is made when its turn in the answer comes.
+    All entries are looked up at one moment; a reply about large ones is made later, when it is to be sent in EXEC's answer.
     """
 
     def __init__(self) -> None:
@@ -217,9 +221,9 @@ class _Searches:
         self._left = ANSWER_BYTES_MAX
 
     def answer(self, connection: RespSession, read: Read, find: Find, spec: Spec, arguments: Arguments) -> Reply:
-        """Return the reply that ``read`` makes for a Redis command on fields of a hash or set.
+        """Return the reply to a Redis command on fields of hashes or sets; a reply about large ones is made later, in pieces.
 
-        A reply about large ones is made piece by piece, later. find: looks up the command's keys. Raises CommandError.
+        read: the function that answers the command.  find: the function that looks up a key. Raises CommandError.
         """
         found = {key: find(key) for key in keys_of(spec.keys_in(arguments))}
         size = held = 0
@@ -250,10 +254,10 @@ class _Searches:
 
 
 def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Arguments, searches: _Searches) -> Reply:
-    """Return the reply to a Redis command that writes nothing; an error of the command is the reply too.
+    """Return the reply to a command of a transaction that writes nothing; if the command fails, the reply is the error.
 
-    What names no key (KEYS, INFO, CLIENT LIST), or searches a large hash, may take long: it is made when its turn in the answer
-    comes. find: the function by which the command looks entries up.
+    The reply to a command that names no key (KEYS, INFO, CLIENT LIST), or that searches a large hash, may take long: such
+    a reply is made only when it is to be sent in EXEC's answer. find: the function by which the command looks entries up.
     """
 
     def made() -> Iterator[bytes]:
@@ -280,7 +284,7 @@ def _local(connection: RespSession, spec: Spec, arguments: Arguments) -> Reply:
 
 
 def _bounded(replies: list[Reply]) -> Reply:
-    """Return one array reply of RESP with all ``replies``; an error replaces each that would take it over ANSWER_BYTES_MAX."""
+    """Return one RESP array of ``replies``; an error replaces each that would make the array exceed ANSWER_BYTES_MAX."""
     size = 0
     for position, reply in enumerate(replies):
         size += size_of(reply)
@@ -291,9 +295,10 @@ def _bounded(replies: list[Reply]) -> Reply:
 
 
 def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> Plan:
-    """Return the state machine's commands for a transaction's ``queue``, and a function that makes EXEC's reply of results.
+    """Return the state machine's commands for a transaction, and the function that makes EXEC's reply from their results.
 
-    overlay: shows each queued request what earlier ones will leave; None: they all read plain memory.
+    queue: the requests since MULTI.
+    overlay: shows each request what the earlier ones will leave; if None, all read plain memory.
     Raises CommandError if there are too many commands.
     """
     commands: list[Command] = []

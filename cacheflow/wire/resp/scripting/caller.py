@@ -41,7 +41,11 @@ READ_ONLY: Final = "ERR Write commands are not allowed from read-only scripts."
 
 
 class _OwnKeysToo:
-    """A copy of all keys of a cache, made by ``copied``, to which the keys that ``own`` returns are added when it is complete."""
+    """A copy of all keys of the cache as a script sees them, which is made step by step.
+
+    copied: the copy of the keys in the node's memory, in progress.
+    own: a function that returns the keys that only the script has written; they are added at the end.
+    """
 
     def __init__(self, copied: KeysCopy, own: Callable[[], list[str]]) -> None:
         self._copied = copied
@@ -94,7 +98,7 @@ class _Seen:
         return _OwnKeysToo(self._store.copy_keys(give_up), self._own)
 
     def _own(self) -> list[str]:
-        """Return the keys that only the script has written."""
+        """Return the keys that the script has written and that are not in the node's memory."""
         return [key for key, entry in self._left.items() if entry is not None and not self._holds(key)]
 
     def live(self, keys: list[str]) -> list[str]:
@@ -130,22 +134,22 @@ class _Seen:
 
 
 def _free(breaks: Breaks, slices: list[tuple[str, ...]]) -> None:
-    """Free the lists of keys ``slices`` one by one, and let the event loop have the interpreter between them."""
+    """Free the lists of keys ``slices`` one by one; between two of them let the thread of the event loop run."""
     while slices:
         slices.pop()
         breaks.give_way()
 
 
 def _ignore(connection: Connection) -> None:
-    """Do nothing; called at the end of a connection object that a script uses in place of a client's."""
+    """Do nothing: the callback for the closing of a connection object that a script uses in place of a client's connection."""
 
 
 class Caller:
     """One attempt to run a script: answers the script's commands, and gathers what the script has read and will write.
 
-    overlay: what the script has read and will write.  failed: why memory could not be read, None if it could.
-    writes: whether commands may write.  database: the one that the script's commands are about.
-    expired: tells whether the script's time is over.
+    overlay: what the script has read and will write.  failed: the error for which memory could not be read, None so far.
+    writes: True if commands may write.  database: the number of the database that the script's commands are about.
+    expired: a function that tells whether the script's time is over.
     """
 
     def __init__(self, client: RespSession, expired: Callable[[], bool], *, writes: bool) -> None:
@@ -167,11 +171,17 @@ class Caller:
         self._session.role = client.role
 
     def call(self, words: Arguments) -> bytes:
-        """Return the reply to a script's command, given as its words, in RESP2; an error is a reply too."""
+        """Return the reply, in RESP2, to a command that a script calls; if the command fails, the reply is the error.
+
+        words: the command's words.
+        """
         return self._said(self._called, words)
 
     def answer(self, spec: Spec, words: Arguments, protocol: int) -> bytes:
-        """Return the reply to the command ``spec`` of a transaction, encoded in version ``protocol`` (2 or 3) of RESP."""
+        """Return the reply to a command of a transaction, encoded in version ``protocol`` (2 or 3) of RESP.
+
+        spec: the command's row in the table of commands.  words: the words of the request.
+        """
         self._session.speak(protocol)
         reply = self._said(self._answer, spec, words)
         self._session.speak(2)
@@ -225,7 +235,10 @@ class Caller:
         return self._whole(finish(results))
 
     def _whole(self, reply: Reply) -> bytes:
-        """Return all bytes of ``reply``, a reply in pieces. Raises CommandError once the script's time is over."""
+        """Return all bytes of ``reply``, which may be in pieces.
+
+        Raises CommandError if the reply is too long or the script's time is over.
+        """
         if isinstance(reply, bytes):
             return reply
         pieces, size = [], 0

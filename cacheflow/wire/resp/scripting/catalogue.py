@@ -17,9 +17,9 @@ _FLAGS: Final = (b"no-writes", b"allow-oom", b"allow-stale", b"no-cluster", b"al
 
 
 class Script(NamedTuple):
-    """A Lua script. source: without its ``#!`` line.  sha: the hexadecimal SHA-1 of all of it.
+    """A Lua script. source: its text without the ``#!`` line.  sha: the hexadecimal SHA-1 of the whole text.
 
-    flags: what its ``#!`` line says, None for a script without that line.
+    flags: the flags in the ``#!`` line, None for a script without that line.
     """
 
     source: bytes
@@ -28,7 +28,7 @@ class Script(NamedTuple):
 
     @property
     def only_reads(self) -> bool:
-        """True if the script itself says that it writes nothing."""
+        """True if the script says by its flag ``no-writes`` that it writes nothing."""
         return self.flags is not None and b"no-writes" in self.flags
 
 
@@ -59,14 +59,17 @@ def script_of(text: bytes) -> Script:
 
 
 class Catalogue:
-    """The scripts that this node has been given, by digest; the one used longest ago goes first. The event loop owns it."""
+    """The Lua scripts that this node has been given, by SHA-1; of too many, the one used longest ago is dropped.
+
+    The event loop owns it.
+    """
 
     def __init__(self) -> None:
         self._scripts: OrderedDict[bytes, Script] = OrderedDict()
         self._bytes = 0
 
     def keep(self, script: Script) -> None:
-        """Keep ``script``, so that clients can call it by its digest."""
+        """Keep the Lua script ``script`` on this node, so that clients can call it by its SHA-1."""
         if script.sha not in self._scripts:
             self._scripts[script.sha] = script
             self._bytes += len(script.source)
@@ -76,17 +79,17 @@ class Catalogue:
             self._bytes -= len(gone.source)
 
     def find(self, sha: bytes) -> Script | None:
-        """Return the script with the digest ``sha``, or None if this node does not know it (any more)."""
+        """Return the Lua script with the SHA-1 ``sha``, or None if this node does not know it (any more)."""
         script = self._scripts.get(sha.lower())
         if script is not None:
             self._scripts.move_to_end(script.sha)
         return script
 
     def knows(self, sha: bytes) -> bool:
-        """True if this node knows the script with the digest ``sha``; unlike running it, asking does not count as a use."""
+        """True if this node knows the Lua script with the SHA-1 ``sha``; to ask this does not count as a use of the script."""
         return sha.lower() in self._scripts
 
     def clear(self) -> None:
-        """Drop all scripts that clients have loaded into this node."""
+        """Drop all Lua scripts that clients have loaded into this node."""
         self._scripts.clear()
         self._bytes = 0

@@ -40,10 +40,12 @@ Expired = Callable[[], bool]
 class Runs(Protocol):
     """Interface: an object that runs scripts in a thread of their own.
 
-    ``start`` has ``work`` called in the scripts' thread, and ``done`` on the event loop. ``after`` has ``call`` called on the
-    event loop, and returns the function that cancels that. ``kill`` ends the script that runs, and returns whether there was one.
-    work: is given the sandbox and a function that says whether its time is over; may raise GivenUp.
-    done: is given what ``work`` has returned, or the error that says why it has returned nothing.
+    ``start`` has ``work`` called in the scripts' thread, and then ``done`` on the event loop.
+    ``after`` has ``call`` called on the event loop after some seconds, and returns the function that cancels that.
+    ``kill`` ends the script that runs, and returns whether there was one.
+    work: the function that runs a script; may raise GivenUp. It is given the Lua sandbox, and a function that says whether
+    the script's time is over.
+    done: a function that is given what ``work`` has returned, or the error that says why it has returned nothing.
     """
 
     def start(self, work: Callable[[Sandbox, Expired], T], done: Callable[[T | CommandError], None]) -> None: ...
@@ -84,11 +86,11 @@ class _Worker:
         self._tasks.put(task)
 
     def stop(self) -> None:
-        """End this worker's thread, after the scripts that it was given."""
+        """End the thread that runs scripts, once it has run those that were given to it before."""
         self._tasks.put(None)
 
     def used_s(self) -> float:
-        """Return the processor time that the thread has used. The thread must not have been stopped."""
+        """Return the processor time, in seconds, that the scripts' thread has used. The thread must not have been stopped."""
         assert self.thread.ident is not None
         return time.clock_gettime(time.pthread_getcpuclockid(self.thread.ident))
 
@@ -121,7 +123,10 @@ class _Worker:
 
 
 class Runner:
-    """The thread of a node's scripts, and the scripts that wait for it. Not safe for concurrent use: the event loop owns it."""
+    """The thread that runs a node's scripts, and the scripts that wait to be run.
+
+    Not safe for concurrent use: the event loop owns it.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[_Task] = deque()
@@ -133,9 +138,9 @@ class Runner:
         self._abandoned: list[threading.Thread] = []
 
     def start(self, work: Callable[[Sandbox, Expired], T], done: Callable[[T | CommandError], None]) -> None:
-        """Have ``work`` called in the scripts' thread when the scripts before it have ended; its outcome is given to ``done``.
+        """Have ``work``, a function that runs a script, called in the scripts' thread when earlier scripts have ended.
 
-        The event loop calls ``done``.
+        Then the event loop calls ``done`` with what ``work`` has returned, or with an error.
         """
         self._waiting.append(_Task(work, done))  # type: ignore[arg-type]
         self._next()
@@ -164,7 +169,7 @@ class Runner:
             worker.give(task)
 
     def _new_worker(self) -> _Worker | None:
-        """Return a worker with a new thread for scripts; None while too many threads of abandoned scripts have not ended."""
+        """Return a new worker: a thread that runs scripts; None while too many threads of abandoned scripts have not ended."""
         self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
         if len(self._abandoned) >= ABANDONED_MAX:
             return None
@@ -193,7 +198,10 @@ class Runner:
         self._end(CommandError(why))
 
     def ended(self, task: _Task, outcome: object | CommandError) -> None:
-        """Give ``outcome`` to whoever waits for the script run ``task``, unless that was abandoned. Called on the event loop."""
+        """Give ``outcome``, the result of the script run ``task``, to whoever waits for it, unless that run was abandoned.
+
+        Called on the event loop.
+        """
         # Nobody waits any more for the end of a script that was abandoned.
         if task is self._task:
             self._end(outcome)

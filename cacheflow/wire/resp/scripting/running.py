@@ -44,7 +44,8 @@ def refused(result: Result) -> bytes:
 class Call(NamedTuple):
     """One call of a Lua script by a client.
 
-    keys, arguments: the script's KEYS and ARGV.  writes: whether it may write.  database: the one that its commands begin in.
+    keys, arguments: the script's KEYS and ARGV.  writes: True if the script may write.
+    database: the number of the database that is selected when the script begins.
     """
 
     script: Script
@@ -55,13 +56,14 @@ class Call(NamedTuple):
 
     @property
     def places(self) -> list[bytes]:
-        """The names of the script's keys, each with its database: two scripts that share such a name run one after the other."""
+        """The script's keys, each behind its database's number; scripts that have one of these in common run one by one."""
         return [b"%d:%b" % (self.database, key) for key in self.keys]
 
     def run(self, caller: Caller, sandbox: Sandbox, null: bytes, expired: Expired) -> bytes:
-        """Run the script in ``sandbox`` and return its encoded reply; ``caller`` answers its commands. Raises GivenUp.
+        """Run the script in the Lua interpreter ``sandbox`` and return the encoded reply. Raises GivenUp.
 
-        null: the reply that says that there is nothing.  expired: returns whether the script's time is over.
+        caller: answers the script's commands.  null: RESP's null, encoded.
+        expired: a function that returns whether the script's time is over.
         """
         caller.writes, caller.database = self.writes, self.database
         script = self.script
@@ -75,10 +77,10 @@ Work = Callable[[Caller, Sandbox, Expired], Render]
 
 
 class _Ran(NamedTuple):
-    """What one attempt to run a script has found. failed: why memory could not be read, None if it could.
+    """The outcome of one attempt to run a script. failed: the error for which memory could not be read, None if it could.
 
-    seen: the keys that were looked up in memory.  conditions: that these keys are still the same.
-    effects: the commands that write what the script wrote.  render: makes the reply.
+    seen: the keys that were looked up in memory.  conditions: the conditions that these keys are still the same.
+    effects: the commands that write what the script wrote.  render: the function that makes the reply.
     """
 
     failed: ReplicationError | None
@@ -89,10 +91,11 @@ class _Ran(NamedTuple):
 
 
 class ScriptRun(Attempts):
-    """The attempts to run scripts by ``work`` for the connection ``client``, until one has taken place. To be used once.
+    """A run of scripts for the connection ``client``: attempt after attempt, until one has taken place. To be used once.
 
-    keys: what the scripts name.  writes: whether they may write.  fixed: conditions from before (what WATCH has seen).
-    lost: the reply when one of these does not hold.
+    work: the function that runs the scripts once.  keys: the keys that the scripts name.
+    writes: True if the scripts may write.  fixed: conditions from before (what WATCH has seen).
+    lost: the reply when one of the conditions ``fixed`` does not hold.
     """
 
     def __init__(
@@ -115,7 +118,10 @@ class ScriptRun(Attempts):
         self._is_proposed = self._is_late = self._is_over = False
 
     def begin(self, end: End) -> None:
-        """Run the script when the earlier scripts that name one of its keys are done; ``end`` is called with the reply."""
+        """Run the script once all earlier scripts that name one of its keys have ended.
+
+        end: the function that is called with the reply.
+        """
 
         def ended(reply: Reply) -> None:
             self._leave()
@@ -136,9 +142,9 @@ class ScriptRun(Attempts):
             self._scripts.turns.leave(self._turn)
 
     def _step(self, call: Callable[..., None], *arguments: object) -> None:
-        """Do one step of the script's run by calling ``call``.
+        """Do one step of the script's run by calling the function ``call``, unless the run is over.
 
-        If the client has gone, or the step fails in a way that ends its connection, the scripts that wait for this one may go on.
+        If the client has gone, or the step fails in a way that ends its connection, the scripts that wait for this one go on.
         """
         if self._is_over:
             return

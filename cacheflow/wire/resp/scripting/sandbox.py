@@ -35,12 +35,15 @@ Call = Callable[[list[bytes]], bytes]
 
 
 class GivenUp(Exception):
-    """Raised when a script was ended because its time was over or its memory used up; its sandbox is not to be used again."""
+    """Raised when a script was ended because its time was over or its memory used up.
+
+    The sandbox in which the script ran is not to be used again.
+    """
 
 
 @cache
 def is_available() -> bool:
-    """Return whether lupa, the package with the Lua interpreter, is installed. Loads nothing, for the event loop asks."""
+    """Return whether lupa, the Python package with the Lua interpreter, is installed; lupa is not loaded by this."""
     return find_spec("lupa") is not None
 
 
@@ -54,7 +57,7 @@ def _refuse(*_: object) -> None:
 
 
 class Sandbox:
-    """A Lua interpreter for scripts, one after the other. Requires lupa: see ``is_available``."""
+    """A Lua interpreter that runs scripts, one after the other. It requires lupa, a Python package that may be absent."""
 
     def __init__(self) -> None:
         # Lua 5.1 is the version of Redis' scripts. Only who runs scripts loads it, and only where it is installed.
@@ -81,7 +84,7 @@ class Sandbox:
         self._run, self._check = self._lua.execute(_source("sandbox"), *called, *parts)
 
     def check(self, source: bytes, sha: bytes) -> bytes:
-        """Return the error for which the script ``source``, whose digest is ``sha``, cannot be compiled; empty for none."""
+        """Return the error for which the Lua script ``source`` cannot be compiled; empty for none. sha: the script's SHA-1."""
         wrong: bytes = self._check(source, sha)
         return wrong
 
@@ -95,10 +98,11 @@ class Sandbox:
         call: Call,
         expired: Callable[[], bool],
     ) -> bytes:
-        """Run the script ``source`` and return its encoded reply. Raises GivenUp.
+        """Run the Lua script ``source`` and return its encoded reply. Raises GivenUp when it needs too much time or memory.
 
-        sha: the digest by which the compiled script is kept.  null: the reply that says that there is nothing.
-        call: answers the script's commands.  expired: returns whether the script's time is over.
+        sha: the script's SHA-1, by which the compiled script is kept.  null: RESP's null, encoded.
+        call: a function that answers the script's commands.
+        expired: a function that returns whether the script's time is over.
         """
         self._call, self._expired = call, expired
         self._lua.set_max_memory(0)

@@ -8,7 +8,7 @@ from cacheflow.wire.resp.scripting.turns import Turns
 
 
 class Scripts:
-    """The scripts that a node knows, the thread that runs them, and the order in which those of one key run.
+    """The scripts that a node knows, the thread that runs them, and the queues of scripts that name the same key.
 
     The event loop owns it.
     """

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 
 
 class Turn:
-    """A script's place in the queues of its keys.
+    """A script's place in the queues of the keys that it names; scripts in one queue run one after the other.
 
-    waits: the number of keys for which another script comes first.  begin: called once when there is none, None while
-    nobody waits.
+    waits: the number of keys in whose queues another script is first.  begin: the function that starts the script, called when
+    ``waits`` is 0; None until it is given.
     """
 
     __slots__ = ("begin", "keys", "waits")
@@ -21,17 +21,18 @@ class Turn:
         self.begin: Callable[[], None] | None = None
 
     def wait(self, begin: Callable[[], None]) -> None:
-        """Have ``begin`` called, now or later, when no earlier script that names one of this script's keys is left."""
+        """Have the function ``begin`` called once no earlier script that names one of this script's keys is left."""
         self.begin = begin
         if not self.waits:
             begin()
 
 
 class Turns:
-    """The queues of all keys that scripts on this node name. Not safe for concurrent use: the event loop owns it.
+    """The queues of all keys that scripts on this node name: a key's scripts run one after the other.
 
-    A script enters the queues of all its keys at once. So of two that name a common key the first is before the second in all
-    their queues, and none waits for one that waits for it.
+    A script enters the queues of all its keys at once. So of two scripts that have keys in common the earlier one is first
+    in all their common queues, and no scripts wait for each other in a circle.
+    Not safe for concurrent use: the event loop owns it.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,10 @@ class Turns:
         return len(self._queues)
 
     def enter(self, keys: Iterable[bytes]) -> Turn:
-        """Put a script that names ``keys`` into the queues of these keys, behind earlier scripts; return its place in them."""
+        """Put a script that names ``keys`` into the queues of all these keys, behind earlier scripts.
+
+        Returns the script's place in these queues.
+        """
         turn = Turn(tuple(dict.fromkeys(keys)))
         for key in turn.keys:
             queue = self._queues.get(key)
@@ -56,7 +60,10 @@ class Turns:
         return turn
 
     def leave(self, turn: Turn) -> None:
-        """Take a script's place ``turn`` out of its keys' queues, and begin the scripts that waited for nothing else."""
+        """Take a script out of the queues of its keys, and begin the scripts that waited for no other script.
+
+        turn: the script's place in these queues.
+        """
         turn.begin = None
         for key in turn.keys:
             queue = self._queues[key]
