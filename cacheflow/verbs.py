@@ -90,7 +90,7 @@ def write(
     when: int = commands.ALWAYS,
     version: int = 0,
 ) -> Command:
-    """Return a SET command for a key that is checked already. Raises InvalidRequest for a wrong value or TTL."""
+    """Return a SET command for a key that was found valid before. Raises InvalidRequest for a wrong value or TTL."""
     kind, data = values.encode(value)
     # A write is the hot path: no call for what is as usual.
     if keep_ttl is not False and flag(keep_ttl, "keep_ttl") and ttl is not None:
@@ -232,7 +232,7 @@ def set_(
     """Write ``key = value`` and return once that is committed and visible on the node that answers.
 
     ttl: seconds > 0; None: the key stays until it is evicted, or with keep_ttl for the time that it has left.
-    only_if_version: compare and set.  content_type: of a value of bytes.
+    only_if_version: write only if the key is at this version.  content_type: of a value of bytes.
     idempotency_key: a call repeated with the same idempotency key counts once.
     Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
     """
@@ -281,7 +281,7 @@ def delete(
 ) -> Steps[bool]:
     """Remove ``key``; return whether it was present. only_if_version: remove it only at this version.
 
-    An absent key is at no version. Raises PreconditionFailed and what ``set`` raises.
+    An absent key has no version. Raises PreconditionFailed and what ``set`` raises.
     """
     result, _ = yield once(delete_command(form.key(key), only_if_version), idempotency_key)
     if result[0] == commands.MISSING:
@@ -340,7 +340,7 @@ def persist(form: Form, key: str, *, idempotency_key: str | None = None) -> Step
 def keys_to_read(
     form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
 ) -> list[list[str]]:
-    """Return the cluster's names for the ``keys`` of a ``get_many``, in lists of at most OPS_MAX, each for one read.
+    """Return ``keys``, those of a ``get_many``, with the cache's prefix, in lists of at most OPS_MAX, each for one read.
 
     All arguments are checked before anything is read. Raises InvalidRequest.
     """
@@ -352,7 +352,7 @@ def keys_to_read(
 def put_found(found: dict[str, Any], form: Form, keys: list[str], entries: Iterable[tuple[Any, ...] | None]) -> None:
     """Add {key: value} of those ``keys`` that are present to ``found``.
 
-    entries: for each of the keys what the machine has under it, (data, kind, meta, ...), or None.
+    entries: for each of the keys its cache entry, (data, kind, meta, ...), or None if it is absent.
     """
     for key, entry in zip(keys, entries, strict=True):
         if entry is not None:
