@@ -116,7 +116,7 @@ _setdefault = blocking(verbs.setdefault)
 
 
 class Face(MutableMapping[str, Any]):
-    """Base class of the caches with blocking methods, which are mappings too. Subclasses define how to read keys and replicate."""
+    """Base class of the caches with blocking methods, which are mappings too. Subclasses define how to read and replicate."""
 
     # What is done with keys and values on their way.
     _form: Form = PLAIN

@@ -273,7 +273,7 @@ class ReplicatedStore(Face):
         return entry
 
     def peek(self, key: str) -> Entry | None:
-        """Return the cache entry under ``key``, perhaps past its expiry, or None; the look-up counts neither as read nor as use."""
+        """Return the cache entry under ``key``, perhaps past its expiry, or None; the look-up counts as no read and no use."""
         local = self._local
         return None if local is None else local.machine.contents.get(key)
 
@@ -422,7 +422,7 @@ class ReplicatedStore(Face):
 
     @property
     def channels(self) -> Channels:
-        """The publish/subscribe channels of this node, for fronts on its event loop. Raises NotReady before the first start."""
+        """The publish/subscribe channels of this node, for fronts on its event loop. Raises NotReady before any start."""
         return self._started().channels
 
     # Cluster ----------------------------------------------------------------------------------------------------------
