@@ -81,12 +81,12 @@ class LocalCluster:
     """Starts and ends a cluster of ``size`` nodes on this machine, with their data below ``data_dir``. For one thread only.
 
     base_port: node 1's HTTP port; each further node has the next one, and peer ports are RAFT_PORT_OFFSET higher.
-    None: free ports, which the system chooses.
+    None: the system chooses free ports.
     flags: passed to every node. A port for memcached or Redis in them is node 1's; each further node has the next one. For 0
     the system chooses free ports.
     token: the content of the nodes' --api-token-file.  say: prints one line.
-    As a context manager it ends all nodes at the end. Call ``start`` in the main thread, because the kernel ends the nodes'
-    processes when the thread that started them ends.
+    Used as a context manager, this object ends all nodes at the end. Call ``start`` in the main thread, because the kernel
+    ends the nodes' processes when the thread that started them ends.
     """
 
     def __init__(
@@ -393,7 +393,7 @@ def _has_data(folder: Path) -> bool:
 
 
 def _told(flags: Sequence[str], flag: str) -> str:
-    """Return the value of the setting ``flag`` for the nodes, from ``flags``, environment or configuration file; else ""."""
+    """Return the value of the nodes' setting ``flag``: from ``flags``, their command line; else environment, file, or ""."""
     told = ""
     for part, following in itertools.pairwise([*flags, ""]):
         name, equals, text = part.partition("=")

@@ -14,7 +14,7 @@ from cacheflow.cli import texts
 
 
 def print_json(value: Any) -> None:
-    """Print ``value`` as JSON that every terminal can show."""
+    """Print ``value`` as JSON in characters that every terminal can show."""
     click.echo(texts.json_text(value))
 
 

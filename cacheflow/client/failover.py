@@ -77,9 +77,9 @@ class Nodes:
         """Send ``request`` to one node after the other until ``deadline``; return the first answer but 502, 503 and 504.
 
         Raises NotCommitted, OutcomeUnknown, or the error that the last answer 503 stands for. The outcome of a write that one
-        node may have applied is unknown also when the next node refuses the write for reasons of its own. Raises AnswerNotKept if a try of this call
-        has been applied and no node knows its answer any more; OutcomeForgotten if none has been applied, and none ever will be
-        under the number that the client gave the write.
+        node may have applied is unknown also when the next node refuses the write for reasons of its own. Raises
+        AnswerNotKept if a try of this call has been applied and no node knows its answer any more; OutcomeForgotten if none
+        has been applied, and none ever will be under the number that the client gave the write.
         """
         self._members.begin()
         try:

@@ -21,7 +21,7 @@ UNUSED_S_MAX: Final = 300.0
 
 
 class Scope:
-    """One client's open scope: numbers the client's writes, and knows which of them still wait for an answer. Safe for concurrent use."""
+    """One client's open scope: numbers the client's writes, knows which wait for answers. Safe for concurrent use."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -40,7 +40,7 @@ class Form:
         return self._whole(values.check_key(key))
 
     def under(self, prefix: str) -> str:
-        """Return how keys that begin with ``prefix`` in this cache begin in the cluster: with the cache's own prefix before."""
+        """Return how keys that begin with ``prefix`` in this cache begin in the cluster: behind the cache's own prefix."""
         return self._whole(prefix) if self.prefix else prefix
 
     def _whole(self, key: str) -> str:

@@ -35,7 +35,7 @@ class Place:
 
 
 def place_of(url: str | Iterable[str]) -> Place:
-    """Return where the cache at ``url``, one URL or several of one cluster, is: addresses, or a data folder. Raises InvalidRequest."""
+    """Return where the cache at ``url`` is, addresses or a folder; several URLs are of one cluster. Raises InvalidRequest."""
     places = [_place(each) for each in ([url] if isinstance(url, str) else each_of(url, "URLs"))]
     if not places:
         raise InvalidRequest("a cache needs the address of at least one node")
