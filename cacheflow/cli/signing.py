@@ -133,7 +133,7 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Put ``content`` in the place of the file at ``path``, whole or not at all, with the permissions ``mode`` from the start."""
+    """Put ``content`` in the place of the file at ``path``, whole or not at all, with permissions ``mode`` from the start."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
