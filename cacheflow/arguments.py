@@ -148,9 +148,9 @@ def check_page(prefix: str, limit: int, cursor: str | None) -> None:
 
 
 def check_digest(index: int | None, full: bool) -> None:
-    """Check a request for a digest: ``index`` is an index of the log or None, and None if ``full``, a bool, is true.
+    """Check the arguments of a request for a digest: ``index``, a log index or None, and ``full``, a bool.
 
-    Raises InvalidRequest."""
+    Raises InvalidRequest if one is wrong, or if there is an index and ``full`` is true."""
     flag(full, "full")
     if index is not None:
         if full:

@@ -49,7 +49,7 @@ class ConfigError(CacheFlowError):
 
 
 class NewerCacheFlow(ConfigError):
-    """Raised when the data on this disk, or what the cluster sends, is of a newer CacheFlow; nothing was changed."""
+    """Raised when a newer CacheFlow wrote the data on this disk, or what the cluster sends; nothing was changed."""
 
     title = "Newer CacheFlow"
 
@@ -107,7 +107,7 @@ class NotAnInteger(CacheFlowError):
 
 
 class MemberUnknown(CacheFlowError):
-    """Raised when no member of the cluster has the given node id."""
+    """Raised when no member of the cluster has the node id in a request."""
 
     http_status = 404
     title = "Member unknown"
@@ -182,7 +182,7 @@ class NoLeader(NotCommitted):
 
 
 class NotReady(NotCommitted):
-    """Raised by a node that is stopped, takes no writes, or cannot answer a read at the level asked for."""
+    """Raised by a node that is stopped, takes no writes, or cannot answer a read with the consistency asked for."""
 
     title = "Not ready"
 

@@ -143,7 +143,7 @@ class Face(MutableMapping[str, Any]):
         consistency: ``local`` (the memory of the node asked), ``bounded`` (not older than max_staleness, in seconds),
         ``linearizable`` (everything acknowledged before this call).  peek: the read does not count as a use.
         strict: the read counts as a use exactly, through the log.
-        Raises InvalidRequest, NotReady, and for linearizable and strict reads what ``set`` raises.
+        Raises InvalidRequest, NotReady, and for linearizable and strict reads the errors of ``set``.
         """
 
     @abc.abstractmethod
@@ -180,7 +180,7 @@ class Face(MutableMapping[str, Any]):
         """Return {key: value} of those ``keys`` that are present; the options are those of ``get_item``.
 
         Up to 2,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log;
-        more are read in groups, each at its own moment. Raises what ``get_item`` raises.
+        more are read in groups, each at its own moment. Raises the errors of ``get_item``.
         """
         return self._get_many(self._form, keys, consistency, max_staleness, peek)
 
@@ -370,7 +370,7 @@ class AsyncFace(abc.ABC):
         """Return {key: value} of those ``keys`` that are present; the options are those of ``get_item``.
 
         Up to 2,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log;
-        more are read in groups, each at its own moment. Raises what ``get_item`` raises.
+        more are read in groups, each at its own moment. Raises the errors of ``get_item``.
         """
         return await self._get_many(self._form, keys, consistency, max_staleness, peek)
 

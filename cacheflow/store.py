@@ -87,9 +87,9 @@ class ReplicatedStore(Face):
     # Life -----------------------------------------------------------------------------------------------------------
 
     def start(self, http_address: str = "") -> ReplicatedStore:
-        """Open the data directory, take part in the cluster, and return this store; a store that runs goes on as it is.
+        """Open the data directory, take part in the cluster, and return this store; do nothing if it runs already.
 
-        http_address: host:port that members show for this node. Raises ConfigError.
+        http_address: host:port that the list of members shows for this node. Raises ConfigError.
         """
         self._local = self._engine.start(http_address)
         return self
@@ -363,7 +363,7 @@ class ReplicatedStore(Face):
         return self._readable().machine.contents.count_of(database)
 
     def expiring_of(self, database: int) -> tuple[int, int]:
-        """Return how many keys of ``database`` have an expiry, and how many ms they have left on average. Raises NotReady."""
+        """Return (how many keys of Redis database ``database`` have an expiry, the mean ms left). Raises NotReady."""
         local = self._readable()
         count, expiries_ms = local.machine.contents.expiring_of(database)
         return count, max(0, expiries_ms // count - local.clock.now_ms()) if count else 0
@@ -540,7 +540,7 @@ class ReplicatedStore(Face):
         return result
 
     def _refusal(self) -> NotReady:
-        """Return the error that refuses a write and says why nothing can be replicated through this node now."""
+        """Return the error for a write that this node refuses, which says why the node cannot replicate anything now."""
         if self._local is None or not self._local.is_serving:
             return NotReady(self._engine.stopped)
         return NotReady(f"this node takes no writes: {status.why_no_writes(self._local)}")

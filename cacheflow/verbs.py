@@ -59,7 +59,7 @@ Steps: TypeAlias = Generator[Command, tuple[Result, int], T]
 
 
 def raise_level_command(level: Any) -> Command:
-    """Return the command that raises the cluster's feature level to ``level``. Raises InvalidRequest."""
+    """Return a command that raises the cluster's feature level to ``level``. Raises InvalidRequest."""
     if type(level) is not int or not 1 <= level <= commands.INT64_MAX:
         raise InvalidRequest(f"a level is a whole number from 1 on, not {shown(level)}")
     return commands.raise_level(level)
@@ -199,7 +199,7 @@ def checked(key: str, result: Result) -> Result:
 
 
 def seconds_left(expires_at_ms: int, now_ms: int) -> float | None:
-    """Return the seconds from ``now_ms`` until ``expires_at_ms``; None if that is 0, which means never."""
+    """Return the seconds from ``now_ms`` until ``expires_at_ms``; None if ``expires_at_ms`` is 0, which means never."""
     return max(0.0, (expires_at_ms - now_ms) / 1000) if expires_at_ms else None
 
 
@@ -257,7 +257,7 @@ def set_(
 def add(
     form: Form, key: str, value: Any, *, ttl: float | None = None, idempotency_key: str | None = None
 ) -> Steps[bool]:
-    """Write ``key = value`` only if the key is absent; return whether it was absent. Raises what ``set`` raises."""
+    """Write ``key = value`` only if the key is absent; return whether it was absent. Raises the errors of ``set``."""
     try:
         yield from set_(form, key, value, ttl=ttl, only_if_absent=True, idempotency_key=idempotency_key)
     except PreconditionFailed:
@@ -270,7 +270,7 @@ def compare_and_set(
 ) -> Steps[SetResult]:
     """Write ``key = value`` only if the key is at ``version``; return the new version and TTL.
 
-    Raises PreconditionFailed with the present version, and what ``set`` raises.
+    Raises PreconditionFailed with the present version, and the errors of the method ``set``.
     """
     check_version(version)
     return (yield from set_(form, key, value, ttl=ttl, only_if_version=version, idempotency_key=idempotency_key))
@@ -279,9 +279,9 @@ def compare_and_set(
 def delete(
     form: Form, key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None
 ) -> Steps[bool]:
-    """Remove ``key``; return whether it was present. only_if_version: remove it only at this version.
+    """Remove ``key``; return whether it was present. only_if_version: remove the key only if this is its version.
 
-    An absent key has no version. Raises PreconditionFailed and what ``set`` raises.
+    An absent key has no version. Raises PreconditionFailed and the errors of the method ``set``.
     """
     result, _ = yield once(delete_command(form.key(key), only_if_version), idempotency_key)
     if result[0] == commands.MISSING:
@@ -302,7 +302,7 @@ def incr(
     """Add ``delta`` to the decimal 64-bit integer under ``key`` and return the sum; the key's TTL stays.
 
     An absent key becomes ``initial + delta`` with ``ttl``.
-    Raises KeyNotFound (absent, and no initial), NotAnInteger and what ``set`` raises.
+    Raises KeyNotFound (absent, and no initial), NotAnInteger and the errors of the method ``set``.
     """
     result, now_ms = yield once(incr_command(form.key(key), delta, initial, ttl), idempotency_key)
     _, version, number, expires_at_ms = checked(key, result)
@@ -401,7 +401,7 @@ def clear(form: Form) -> Steps[None]:
 def pop(form: Form, key: str, default: Any = MISSING) -> Steps[Any]:
     """Remove ``key`` and return its value, in one command: of several callers only one gets it.
 
-    Raises KeyNotFound when the key is absent and no ``default`` is given, and what ``set`` raises.
+    Raises KeyNotFound when the key is absent and no ``default`` is given, and the errors of the method ``set``.
     """
     stored = values.check_key(form.key(key))
     result, _ = yield commands.batch([commands.get(stored), commands.delete(stored)], atomic=True)

@@ -63,9 +63,9 @@ class Access:
         return self._by_digest.get(user.digest) == user
 
     def reload(self) -> bool:
-        """Read the users' files again; return whether their content is in force now.
+        """Read the files of users again; return whether the content of the files is in force now.
 
-        If a file is wrong, the present users stay.
+        If a file is wrong, the users known before stay.
         """
         try:
             self._by_digest = self._read()
@@ -86,8 +86,8 @@ class Access:
     def check(self) -> tuple[str, bool, str]:
         """Return the readiness check (name, passed, detail) of the users' files. The check always passes.
 
-        A node serves its present users as well as ever when their file has gone wrong. Anybody may ask for the check, so it tells
-        neither the file nor what is wrong there.
+        When a file has become wrong, the node goes on with the users that it knows. Anybody may ask for the check, so the
+        detail names neither the file nor the mistake.
         """
         return (
             "users",

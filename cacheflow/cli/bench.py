@@ -80,7 +80,7 @@ class Tally:
 class Report:
     """The result of one load test.
 
-    tallies: the outcome of the requests, by their kind.  hits, misses: number of reads that found their key, or did not.
+    tallies: the outcome of the requests, by their kind.  hits, misses: how many reads found their key, and how many did not.
     """
 
     tallies: dict[str, Tally] = field(default_factory=dict)

@@ -47,7 +47,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 class Bar:
-    """A progress bar on stderr, redrawn ten times a second; where stderr is no terminal nothing is shown."""
+    """A progress bar on stderr, redrawn ten times a second; shows nothing if stderr is no terminal."""
 
     WIDTH = 40
 

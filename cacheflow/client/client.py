@@ -297,7 +297,7 @@ def _open_scope(nodes: Nodes, headers: Mapping[str, str], deadline: float) -> st
 class AsyncCacheClient(AsyncFace):
     """CacheClient for asyncio: the same methods as coroutines, on any event loop; requests run in the client's own threads.
 
-    A call that is cancelled before it is sent is never sent; one that is on its way ends by itself.
+    A call that is cancelled before its request is sent is never sent; a request already sent goes on to its end.
     """
 
     def __init__(

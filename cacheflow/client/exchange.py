@@ -71,7 +71,8 @@ class NoAnswer(Exception):
 class NodeHttp:
     """One node's address, and the idle connections to that node. Safe for concurrent use, also after a fork.
 
-    trusted: returns the TLS context that believes the nodes' certificates. Raises InvalidRequest for an invalid address.
+    trusted: a function that returns the TLS context by which nodes' certificates are checked. Raises InvalidRequest for a
+    wrong address.
     """
 
     def __init__(self, url: str, trusted: Callable[[], ssl.SSLContext]) -> None:

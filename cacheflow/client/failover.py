@@ -187,7 +187,7 @@ def _says_nothing_of_the_log(answer: Answer) -> bool:
 
 
 def check_is_ours(answer: Answer) -> None:
-    """Raise CacheFlowError if ``answer``, a 404, is not a CacheFlow node's: another server's does not mean an absent key."""
+    """Raise CacheFlowError if ``answer``, a 404, is not from a CacheFlow node: another server's 404 tells nothing of a key."""
     kind = answer.headers.get("Content-Type", "")
     if not kind.startswith("application/problem+json") and "X-Served-By" not in answer.headers:
         raise CacheFlowError(f"{answer.url} answered 404 and is not a CacheFlow node")

@@ -86,7 +86,7 @@ def opened(file: BinaryIO) -> tuple[BackupMeta, Iterator[Item]]:
 
 
 def verified(file: BinaryIO) -> BackupMeta:
-    """Return the description of the backup in ``file`` after checking the file's checksums to the end, not the items.
+    """Return the description of the backup in ``file`` after checking all checksums in the file, not the items.
 
     Raises BadBackup, NewerCacheFlow.
     """

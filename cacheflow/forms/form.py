@@ -59,7 +59,7 @@ class Form:
     def value(self, value: Any, content_type: str | None) -> tuple[Any, str | None]:
         """Return (what the cluster stores for the Python value ``value``, the content type of that). Raises InvalidRequest.
 
-        content_type: the type that a caller gives for bytes, which then stay as they are.
+        content_type: None, or the type of a ``value`` of bytes, which are stored as they are.
         """
         serializer = self.serializer
         if serializer is None or content_type is not None:

@@ -329,7 +329,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         yield lambda cache: cache.delete_many(made)
 
     def _clear(self) -> Steps:
-        """Remove each key with this cache's KEY_PREFIX, in all versions; also of caches whose prefix is this one, ":" and more.
+        """Remove each key with this cache's KEY_PREFIX, in all versions; also of caches whose prefix is that, ":" and more.
 
         With a KEY_FUNCTION this cache's keys cannot be told from others: then every key of the cluster is removed.
         """

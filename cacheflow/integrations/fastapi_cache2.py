@@ -43,7 +43,7 @@ class CacheFlowBackend(Backend):
         return None if item is None else item.data
 
     async def set(self, key: str, value: bytes, expire: int | None = None) -> None:
-        """Keep ``value`` under ``key`` for ``expire`` seconds; None or 0 keeps it until it is evicted."""
+        """Keep the bytes ``value`` under ``key`` for ``expire`` seconds; None or 0 keeps it until it is evicted."""
         await self.client.set(key, value, ttl=expire or None)
 
     async def clear(self, namespace: str | None = None, key: str | None = None) -> int:

@@ -85,7 +85,7 @@ class Gathering:
     def _taken(self, desk: _Desk) -> Iterator[list[_Asked]]:
         """A context manager that takes all waiting callers of a rate limit's window from ``desk`` and yields them.
 
-        Its ``with`` block, run with the desk's lock, asks the cluster for them; an error there becomes the error of them all.
+        Its ``with`` block, run with the desk's lock, asks the cluster for them; an error there becomes the error of each.
         """
         with self._lock:
             batch, desk.waiting = desk.waiting, []

@@ -131,7 +131,7 @@ class CacheMiddleware:
         await self.app(scope, receive, removing)
 
     async def _remove(self, keys: list[str]) -> None:
-        """Remove the answers that are kept under ``keys``, also in the pause of other calls to the cluster after one has failed.
+        """Remove the answers that are kept under ``keys``, also in the pause that follows a failed call to the cluster.
 
         Nobody would remove these answers later.
         """

@@ -55,7 +55,7 @@ def packed(record: Answer | Variants) -> bytes:
 
 
 def unpacked(data: bytes) -> Answer | Variants | None:
-    """Return the HTTP answer, or the list of request fields on which answers depend, in the bytes ``data``; None for others."""
+    """Return the HTTP answer, or the list of request fields on which answers depend, in ``data``; None for other bytes."""
     try:
         parts = msgpack.unpackb(data, use_list=False)
     except ValueError:
