@@ -216,7 +216,7 @@ def _bring_up(running: LocalCluster) -> None:
 
 
 def _token_and_flags(file: Path | None, flags: tuple[str, ...]) -> tuple[str | None, list[str]]:
-    """Return (the API token, the command-line flags for the nodes, with the file of that token).
+    """Return (the API token, the command-line flags for the nodes, which name the file of that token).
 
     file: the path in --api-token-file, None if it is not given."""
     if file is None:

@@ -74,7 +74,7 @@ class Nodes:
             node.close()
 
     def call(self, request: Request, deadline: float | None = None) -> Answer:
-        """Send ``request`` to one node after the other until ``deadline``; return the first answer but 502, 503 and 504.
+        """Send ``request`` to one node after the other until ``deadline``; return the first whose status is not 502 to 504.
 
         Raises NotCommitted, OutcomeUnknown, or the error that the last answer 503 stands for. The outcome of a write that one
         node may have applied is unknown also when the next node refuses the write for reasons of its own. Raises

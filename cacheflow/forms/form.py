@@ -117,7 +117,7 @@ class FormedItem(Item):
 
     @property
     def value(self) -> Any:
-        """The value of this item as its writer has set it. Raises UnreadableValue."""
+        """The Python value of this item, as it was when somebody wrote it. Raises UnreadableValue."""
         return self.form.made(self.data, self.kind, self.meta)
 
 

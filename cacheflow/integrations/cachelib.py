@@ -132,7 +132,7 @@ class CacheFlowCache(BaseCache):
         return self._key(key) in self._cache
 
     def clear(self) -> bool:
-        """Remove every key with this cache's prefix, or every key of the cluster if it has none; return True."""
+        """Remove every key with this cache's prefix, or every key of the cluster if there is no prefix; return True."""
         prefix = self._prefix()
         if prefix:
             self._cache.delete_prefix(prefix)

@@ -31,10 +31,10 @@ COMPLETE: Final = 1 << 40
 
 
 class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
-    """Celery's results in a cluster, one key each, which expire after ``result_expires``.
+    """A result back end of Celery: keeps each result under a key in a cluster, which expires after ``result_expires``.
 
     url: as ``cacheflow.open_cache`` takes it, with its options as a query, such as ``?timeout=5&token_file=/etc/token``.
-    The client is made at the first use, and made anew by each worker process.
+    The cache client is made at the first use, and made anew by each worker process.
     """
 
     supports_autoexpire = True

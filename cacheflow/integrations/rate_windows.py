@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A rate limit's window after one more hit. state: the value to be written under the window's key.
+    """A rate limit's window after more hits were added. state: the value to be written under the window's key.
 
     lives_ms: that key's new TTL in ms, for a window that begins now; None: the TTL stays, as the window goes on.
     """
