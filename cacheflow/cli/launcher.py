@@ -393,7 +393,7 @@ def _has_data(folder: Path) -> bool:
 
 
 def _told(flags: Sequence[str], flag: str) -> str:
-    """Return the value of the nodes' setting ``flag``, from the command line ``flags``, environment or file; "" without one."""
+    """Return the value of the nodes' setting ``flag``, from command line ``flags``, environment or file; "" without one."""
     told = ""
     for part, following in itertools.pairwise([*flags, ""]):
         name, equals, text = part.partition("=")
