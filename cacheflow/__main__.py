@@ -4,7 +4,7 @@ import sys
 
 
 def run() -> int:
-    """Run the command line of this process and return its exit code."""
+    """Run CacheFlow's command line program with the arguments of this process; return the exit code."""
     # Before anything else is imported: what follows does not even parse on an old Python.
     if sys.version_info < (3, 11):  # noqa: UP036 - that is what it is for
         sys.stderr.write("cacheflow: needs Python 3.11 or later; this is {}.{}\n".format(*sys.version_info[:2]))

@@ -38,7 +38,7 @@ def shown(value: Any) -> str:
 def positive_seconds(value: Any, name: str = "ttl") -> float:
     """Return ``value`` as a float if it is a number of seconds above 0 and no bool.
 
-    Raises InvalidRequest for any other value, which the message calls ``name``.
+    Raises InvalidRequest for any other value; the message calls the value ``name``.
     """
     if type(value) not in (float, int) or not 0 < value <= TTL_S_MAX:
         raise InvalidRequest(f"{name} is a number of seconds above 0 and at most {TTL_S_MAX}, not {shown(value)}")
@@ -46,16 +46,16 @@ def positive_seconds(value: Any, name: str = "ttl") -> float:
 
 
 def ttl_to_ms(ttl_s: float | None) -> int:
-    """Return ``ttl_s``, a TTL in seconds, as the milliseconds in a command, at least 1; TTL_NONE for None.
+    """Return the whole milliseconds, at least 1, of ``ttl_s``, a TTL in seconds; TTL_NONE if ``ttl_s`` is None.
 
-    Raises InvalidRequest for what is no TTL."""
+    Raises InvalidRequest if ``ttl_s`` is not a positive number."""
     return commands.TTL_NONE if ttl_s is None else max(1, round(positive_seconds(ttl_s) * 1000))
 
 
 def int64(value: Any, name: str) -> int:
     """Return ``value`` if it is a 64-bit integer.
 
-    Raises InvalidRequest for any other value, which the message calls ``name``.
+    Raises InvalidRequest for any other value; the message calls the value ``name``.
     """
     if type(value) is not int or not INT64_MIN <= value <= INT64_MAX:
         raise InvalidRequest(f"{name} is a 64-bit integer, not {shown(value)}")
@@ -65,7 +65,7 @@ def int64(value: Any, name: str) -> int:
 def check_version(value: Any, name: str = "version") -> int:
     """Return ``value`` if it can be an entry's version, a positive integer.
 
-    Raises InvalidRequest for any other value, which the message calls ``name``.
+    Raises InvalidRequest for any other value; the message calls the value ``name``.
     """
     if type(value) is not int or not 1 <= value <= INT64_MAX:
         raise InvalidRequest(f"{name} is a positive integer, not {shown(value)}")
@@ -85,7 +85,7 @@ def check_idempotency_key(key: Any) -> str:
 def flag(value: Any, name: str) -> bool:
     """Return ``value`` if it is a bool; else raise InvalidRequest, whose message calls the value ``name``.
 
-    Other values that Python takes for true mean something else over HTTP.
+    The text "false", for one, is true for Python and false over HTTP, so only a bool is accepted.
     """
     if type(value) is not bool:
         raise InvalidRequest(f"{name} is true or false, not {shown(value)}")
@@ -111,10 +111,10 @@ def check_node_id(node_id: Any) -> str:
 
 
 def each_of(several: Any, what: str) -> Iterator[Any]:
-    """Return an iterator over ``several``.
+    """Return an iterator over ``several``, a caller's argument that must be a list or another iterable of items.
 
-    Raises InvalidRequest if it is no iterable, and for a str, whose letters are not meant.
-    what: names the wanted items in the message.
+    Raises InvalidRequest if it is none, and for a str or bytes, whose single letters nobody means.
+    what: what the items are, such as "keys", for the error's message.
     """
     if not isinstance(several, (str, bytes, bytearray)):
         try:
@@ -125,7 +125,7 @@ def each_of(several: Any, what: str) -> Iterator[Any]:
 
 
 def check_read(consistency: str, max_staleness: float | None, peek: bool, strict: bool) -> None:
-    """Check that the options of a read are known and do not contradict each other. Raises InvalidRequest."""
+    """Check that the options of a read of a key have allowed values that can be combined. Raises InvalidRequest."""
     if not isinstance(consistency, str) or consistency not in CONSISTENCY_LEVELS:
         raise InvalidRequest(f"consistency is one of {', '.join(CONSISTENCY_LEVELS)}, not {shown(consistency)}")
     if max_staleness is not None:
@@ -148,9 +148,9 @@ def check_page(prefix: str, limit: int, cursor: str | None) -> None:
 
 
 def check_digest(index: int | None, full: bool) -> None:
-    """Check a request for a digest: ``index`` is an index of the log or None, and None if ``full``, a bool, is true.
+    """Check the arguments of a request for a digest: ``index``, a log index or None, and ``full``, a bool.
 
-    Raises InvalidRequest."""
+    Raises InvalidRequest if one is wrong, or if there is an index and ``full`` is true."""
     flag(full, "full")
     if index is not None:
         if full:
@@ -160,7 +160,7 @@ def check_digest(index: int | None, full: bool) -> None:
 
 
 def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
-    """Check that no value in ``command``, also inside a batch, exceeds ``value_bytes_max``. Raises ValueTooLarge.
+    """Check that no value in ``command``, also inside a batch, has over ``value_bytes_max`` bytes. Raises ValueTooLarge.
 
     place: where in the request the value stands, as the beginning of the error's message.
     """
@@ -178,7 +178,7 @@ def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
 def known_fields(fields: Mapping[str, Any], known: Collection[str]) -> None:
     """Check that all ``fields`` of a JSON object or operation are ``known``, and that none but ``ttl`` and ``value`` is null.
 
-    Raises InvalidRequest: a misspelt ttl must not become a value without one, nor a null a default that nobody has written.
+    Raises InvalidRequest. So a misspelt ``ttl`` does not write a value without TTL, and null does not stand for a default.
     """
     unknown = [name for name in fields if name not in known]
     if unknown:
@@ -191,7 +191,7 @@ def known_fields(fields: Mapping[str, Any], known: Collection[str]) -> None:
 
 
 def check_content_type(content_type: Any, value: Any) -> None:
-    """Raise InvalidRequest if ``content_type`` cannot go with ``value``: it is the type of bytes, and not that of JSON."""
+    """Raise InvalidRequest unless ``value`` is bytes and ``content_type`` a valid Content-Type other than that of JSON."""
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise InvalidRequest("content_type goes with a value of bytes")
     if not isinstance(content_type, str) or not _CONTENT_TYPE.fullmatch(content_type):

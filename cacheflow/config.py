@@ -187,7 +187,7 @@ class NodeConfig:
 
     @property
     def leaves_plain(self) -> bool:
-        """True if this node's settings let something leave this machine that is not encrypted."""
+        """True if, with these settings, this node may send data to other machines that is not encrypted."""
         return not is_loopback(self.host) and (self.tls_ca is None or self.peer_tls != "require")
 
     @property
@@ -211,7 +211,7 @@ class NodeConfig:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Return (host, port) of the text ``host:port`` or ``[v6]:port``. Raises ValueError for any other text."""
+    """Return (host, port) of the text ``host:port`` or ``[IPv6 address]:port``. Raises ValueError for any other text."""
     host, colon, port = address.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -248,7 +248,7 @@ def split_url(url: str) -> SplitResult:
 
 
 def hidden(url: str) -> str:
-    """Return ``url`` for a message, without what could be a name and a token in it, also where nobody has escaped them."""
+    """Return ``url`` as a message may show it: asterisks replace a user name and token, even if they are not escaped."""
     return _USER_INFO.sub("//***@", url)
 
 

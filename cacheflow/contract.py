@@ -57,8 +57,8 @@ SHARD: Final = "shard"
 class Published:
     """A message that was published on a channel, as all its subscribers on this node share it.
 
-    rendered: the message in a front's own form, made once for all subscribers that want that form.
-    holders: the number of places in subscribers' queues in which the message waits.
+    rendered: the message's bytes in each wire protocol that a subscriber speaks, made once for all of these.
+    holders: how many times the message stands in subscribers' queues.
     """
 
     __slots__ = ("channel", "data", "holders", "rendered", "shard")
@@ -72,31 +72,31 @@ class Published:
 
 
 class Subscriber(Protocol):
-    """Interface: one who has subscribed to channels. Called on the event loop only."""
+    """Interface: a client's connection that has subscribed to channels. Called on the event loop only."""
 
     @property
     def unread_bytes(self) -> int:
-        """The number of bytes that wait for this subscriber."""
+        """The number of bytes that wait to be sent to this subscriber."""
 
     def take(self, published: Published, pattern: bytes | None) -> None:
-        """Keep a message that was published on a channel, until ``write`` is called; must change no subscription.
+        """Queue a message that was published on a channel for this subscriber; ``write`` sends it. Changes no subscription.
 
         pattern: the subscribed pattern that matches the channel; None if the channel itself is subscribed to.
         """
 
     def write(self) -> None:
-        """Write the messages that wait for this subscriber, as far as it takes them."""
+        """Send the queued messages to this subscriber, as many as its connection takes now."""
 
     def end_as_slow(self) -> None:
-        """End this subscriber's connection, and drop what waits for it: the client does not take what was published."""
+        """Close this subscriber's connection and drop its queued messages, because its client reads them too slowly."""
 
 
 class Channels(Protocol):
-    """Interface: the channels of a node, for fronts: see node/channels.py. Called on the event loop only."""
+    """Interface: the publish/subscribe channels of a node, for fronts: see node/channels.py. Called on the event loop only."""
 
     @property
     def subscribed(self) -> Mapping[Space, Mapping[bytes, Mapping[Subscriber, None]]]:
-        """The subscribers of each space (channels, patterns, shard channels), by what they have subscribed to."""
+        """For each space (channels, patterns, shard channels): the subscribers, by the name to which they have subscribed."""
 
     @property
     def is_behind(self) -> bool: ...
@@ -191,9 +191,9 @@ class KeysCopy(Protocol):
 
 
 class WireStore(Protocol):
-    """Interface: what the Redis and memcached fronts need of a store. Called on the event loop only; no method blocks.
+    """Interface: what the Redis and memcached fronts need of a store. No method blocks. Called on the event loop.
 
-    All but ``lookup_all`` and what replicates may be called by any thread: scripts have one of their own.
+    Scripts, in a thread of their own, also call what neither replicates nor is ``lookup_all``.
     """
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
@@ -211,7 +211,7 @@ class WireStore(Protocol):
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
         """Return the live cache entries of all ``keys`` at one moment, in a list with None for each absent key.
 
-        Returns None instead of the list when the values exceed ``bytes_max`` together. Raises NotReady.
+        Returns None instead of the list when the values together have over ``bytes_max`` bytes. Raises NotReady.
         """
 
     @property
@@ -222,30 +222,30 @@ class WireStore(Protocol):
         """Return the cluster's time in milliseconds, by which entries expire."""
 
     def copy_keys(self, give_up: Callable[[list[tuple[str, ...]]], object]) -> KeysCopy:
-        """Return a copy of all keys of all databases, of which nothing is copied yet. Raises NotReady.
+        """Return an object that copies all keys of all databases, slice by slice, and has copied none yet. Raises NotReady.
 
-        give_up: is handed the copied slices when nobody needs them any more, for it takes long to free them.
+        give_up: is called with the copied slices when nobody needs them any more, as freeing them at once takes long.
         """
 
     def live(self, keys: list[str]) -> list[str]:
-        """Return those of ``keys`` that are there now; this counts as no use of them. Raises NotReady."""
+        """Return those of ``keys`` that are present now; this does not count as a use of these keys. Raises NotReady."""
 
     def count_of(self, database: int) -> int:
-        """Return how many keys ``database`` has. Raises NotReady."""
+        """Return how many keys the Redis database with the number ``database`` has. Raises NotReady."""
 
     def expiring_of(self, database: int) -> tuple[int, int]:
-        """Return how many keys of ``database`` have an expiry, and how many ms they have left on average. Raises NotReady."""
+        """Return (how many keys of the Redis database ``database`` have an expiry, the mean ms left). Raises NotReady."""
 
     def uses_of(self, key: str) -> int | None:
         """Return how many uses of ``key`` the eviction policy has counted, None if the policy counts none. Raises NotReady."""
 
     def submit(self, commands: list[Command], done: Done, work: int = 0) -> None:
-        """Replicate ``commands`` in order, then call ``done`` with their results or an error.
+        """Replicate ``commands`` in order, then call the function ``done`` with their results or an error.
 
-        work: how many plain commands more the machine could run in the time that these will take.
+        work: the extra time that these commands take the state machine, as a number of plain commands.
         """
 
     def submit_barrier(self, done: Done) -> None:
-        """Call ``done`` once this node has applied all writes that were acknowledged before this call."""
+        """Call the function ``done`` once this node has applied all writes that were acknowledged before this call."""
 
     def metrics(self) -> dict[str, float]: ...

@@ -49,13 +49,13 @@ class ConfigError(CacheFlowError):
 
 
 class NewerCacheFlow(ConfigError):
-    """Raised when the data on this disk, or what the cluster sends, is of a newer CacheFlow; nothing was changed."""
+    """Raised when a newer CacheFlow wrote the data on this disk, or what the cluster sends; nothing was changed."""
 
     title = "Newer CacheFlow"
 
     @classmethod
     def wrote(cls, what: str, found: int, known: int, *, number: str = "level") -> NewerCacheFlow:
-        """Return the error that ``what`` was written by a newer CacheFlow. found, known: its level, the highest known here."""
+        """Return the error that a newer CacheFlow wrote ``what``. found: its level.  known: the highest known here."""
         return cls(
             f"{what} was written by a newer CacheFlow ({number} {found}; this build knows {known}): install that one or a "
             "later one and start this node again; nothing was changed"
@@ -63,14 +63,14 @@ class NewerCacheFlow(ConfigError):
 
 
 class InvalidRequest(CacheFlowError, ValueError):
-    """Raised for a request that is wrong in itself; nothing was proposed."""
+    """Raised for a request that is invalid in any state of the cache; nothing was written."""
 
     http_status = 400
     title = "Invalid request"
 
 
 class BadBackup(InvalidRequest):
-    """Raised for bytes that are no backup, or a damaged one; nothing was changed. The message says where."""
+    """Raised for bytes that are no backup, or a damaged one; nothing was changed. The message says where the damage is."""
 
     title = "Bad backup"
 
@@ -83,7 +83,7 @@ class ValueTooLarge(InvalidRequest):
 
 
 class IdempotencyKeyReused(InvalidRequest):
-    """Raised when an Idempotency-Key comes again with a different command."""
+    """Raised when a request has the Idempotency-Key of an earlier request but asks for something else."""
 
     http_status = 422
     title = "Idempotency key reused"
@@ -107,7 +107,7 @@ class NotAnInteger(CacheFlowError):
 
 
 class MemberUnknown(CacheFlowError):
-    """Raised when no member of the cluster has the given node id."""
+    """Raised when no member of the cluster has the node id in a request."""
 
     http_status = 404
     title = "Member unknown"
@@ -142,7 +142,7 @@ class NoRoom(CacheFlowError):
 
 
 class PreconditionFailed(CacheFlowError):
-    """Raised when the key is not in the state that a write asked for. version: the present one, 0 when absent."""
+    """Raised when the key is not in the state that a write asked for. version: the present one, 0 if the key is absent."""
 
     http_status = 412
     title = "Precondition failed"
@@ -153,7 +153,7 @@ class PreconditionFailed(CacheFlowError):
 
 
 class UnreadableValue(CacheFlowError):
-    """Raised by a cache with a serializer for bytes that have its content type and cannot be read: broken, or of other code."""
+    """Raised by a cache with a serializer for a stored value of that serializer's content type which it cannot decode."""
 
     title = "Unreadable value"
 
@@ -176,13 +176,13 @@ class NotCommitted(ReplicationError):
 
 
 class NoLeader(NotCommitted):
-    """Raised when no leader is known: an election may be in progress, or a majority is down."""
+    """Raised when no leader of the cluster is known: an election may be in progress, or a majority of nodes is down."""
 
     title = "No leader"
 
 
 class NotReady(NotCommitted):
-    """Raised by a node that is stopped, takes no writes, or cannot answer a read at the level asked for."""
+    """Raised by a node that is stopped, takes no writes, or cannot answer a read with the consistency asked for."""
 
     title = "Not ready"
 
@@ -190,7 +190,7 @@ class NotReady(NotCommitted):
 class NoCluster(NotCommitted):
     """Raised by a node that belongs to no cluster yet.
 
-    raft_address: where its peers reach it, for nodes that found a cluster together.
+    raft_address: where other nodes reach that node, for those that are about to found a cluster with it.
     """
 
     title = "No cluster"
@@ -201,7 +201,7 @@ class NoCluster(NotCommitted):
 
 
 class Overloaded(NotCommitted):
-    """Raised when too many requests are waiting already."""
+    """Raised when a node refuses a request because too many others are waiting there already."""
 
     title = "Overloaded"
 
@@ -220,6 +220,6 @@ class AnswerNotKept(OutcomeUnknown):
 
 
 class OutcomeForgotten(OutcomeUnknown):
-    """Raised when a write was not applied now, nor will be, and it is not known whether an earlier try of it was."""
+    """Raised when a write sent again was not applied now, nor will be; whether an earlier try was applied is not known."""
 
     title = "Outcome forgotten"

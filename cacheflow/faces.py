@@ -37,7 +37,9 @@ T = TypeVar("T")
 
 
 def blocking(verb: Callable[Concatenate[Form, P], Steps[T]]) -> Callable[Concatenate[Face, P], T]:
-    """Return a blocking method that runs ``verb``, a generator of commands, in the form of the method's cache."""
+    """Return a blocking method of a cache that runs ``verb``, a generator which yields the commands to be replicated.
+
+    ``verb`` is called with the cache's form, which is its key prefix and its serializer, before the method's own arguments."""
 
     def call(self: Face, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return _run(self, verb(self._form, *args, **kwargs))
@@ -82,7 +84,7 @@ async def _run_async(face: AsyncFace, steps: Steps[T]) -> T:
 
 
 def in_thread(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
-    """Return a coroutine method that calls the blocking ``method`` in a thread of the cache's own."""
+    """Return a coroutine method of a cache that calls the blocking ``method`` in one of the cache's own threads."""
 
     @functools.wraps(method)
     async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -121,9 +123,9 @@ class Face(MutableMapping[str, Any]):
 
     @abc.abstractmethod
     def _replicate(self, command: Command) -> tuple[Result, int]:
-        """Replicate ``command``, which is checked already; return (its raw result, the time in ms).
+        """Replicate ``command``, which is checked already; return (the state machine's result, the present time in ms).
 
-        The expiry times in the result are to be compared with that time.
+        The difference between an expiry time in the result and that time is the TTL which is left.
         """
 
     @abc.abstractmethod
@@ -141,7 +143,7 @@ class Face(MutableMapping[str, Any]):
         consistency: ``local`` (the memory of the node asked), ``bounded`` (not older than max_staleness, in seconds),
         ``linearizable`` (everything acknowledged before this call).  peek: the read does not count as a use.
         strict: the read counts as a use exactly, through the log.
-        Raises InvalidRequest, NotReady, and for linearizable and strict reads what ``set`` raises.
+        Raises InvalidRequest, NotReady, and for linearizable and strict reads the errors of ``set``.
         """
 
     @abc.abstractmethod
@@ -177,8 +179,8 @@ class Face(MutableMapping[str, Any]):
     ) -> dict[str, Any]:
         """Return {key: value} of those ``keys`` that are present; the options are those of ``get_item``.
 
-        Up to 2,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log; of more,
-        each 2,000 are. Raises what ``get_item`` raises.
+        Up to 2,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log;
+        more are read in groups, each at its own moment. Raises the errors of ``get_item``.
         """
         return self._get_many(self._form, keys, consistency, max_staleness, peek)
 
@@ -186,9 +188,9 @@ class Face(MutableMapping[str, Any]):
     def _get_many(
         self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
     ) -> dict[str, Any]:
-        """Return {key: value} of those ``keys`` that are present, as ``get_many`` does, but by another form than this cache's.
+        """Return {key: value} of those ``keys`` that are present, as ``get_many`` does, for a cache that wraps this one.
 
-        form: the prefix of the keys and the serializer of the values.
+        form: the wrapping cache's key prefix and serializer.
         """
 
     set = blocking(verbs.set_)
@@ -314,9 +316,9 @@ class AsyncFace(abc.ABC):
 
     @abc.abstractmethod
     async def _replicate(self, command: Command) -> tuple[Result, int]:
-        """Replicate ``command``, which is checked already; return (its raw result, the time in ms).
+        """Replicate ``command``, which is checked already; return (the state machine's result, the present time in ms).
 
-        The expiry times in the result are to be compared with that time.
+        The difference between an expiry time in the result and that time is the TTL which is left.
         """
 
     @abc.abstractmethod
@@ -367,8 +369,8 @@ class AsyncFace(abc.ABC):
     ) -> dict[str, Any]:
         """Return {key: value} of those ``keys`` that are present; the options are those of ``get_item``.
 
-        Up to 2,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log; of more,
-        each 2,000 are. Raises what ``get_item`` raises.
+        Up to 2,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log;
+        more are read in groups, each at its own moment. Raises the errors of ``get_item``.
         """
         return await self._get_many(self._form, keys, consistency, max_staleness, peek)
 
@@ -376,9 +378,9 @@ class AsyncFace(abc.ABC):
     async def _get_many(
         self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
     ) -> dict[str, Any]:
-        """Return {key: value} of those ``keys`` that are present, as ``get_many`` does, but by another form than this cache's.
+        """Return {key: value} of those ``keys`` that are present, as ``get_many`` does, for a cache that wraps this one.
 
-        form: the prefix of the keys and the serializer of the values.
+        form: the wrapping cache's key prefix and serializer.
         """
 
     set = coroutine(verbs.set_)

@@ -47,10 +47,10 @@ def batch(
 ) -> Steps[list[dict[str, Any]]]:
     """Run the operations ``ops`` in one log entry, with ``atomic`` all or none; return one result for each.
 
-    A batch of over 66 MiB in the log becomes several entries; with ``atomic`` or an idempotency_key it raises ValueTooLarge.
+    A batch of over 66 MiB becomes several log entries; with ``atomic`` or an idempotency_key it raises ValueTooLarge.
     ops: ``{"op": "set", "key": "k", "value": any, "ttl": 5}``, or get, delete, incr, touch, cas, add.  A result has the
     ``status`` that HTTP would answer, the key, its version, and what the operation found.
-    Raises InvalidRequest; with ``atomic`` the error of the operation that failed; and what ``set`` raises.
+    Raises InvalidRequest; with ``atomic`` the error of the operation that failed; and the errors of the method ``set``.
     """
     parsed: list[Command] = []
     wanted = _formed(form, each_of(ops, "operations"))

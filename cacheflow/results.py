@@ -12,7 +12,7 @@ from cacheflow import values
 class Item:
     """The value, version and TTL of one key, as a read returns them.
 
-    kind: values.TEXT, BYTES, JSON, HASH or SET.  meta: a Content-Type, wire flags or None.  version: the machine's revision.
+    kind: values.TEXT, BYTES, JSON, HASH or SET.  meta: a Content-Type, memcached flags or None.  version: of the key.
     ttl_s: seconds left, None without a TTL.
     """
 
@@ -31,7 +31,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """The result of a write that took place. created: the key was absent before. ttl_s: seconds, None without a TTL."""
+    """The result of a write that took place. version: the key's new one.
+
+    created: the key was absent before.  ttl_s: seconds, None without a TTL.
+    """
 
     version: int
     created: bool
@@ -39,7 +42,7 @@ class SetResult:
 
 
 class IncrResult(int):
-    """The number that a counter has after its step: an int, with the key's version and TTL in seconds or None."""
+    """The number under a key after ``incr`` or ``decr``: an int with the key's version, and its TTL in seconds or None."""
 
     version: int
     ttl_s: float | None

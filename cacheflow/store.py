@@ -68,7 +68,7 @@ class ReplicatedStore(Face):
         raft_address: str | None = None,
         **settings: Any,
     ) -> None:
-        """Check the settings, either a ``config`` or its fields as keywords; start nothing.
+        """Check the node's settings, either ``config``, a NodeConfig, or its fields as keywords; start nothing.
 
         raft_address: host:port of the peer protocol. Raises ConfigError.
         """
@@ -87,22 +87,22 @@ class ReplicatedStore(Face):
     # Life -----------------------------------------------------------------------------------------------------------
 
     def start(self, http_address: str = "") -> ReplicatedStore:
-        """Open the data directory, take part in the cluster, and return this store; a store that runs goes on as it is.
+        """Open the data directory, take part in the cluster, and return this store; do nothing if it runs already.
 
-        http_address: host:port that members show for this node. Raises ConfigError.
+        http_address: host:port that the list of members shows for this node. Raises ConfigError.
         """
         self._local = self._engine.start(http_address)
         return self
 
     def serve(self, service: Service, host: str, port: int) -> int:
-        """Serve a wire protocol on the node's own loop until ``close``; return its port, which the system chooses for 0.
+        """Serve ``service``, a wire protocol, on the node's own event loop at ``host`` and ``port`` until this store closes.
 
-        Call it after ``start``. Raises ConfigError.
+        Returns the port, which the system chooses if ``port`` is 0. Call it after ``start``. Raises ConfigError.
         """
         return self._engine.serve(service, host, port)
 
     def on_loop(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called on the node's own event loop soon; do nothing if the node is stopped. Any thread may use it."""
+        """Have the node's own event loop call ``call`` soon; do nothing if the node is stopped. Any thread may use it."""
         self._engine.on_loop(call)
 
     @property
@@ -165,13 +165,13 @@ class ReplicatedStore(Face):
     def read_applied(self, key: str, *, peek: bool = False) -> Item | None:
         """Return the item under ``key`` as of the newest log entry that this node has applied.
 
-        That is a linearizable read for callers that have waited, with ``barrier``, until the entries before are applied here.
+        This read is linearizable if the caller has called ``barrier`` before, which waits for what was acknowledged by then.
         """
         local = self._started()
         return _item(local, key, local.machine.now_ms, peek)
 
     def read_again(self, key: str, *, applied: bool, max_staleness: float | None) -> Item | None:
-        """Return the item under ``key`` as it is now, for a read that was checked and counted before. Raises NotReady."""
+        """Return the item under ``key`` as it is now; do not count the read, as it repeats a counted one. Raises NotReady."""
         local = self._started() if applied else self._readable()
         if max_staleness is not None:
             _check_staleness(local, max_staleness)
@@ -220,10 +220,10 @@ class ReplicatedStore(Face):
     def read_many(
         self, keys: list[str], *, applied: bool, max_staleness: float | None, peek: bool = False, again: bool = False
     ) -> list[Entry | None]:
-        """Return the entries of ``keys`` as of one moment, None for each absent one; may wait for the end of a log entry.
+        """Return the cache entries of ``keys`` at one moment, None for each absent key; may wait until a log entry is applied.
 
-        The keys, at most OPS_MAX, are checked already. applied: as of the newest applied log entry, by its time; the caller has
-        waited for ``barrier`` then.  max_staleness: in seconds.  peek: no uses.  again: counted before. Raises NotReady.
+        The keys, at most OPS_MAX, are valid. applied: by the time of the newest applied log entry; the caller has called
+        ``barrier`` before.  max_staleness: seconds.  peek: count no uses.  again: all is counted already. Raises NotReady.
         """
         for _ in range(MOMENT_TRIES):
             entries = self._try_to_read(keys, applied, max_staleness, peek, again)
@@ -235,7 +235,7 @@ class ReplicatedStore(Face):
     def _try_to_read(
         self, keys: list[str], applied: bool, max_staleness: float | None, peek: bool, again: bool = False
     ) -> list[Entry | None] | None:
-        """Return the entries of several keys as of one moment; None where a log entry is being applied just now. Never waits."""
+        """Return the cache entries of several keys at one moment; None while a log entry is being applied. Never waits."""
         local = self._started() if applied else self._readable()
         if max_staleness is not None:
             _check_staleness(local, max_staleness)
@@ -253,9 +253,9 @@ class ReplicatedStore(Face):
         return entries
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
-        """Return the live cache entry under ``key``, or None, for fronts that answer in bytes.
+        """Return the live cache entry under ``key``, or None, with the value as the bytes that are stored.
 
-        count: the look-up counts as a use. Raises NotReady.
+        count: whether this look-up counts as a use of the key. Raises NotReady.
         """
         local = self._local
         if local is None or not local.may_read:
@@ -273,14 +273,14 @@ class ReplicatedStore(Face):
         return entry
 
     def peek(self, key: str) -> Entry | None:
-        """Return the entry under ``key``, perhaps past its expiry, or None; the look-up counts neither as read nor as use."""
+        """Return the cache entry under ``key``, perhaps past its expiry, or None; the look-up counts as no read and no use."""
         local = self._local
         return None if local is None else local.machine.contents.get(key)
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
-        """Return the live entries of ``keys`` at one moment, None for each absent one.
+        """Return a list of the live cache entries of ``keys`` at one moment, None for each absent key.
 
-        Returns None for all, and counts nothing, when their values are over ``bytes_max``. Raises NotReady.
+        Returns None, and counts no uses, when the values together have over ``bytes_max`` bytes. Raises NotReady.
         """
         local = self._local
         if local is None or not local.may_read:
@@ -329,41 +329,41 @@ class ReplicatedStore(Face):
             return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms(), Breaks().give_way)
 
     def copy_keys(self, give_up: Callable[[list[tuple[str, ...]]], object]) -> KeysCopy:
-        """Return a copy of all keys of all databases, of which nothing is copied yet, for fronts. Raises NotReady.
+        """Return an object that copies all keys of all databases, slice by slice, and has copied none yet. Raises NotReady.
 
-        give_up: is handed the copied slices when nobody needs them any more.
+        give_up: is called with the copied slices when nobody needs them any more.
         """
         local = self._readable()
         # Whatever machine the node has then: a snapshot may take the place of this one.
         return KeysCopy(lambda: local.machine.contents, give_up)
 
     def live(self, keys: list[str]) -> list[str]:
-        """Return those of ``keys`` that are there now; this counts neither as use nor as hit. Raises NotReady."""
+        """Return those of ``keys`` that are present now; this counts neither as a use nor as a hit. Raises NotReady."""
         local = self._readable()
         find, now_ms = local.machine.contents.get, local.clock.now_ms()
         return [key for key in keys if (entry := find(key)) is not None and not 0 < entry[EXPIRES_AT_MS] <= now_ms]
 
     @property
     def unsent(self) -> Unsent:
-        """The budget of answers that clients of this node have not taken, for all its fronts."""
+        """The memory budget, shared by all fronts of this node, for answers that clients have not read yet."""
         return self._engine.ports.unsent
 
     @property
     def unfinished(self) -> Unfinished:
-        """The budget of requests that clients of this node have not ended, for all its fronts."""
+        """The memory budget, shared by all fronts of this node, for requests that have arrived only in part."""
         return self._engine.ports.unfinished
 
     @property
     def slices(self) -> Slices:
-        """The scheduler of long work on this node's event loop, in slices of each turn; all fronts on that loop share it."""
+        """The scheduler that all fronts of this node share: it does long work on the event loop a slice in each turn."""
         return self._engine.ports.slices
 
     def count_of(self, database: int) -> int:
-        """Return how many keys ``database`` has, 0 to 15 as RESP numbers them; other fronts use 0. Raises NotReady."""
+        """Return how many keys the Redis database number ``database``, 0 to 15, has; other fronts use 0. Raises NotReady."""
         return self._readable().machine.contents.count_of(database)
 
     def expiring_of(self, database: int) -> tuple[int, int]:
-        """Return how many keys of ``database`` have an expiry, and how many ms they have left on average. Raises NotReady."""
+        """Return (how many keys of Redis database ``database`` have an expiry, the mean ms left). Raises NotReady."""
         local = self._readable()
         count, expiries_ms = local.machine.contents.expiring_of(database)
         return count, max(0, expiries_ms // count - local.clock.now_ms()) if count else 0
@@ -375,25 +375,25 @@ class ReplicatedStore(Face):
     # Writes ---------------------------------------------------------------------------------------------------------
 
     def run(self, commands_: list[Command], *, timeout_s: float | None = None) -> list[Result]:
-        """Replicate checked commands, in order, and return their results, one each. Blocks.
+        """Replicate valid commands, in order; return a list with the result of each. Blocks.
 
         Raises NotCommitted (safe to retry), OutcomeUnknown.
         """
         return self._wait(lambda done: self.submit(commands_, done, timeout_s=timeout_s), timeout_s)
 
     def barrier(self) -> list[Result]:
-        """Return once everything acknowledged anywhere before this call is applied on this node.
+        """Wait until this node has applied every write that any node acknowledged before this call.
 
-        Raises what ``run`` raises.
+        Raises NotCommitted, OutcomeUnknown.
         """
         return self._wait(self.submit_barrier, None)
 
     def submit(self, commands_: list[Command], done: Done, work: int = 0, *, timeout_s: float | None = None) -> None:
-        """Replicate ``commands_`` without waiting; ``done`` is called once, with their results or the error.
+        """Replicate ``commands_`` without waiting; the function ``done`` is called once, with their results or the error.
 
-        work: how many plain commands more the machine could run in the time that these will take.
+        work: the extra time that these commands take the state machine, as a number of plain commands.
         The node's event loop calls ``done``, which must not block and returns a function that wakes whoever waits; the loop calls
-        that function after it has sent what its turn had to send.
+        that function at the end of its turn, after everything was sent.
         """
         local = self._local
         if local is not None and local.takes_writes:
@@ -402,7 +402,7 @@ class ReplicatedStore(Face):
             done(self._refusal())()
 
     def submit_barrier(self, done: Done) -> None:
-        """Call ``done`` once everything acknowledged anywhere before this call is applied on this node; do not wait."""
+        """Have ``done`` called once this node has applied all writes that any node acknowledged before; do not wait."""
         local = self._local
         if local is not None and local.takes_writes:
             local.inbox.barrier(done)
@@ -422,7 +422,7 @@ class ReplicatedStore(Face):
 
     @property
     def channels(self) -> Channels:
-        """The channels of this node, for fronts on its event loop. Raises NotReady if the node was never started."""
+        """The publish/subscribe channels of this node, for fronts on its event loop. Raises NotReady before any start."""
         return self._started().channels
 
     # Cluster ----------------------------------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ class ReplicatedStore(Face):
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
         """Return this node's digest over effects, now or at ``index``; None when it does not know that digest.
 
-        full: return the digest of the whole contents as they are now, which another process makes from the node's files.
+        full: return the digest of the whole contents as they are now, computed by another process from the node's files.
         """
         arguments.check_digest(index, full)
         if full:
@@ -457,17 +457,17 @@ class ReplicatedStore(Face):
         return status.metrics(self._engine)
 
     def liveness(self) -> list[tuple[str, bool, str]]:
-        """Return (check, good, detail) of each check whose failure only a restart could mend."""
+        """Return (name, passed, detail) of each health check of this node whose failure only a restart could mend."""
         return status.liveness(self._engine)
 
     def readiness(self) -> list[tuple[str, bool, str]]:
-        """Return (check, good, detail) of each check that clients' traffic needs."""
+        """Return (name, passed, detail) of each health check that must pass before clients should use this node."""
         return status.readiness(self._engine)
 
     def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool:
         """Make the node at ``raft_address`` a member of the cluster; return False if the node is a member already.
 
-        was_member: the node says that it has been a member; if it is none now, it was removed and is refused.
+        was_member: that node says that it has been a member; if it is none now, it was removed, and is refused.
         Raises MemberConflict, InvalidRequest, NotCommitted, OutcomeUnknown.
         """
         outcome, detail = self._engine.run(
@@ -540,7 +540,7 @@ class ReplicatedStore(Face):
         return result
 
     def _refusal(self) -> NotReady:
-        """Return the error that refuses a write and says why nothing can be replicated through this node now."""
+        """Return the error for a write that this node refuses, which says why the node cannot replicate anything now."""
         if self._local is None or not self._local.is_serving:
             return NotReady(self._engine.stopped)
         return NotReady(f"this node takes no writes: {status.why_no_writes(self._local)}")
@@ -587,7 +587,7 @@ def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> Node
 
 
 def no_moment() -> NotReady:
-    """Return the error for a read of several keys that has found no moment between two log entries."""
+    """Return the error for a read of several keys at one moment while this node applies log entries without a pause."""
     return NotReady("this node applies log entries without a pause; ask again, or another node", 0.1)
 
 

@@ -66,7 +66,7 @@ def check_key(key: object) -> str:
 
 
 def hashkey(*args: Any, **kwargs: Any) -> str:
-    """Return the key for a call of a function that ``cachetools.cached(cache, key=cacheflow.hashkey)`` decorates.
+    """Return the cache key for a call of a function that ``cachetools.cached(cache, key=cacheflow.hashkey)`` decorates.
 
     Two functions never share a key. Raises TypeError for an argument without a repr of its own, and when anything but
     cachetools calls this function (use ``key_of(function)`` there).
@@ -81,7 +81,7 @@ def hashkey(*args: Any, **kwargs: Any) -> str:
 def key_of(function: Callable[..., Any] | str) -> Callable[..., str]:
     """Return a function that makes the cache key of a call of ``function``, the same key as ``hashkey`` makes.
 
-    function: decorated or not; or a name of your own, for ``cachetools.cachedmethod`` and functions without a fixed place.
+    function: decorated or not; or a name of your own, for ``cachetools.cachedmethod``, lambdas and inner functions.
 
     A key is made of the function's module and name, and the reprs of the arguments, so it is the same in every process if
     these are. Two calls share a key when the types, values and names of their arguments are the same.
@@ -124,9 +124,9 @@ def canonical_json(value: Any) -> bytes:
 
 
 def check_containers(value: Any) -> None:
-    """Raise InvalidRequest if ``value`` has a container that JSON would change, or over 64 levels, or over 4 million parts.
+    """Raise InvalidRequest if ``value`` has a container that JSON would change, over 64 levels, or over 4 million parts.
 
-    Works without recursion, whatever ``value`` is.
+    Does not recurse, so that no nesting of ``value`` is too deep for the check.
     """
     level = [value]
     parts = 0
@@ -195,9 +195,9 @@ def decode(kind: int, data: bytes) -> Any:
 
 
 def json_of_fields(kind: int, data: bytes) -> tuple[Any, bool]:
-    """Return a hash as a dict, or a set as a list, as JSON can hold it; and whether all texts in it are base64.
+    """Return a hash as a dict, or a set as a list, as JSON can hold it; and whether its texts are in base64.
 
-    They are base64 when a field or a value is not UTF-8.  kind: HASH or SET.  data: its bytes.
+    All of them are if any field or value is not UTF-8.  kind: HASH or SET.  data: its bytes.
     """
     parts = parts_of(data)
     is_text = all(kind_of(part) == TEXT for part in parts)

@@ -59,7 +59,7 @@ Steps: TypeAlias = Generator[Command, tuple[Result, int], T]
 
 
 def raise_level_command(level: Any) -> Command:
-    """Return the command that raises the cluster's feature level to ``level``. Raises InvalidRequest."""
+    """Return a command that raises the cluster's feature level to ``level``. Raises InvalidRequest."""
     if type(level) is not int or not 1 <= level <= commands.INT64_MAX:
         raise InvalidRequest(f"a level is a whole number from 1 on, not {shown(level)}")
     return commands.raise_level(level)
@@ -90,7 +90,7 @@ def write(
     when: int = commands.ALWAYS,
     version: int = 0,
 ) -> Command:
-    """Return a SET command for a key that is checked already. Raises InvalidRequest for a wrong value or TTL."""
+    """Return a SET command for a key that was found valid before. Raises InvalidRequest for a wrong value or TTL."""
     kind, data = values.encode(value)
     # A write is the hot path: no call for what is as usual.
     if keep_ttl is not False and flag(keep_ttl, "keep_ttl") and ttl is not None:
@@ -199,7 +199,7 @@ def checked(key: str, result: Result) -> Result:
 
 
 def seconds_left(expires_at_ms: int, now_ms: int) -> float | None:
-    """Return the seconds from ``now_ms`` until ``expires_at_ms``; None if that is 0, which means never."""
+    """Return the seconds from ``now_ms`` until ``expires_at_ms``; None if ``expires_at_ms`` is 0, which means never."""
     return max(0.0, (expires_at_ms - now_ms) / 1000) if expires_at_ms else None
 
 
@@ -232,7 +232,7 @@ def set_(
     """Write ``key = value`` and return once that is committed and visible on the node that answers.
 
     ttl: seconds > 0; None: the key stays until it is evicted, or with keep_ttl for the time that it has left.
-    only_if_version: compare and set.  content_type: of a value of bytes.
+    only_if_version: write only if the key is at this version.  content_type: of a value of bytes.
     idempotency_key: a call repeated with the same idempotency key counts once.
     Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
     """
@@ -257,7 +257,7 @@ def set_(
 def add(
     form: Form, key: str, value: Any, *, ttl: float | None = None, idempotency_key: str | None = None
 ) -> Steps[bool]:
-    """Write ``key = value`` only if the key is absent; return whether it was absent. Raises what ``set`` raises."""
+    """Write ``key = value`` only if the key is absent; return whether it was absent. Raises the errors of ``set``."""
     try:
         yield from set_(form, key, value, ttl=ttl, only_if_absent=True, idempotency_key=idempotency_key)
     except PreconditionFailed:
@@ -270,7 +270,7 @@ def compare_and_set(
 ) -> Steps[SetResult]:
     """Write ``key = value`` only if the key is at ``version``; return the new version and TTL.
 
-    Raises PreconditionFailed with the present version, and what ``set`` raises.
+    Raises PreconditionFailed with the present version, and the errors of the method ``set``.
     """
     check_version(version)
     return (yield from set_(form, key, value, ttl=ttl, only_if_version=version, idempotency_key=idempotency_key))
@@ -279,9 +279,9 @@ def compare_and_set(
 def delete(
     form: Form, key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None
 ) -> Steps[bool]:
-    """Remove ``key``; return whether it was present. only_if_version: remove it only at this version.
+    """Remove ``key``; return whether it was present. only_if_version: remove the key only if this is its version.
 
-    An absent key is at no version. Raises PreconditionFailed and what ``set`` raises.
+    An absent key has no version. Raises PreconditionFailed and the errors of the method ``set``.
     """
     result, _ = yield once(delete_command(form.key(key), only_if_version), idempotency_key)
     if result[0] == commands.MISSING:
@@ -302,7 +302,7 @@ def incr(
     """Add ``delta`` to the decimal 64-bit integer under ``key`` and return the sum; the key's TTL stays.
 
     An absent key becomes ``initial + delta`` with ``ttl``.
-    Raises KeyNotFound (absent, and no initial), NotAnInteger and what ``set`` raises.
+    Raises KeyNotFound (absent, and no initial), NotAnInteger and the errors of the method ``set``.
     """
     result, now_ms = yield once(incr_command(form.key(key), delta, initial, ttl), idempotency_key)
     _, version, number, expires_at_ms = checked(key, result)
@@ -340,7 +340,7 @@ def persist(form: Form, key: str, *, idempotency_key: str | None = None) -> Step
 def keys_to_read(
     form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
 ) -> list[list[str]]:
-    """Return the cluster's names for the ``keys`` of a ``get_many``, in lists of at most OPS_MAX, each for one read.
+    """Return ``keys``, those of a ``get_many``, with the cache's prefix, in lists of at most OPS_MAX, each for one read.
 
     All arguments are checked before anything is read. Raises InvalidRequest.
     """
@@ -352,7 +352,7 @@ def keys_to_read(
 def put_found(found: dict[str, Any], form: Form, keys: list[str], entries: Iterable[tuple[Any, ...] | None]) -> None:
     """Add {key: value} of those ``keys`` that are present to ``found``.
 
-    entries: for each of the keys what the machine has under it, (data, kind, meta, ...), or None.
+    entries: for each of the keys its cache entry, (data, kind, meta, ...), or None if it is absent.
     """
     for key, entry in zip(keys, entries, strict=True):
         if entry is not None:
@@ -401,7 +401,7 @@ def clear(form: Form) -> Steps[None]:
 def pop(form: Form, key: str, default: Any = MISSING) -> Steps[Any]:
     """Remove ``key`` and return its value, in one command: of several callers only one gets it.
 
-    Raises KeyNotFound when the key is absent and no ``default`` is given, and what ``set`` raises.
+    Raises KeyNotFound when the key is absent and no ``default`` is given, and the errors of the method ``set``.
     """
     stored = values.check_key(form.key(key))
     result, _ = yield commands.batch([commands.get(stored), commands.delete(stored)], atomic=True)

@@ -25,10 +25,10 @@ TOKEN_CHARS_MIN: Final = 22
 
 
 class Access:
-    """The users of one node, by the tokens that they show. Any thread may use it.
+    """The users that one node knows, each found by the token that a client shows. Any thread may use this object.
 
     token_file: holds the one token of --api-token-file, whose user is an admin.  users_file: the file of users.
-    Raises ConfigError when one of them is wrong.
+    Raises ConfigError when a file is wrong.
     """
 
     def __init__(self, token_file: Path | None = None, users_file: Path | None = None) -> None:
@@ -42,7 +42,7 @@ class Access:
 
     @classmethod
     def of(cls, config: NodeConfig) -> Access | None:
-        """Return the users of a node with these settings; None if it asks nobody for a token. Raises ConfigError."""
+        """Return the users of a node with the settings ``config``; None if no client needs a token. Raises ConfigError."""
         if config.api_token_file is None and config.users_file is None:
             return None
         return cls(config.api_token_file, config.users_file)
@@ -55,17 +55,17 @@ class Access:
         return user
 
     def has_user(self, name: str) -> bool:
-        """True if there is a user of this name."""
+        """True if this node knows a user called ``name``."""
         return any(user.name == name for user in self._by_digest.values())
 
     def is_current(self, user: User) -> bool:
-        """True if ``user`` still has the same name, role and token: nobody has changed or removed the user since."""
+        """True if ``user`` is still one of this node's users, with the same name, role and token."""
         return self._by_digest.get(user.digest) == user
 
     def reload(self) -> bool:
-        """Read the users' files again; return whether their content is in force now.
+        """Read the files of users again; return whether the content of the files is in force now.
 
-        If a file is wrong, the present users stay.
+        If a file is wrong, the users known before stay.
         """
         try:
             self._by_digest = self._read()
@@ -78,7 +78,7 @@ class Access:
         return True
 
     def refuse(self, port: str, role: bool = False) -> None:
-        """Count a request that was refused at the port ``port``: for its user's role, or because it showed no known token."""
+        """Count, for the metrics, a request refused at the port ``port`` for its user's role or for want of a known token."""
         with self._lock:
             key = port, "role" if role else "token"
             self._refused[key] = self._refused.get(key, 0) + 1
@@ -86,8 +86,8 @@ class Access:
     def check(self) -> tuple[str, bool, str]:
         """Return the readiness check (name, passed, detail) of the users' files. The check always passes.
 
-        A node serves its present users as well as ever when their file has gone wrong. Anybody may ask for the check, so it tells
-        neither the file nor what is wrong there.
+        When a file has become wrong, the node goes on with the users that it knows. Anybody may ask for the check, so the
+        detail names neither the file nor the mistake.
         """
         return (
             "users",
@@ -96,7 +96,7 @@ class Access:
         )
 
     def metrics(self) -> dict[str, float]:
-        """Return the counts of users and of refused requests, as values by metric name."""
+        """Return the metrics of this node's users, by name: how many users there are, and how many requests were refused."""
         refused = {
             f'access_refused_total{{port="{port}",reason="{reason}"}}': float(count)
             for (port, reason), count in sorted(self._refused.copy().items())

@@ -30,12 +30,12 @@ WAIT_STEP_S = 0.01
 
 
 class AsyncReplicatedStore(AsyncFace):
-    """A replicated cache with a node in this process, for asyncio. Arguments as for ReplicatedStore; for one event loop only.
+    """A replicated cache with a node in this process, for asyncio. Arguments as for ReplicatedStore.
 
     >>> async with AsyncReplicatedStore(node_id="a", raft_address="127.0.0.1:9080", data_dir="./data") as cache:
     ...     await cache.set("k", "v")
 
-    ``store`` is the ReplicatedStore behind this object.
+    For use on one event loop only. ``store`` is the ReplicatedStore behind this object.
     """
 
     def __init__(self, config: NodeConfig | None = None, *, raft_address: str | None = None, **settings: Any) -> None:
@@ -144,7 +144,7 @@ class AsyncReplicatedStore(AsyncFace):
     async def _read_many(
         self, keys: list[str], applied: bool, max_staleness: float | None, peek: bool
     ) -> list[Entry | None]:
-        """Return the cache entries of several keys, as the store's method ``read_many`` does, but without a thread that waits."""
+        """Return the cache entries of ``keys`` at one moment, None for each absent key, without blocking the event loop."""
         for _ in range(MOMENT_TRIES):
             entries = self.store._try_to_read(keys, applied, max_staleness, peek)
             if entries is not None:
@@ -182,7 +182,7 @@ class AsyncReplicatedStore(AsyncFace):
 
 
 class _Answers:
-    """Hands answers to calls, which come on a node's event loop, over to the application's ``loop``; one wake-up delivers many.
+    """Carries the answers to calls from a node's event loop to ``loop``, the application's; one wake-up delivers many.
 
     limit_s: seconds after which a call without an answer ends with OutcomeUnknown.
     """
@@ -208,7 +208,7 @@ class _Answers:
     def tell(self, future: asyncio.Future[list[Result]], outcome: Outcome) -> Callable[[], None]:
         """Keep ``outcome``, the answer to a call, until the application's loop gives it to the call's ``future``.
 
-        Returns the function that wakes that loop. Called on the node's loop.
+        Returns a function, to be called next, which wakes the application's loop. Called on the node's event loop.
         """
         self._told.append((future, outcome))
         return self._wake

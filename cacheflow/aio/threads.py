@@ -21,7 +21,7 @@ THREADS_MAX: Final = 32
 
 
 class Threads:
-    """A pool of at most THREADS_MAX threads, started when they are needed. For any event loops, also after a fork.
+    """A pool of at most THREADS_MAX threads that run blocking calls for coroutines of any event loop, also after a fork.
 
     limit_s: seconds that a call may wait for a free thread; a blocking call counts its own timeout only from then on.
     """
@@ -32,7 +32,7 @@ class Threads:
         self._pid = os.getpid()
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns when a thread of this pool calls it.
+        """Call the function ``call`` in a thread of this pool, and return what the function returns.
 
         If the awaiting task is cancelled before a thread takes the call, nothing is called. Raises what ``call`` raises, and
         NotCommitted if every thread was busy for too long.
@@ -53,7 +53,7 @@ class Threads:
         return await asyncio.get_running_loop().run_in_executor(self._executor, in_time)
 
     def close(self) -> None:
-        """End the threads of this pool, without waiting for those that are busy; the next call starts new ones."""
+        """End the threads of this pool, without waiting for busy ones; the next call that needs a thread starts new ones."""
         executor, self._executor = self._executor, None
         if executor is not None and self._pid == os.getpid():
             executor.shutdown(wait=False)

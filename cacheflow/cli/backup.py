@@ -38,7 +38,9 @@ def node_options(command: Any) -> Any:
 def source_of(
     urls: tuple[str, ...], api_token_file: Path | None, ca: Path | None, here: bool = False
 ) -> tuple[str, str | None, Path | None]:
-    """Return (URL, token, CA) of the node that is to make a backup: a follower, if there is one, unless ``here``."""
+    """Return (URL, token, CA) of the node that is to make a backup: a follower, if there is one.
+
+    here: take the node that the command names instead."""
     url, token, ca = (urls_of(urls) or [DEFAULT_URL])[0], token_of(api_token_file), ca_of(ca)
     if not here:
         with CacheClient([url], token=token, ca=ca, discover=False) as client:
@@ -133,7 +135,7 @@ def restore(
 
 
 def _watched(transfers: Transfers, source: BinaryIO, client: CacheClient, online: bool, size: int) -> dict[str, Any]:
-    """Send the backup in ``source``, with one bar for its way and one for the restore; return what the node says."""
+    """Have a node restore the backup in ``source``, while a bar shows the sending, then one the restore; return the answer."""
     outcome: list[dict[str, Any] | BaseException] = []
     sent = [0]
 
@@ -169,7 +171,7 @@ def _watched(transfers: Transfers, source: BinaryIO, client: CacheClient, online
 
 
 def _share(client: CacheClient) -> int:
-    """Return how many thousandths of a restore are done; 0 if the node cannot say."""
+    """Return how many thousandths of the running restore are done; 0 if there is none, or no node answers."""
     try:
         restore_ = client.status().get("restore") or {}
     except CacheFlowError:

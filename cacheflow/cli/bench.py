@@ -44,7 +44,8 @@ LATENCIES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0
 class Call(NamedTuple):
     """One HTTP request of the load generator to one node.
 
-    line, rest: the request's bytes before and behind the Host header.  kind: ``reads`` or ``writes``, as the report names it.
+    node: the index of that node.  line, rest: the request's bytes before and behind the Host header.  kind: ``reads`` or
+    ``writes``, as the report counts it.
     ops: how many operations the request counts for; several for a batch.
     """
 
@@ -79,7 +80,7 @@ class Tally:
 class Report:
     """The result of one load test.
 
-    tallies: what came of the requests, by their kind.  hits, misses: number of reads that found their key, or did not.
+    tallies: the outcome of the requests, by their kind.  hits, misses: how many reads found their key, and how many did not.
     """
 
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -110,12 +111,12 @@ class Report:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the percentile of the ascending values ``ordered`` by nearest rank, 0 if there are none. share: 0.99 for p99."""
+    """Return the percentile of ``ordered``, ascending values, by nearest rank; 0 without values. share: 0.99 for p99."""
     return ordered[max(math.ceil(len(ordered) * share) - 1, 0)] if ordered else 0.0
 
 
 class _Connection:
-    """The HTTP connection of one worker of the load generator to one node; the next request opens it again after it broke."""
+    """The HTTP connection of one worker of the load generator to one node; after it broke the next request opens it again."""
 
     def __init__(self, url: str, token: str | None, trusted: Callable[[], ssl.SSLContext]) -> None:
         try:
@@ -135,7 +136,7 @@ class _Connection:
         self._needed = 0
 
     def open(self) -> socket.socket | None:
-        """Open this HTTP connection if it is not open; return the socket if it is new, else None. Raises OSError."""
+        """Open this HTTP connection if it is not open; return the socket if it is new, None if it was open. Raises OSError."""
         if self.socket is not None:
             return None
         self.ends = False
@@ -153,7 +154,7 @@ class _Connection:
         self.socket.sendall(call.line + self._headers + call.rest)
 
     def receive(self) -> Reply | None:
-        """Read the bytes that have arrived; return the answer once it is whole, else None. Raises OSError."""
+        """Read the bytes that have arrived; return the HTTP answer if it is whole now, else None. Raises OSError."""
         assert self.socket is not None
         data = self.socket.recv(262_144)
         while isinstance(self.socket, ssl.SSLSocket) and (pending := self.socket.pending()):
@@ -198,9 +199,9 @@ def drive(
 ) -> Report:
     """Send the requests that ``workers`` yield to the nodes at ``urls``, until all workers have ended; return the report.
 
-    workers: generators of requests, each of which is sent the answers.  progress: called with the number of operations
-    whenever some are done. Raises InvalidRequest for a malformed address in ``urls``, or
-    a ``ca`` where none of them is for TLS.
+    workers: generators of requests; each is sent the answer to the request that it has yielded.  progress: called with the
+    number of operations whenever some are done.  Raises InvalidRequest for a malformed address in ``urls``, or a ``ca`` where
+    none of them is for TLS.
     """
     with contextlib.closing(_Driver(urls, workers, token, ca, progress)) as driver:
         return driver.run()
@@ -283,8 +284,8 @@ class _Driver:
     def _settle(self, number: int, call: Call, took_s: float, reply: Reply, why: str) -> Call | None:
         """Count ``reply``, the answer to ``call``, in the report, and give it to the worker with index ``number``.
 
-        Returns the worker's next request, None when the worker has ended.
-        why: what went wrong if there was no answer.
+        Returns that worker's next request, None when the worker has ended.
+        why: what went wrong if the node gave no answer.
         """
         report = self._report
         tally = report.tallies.setdefault(call.kind, Tally())
@@ -322,7 +323,7 @@ def _failed_ops(call: Call, reply: Reply) -> int:
 
 
 def get_call(node: int, key: str, strict: bool = False) -> Call:
-    """Return the HTTP request that reads ``key`` from the node number ``node``.
+    """Return the HTTP request that reads ``key`` from the node with the index ``node``.
 
     strict: have the read counted exactly as a use of the key, through the log.
     """
@@ -331,12 +332,12 @@ def get_call(node: int, key: str, strict: bool = False) -> Call:
 
 
 def set_call(node: int, key: str, value: str) -> Call:
-    """Return the HTTP request that writes ``value`` under ``key`` on the node number ``node``."""
+    """Return the HTTP request that writes ``value`` under ``key`` on the node with the index ``node``."""
     return _with_body(node, f"PUT /cache/{key}", json.dumps({"value": value}).encode(), 1)
 
 
 def batch_call(node: int, keys: Sequence[str], value: str) -> Call:
-    """Return the HTTP request that writes ``value`` under all ``keys`` in one batch, on the node number ``node``."""
+    """Return the HTTP request that writes ``value`` under all ``keys`` in one batch, on the node with the index ``node``."""
     body = json.dumps({"ops": [{"op": "set", "key": key, "value": value} for key in keys]}, separators=(",", ":"))
     return _with_body(node, "POST /cache/_batch", body.encode(), len(keys))
 
@@ -395,7 +396,8 @@ def _plan(
 ) -> Iterator[Call]:
     """Yield requests for ``ops`` operations in all: reads and writes, evenly mixed, with a share of writes of ``write_ratio``.
 
-    batch: writes in one request of ``writes``.  rest: makes the last request of writes, which has fewer.
+    reads, writes: yield the single requests.  batch: how many writes one request of ``writes`` has.  rest: a function that
+    returns the last request of writes, which has fewer.
     """
     done = written = 0
     while done < ops:

@@ -56,7 +56,7 @@ def node(ca_dir: Path, hosts: tuple[str, ...], out: Path | None, name: str | Non
 
 
 def _signing() -> ModuleType:
-    """Return the module that makes certificates. Raises ConfigError that says what to install for it."""
+    """Return the module that makes certificates. Raises ConfigError that says what to install if a package is missing."""
     try:
         from cacheflow.cli import signing
     except ImportError:

@@ -17,7 +17,7 @@ FAILOVER_TIMEOUT_S = 30.0
 def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
     """Show a write on the first node of ``cluster`` and a read from its last node; then print commands to try by hand.
 
-    say: prints one line.
+    say: a function that prints one line of text.
     """
     first, last = cluster.children[0], cluster.children[-1]
     header = "" if token is None else ' -H "Authorization: Bearer $TOKEN"'
@@ -35,7 +35,7 @@ def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = 
 def demo(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
     """Show a write and a read on ``cluster``, kill the leader (kill -9), write on another node, and tell how long that took.
 
-    say: prints one line. Raises NotReady without a leader and two other nodes.
+    say: a function that prints one line of text. Raises NotReady without a leader and two other nodes.
     """
     _write_and_read(cluster, say, token)
     leader = cluster.leader()

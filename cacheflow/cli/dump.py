@@ -60,7 +60,7 @@ def _print(backup: BinaryIO) -> None:
 
 
 def line_of(item: Item) -> dict[str, Any]:
-    """Return ``item``, one of a backup, as a line of JSON shows it."""
+    """Return ``item``, one of a backup, as the object that one line of the JSON output shows."""
     key, data, kind, meta, expires_at_ms = item
     database = database_of(key)
     line: dict[str, Any] = {"key": key[len(PREFIXES[database]) :]}
@@ -102,7 +102,9 @@ def load(client: CacheClient, file: Path | None, as_json: bool) -> int:
 
 
 def _blocks(source: BinaryIO, told: dict[str, int]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the operations of a batch for each few lines of ``source``; count in ``told`` what is not to be written."""
+    """Yield lists of operations, each for one batch, that write the JSON lines of ``source``; each line is one item.
+
+    told: counts the items that are not written because they have expired, or because HTTP cannot write them."""
     block: list[dict[str, Any]] = []
     chars = number = 0
     while text := source.readline(LINE_BYTES_MAX):
@@ -125,7 +127,10 @@ def _blocks(source: BinaryIO, told: dict[str, int]) -> Iterator[list[dict[str, A
 
 
 def _operation(text: bytes, number: int) -> dict[str, Any] | None:
-    """Return the operation of a batch that writes the line ``text``; None if HTTP cannot write it. Raises InvalidRequest."""
+    """Return the operation, for a batch, that writes the item in the JSON line ``text``; None if HTTP cannot write that item.
+
+    Raises InvalidRequest.
+    """
     try:
         line = json.loads(text)
     except (ValueError, RecursionError) as error:

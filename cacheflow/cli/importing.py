@@ -51,7 +51,7 @@ def import_(client: CacheClient, url: str, as_json: bool) -> int:
 
 
 def _pages(source: RedisSource) -> Iterator[list[bytes]]:
-    """Yield all keys, some of them perhaps twice, as SCAN gives them."""
+    """Yield lists with all keys of the Redis server ``source``, some keys perhaps twice, as SCAN returns them."""
     cursor = b"0"
     while True:
         cursor, keys = source.ask("SCAN", cursor, "COUNT", str(KEYS_AT_ONCE))
@@ -62,7 +62,9 @@ def _pages(source: RedisSource) -> Iterator[list[bytes]]:
 
 
 def _blocks(source: RedisSource, keys: list[bytes], told: Counter[str]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the operations of a batch for those of ``keys`` that are strings; count the others in ``told``."""
+    """Yield lists of operations, each for one batch, that write those of ``keys`` which hold strings on the Redis server.
+
+    told: counts the other keys, by their type or as too large."""
     answers = source.ask_all([words for key in keys for words in (("TYPE", key), ("STRLEN", key))])
     group: list[bytes] = []
     size = 0
@@ -104,7 +106,7 @@ def _operations(source: RedisSource, keys: list[bytes], told: Counter[str]) -> l
 
 
 def _write(client: CacheClient, block: list[dict[str, Any]], told: Counter[str]) -> None:
-    """Write a block at once; where the cluster takes it not, each operation by itself."""
+    """Write the operations ``block`` in one batch, or one by one if the cluster refuses the batch; count them in ``told``."""
     if not block:
         return
     try:

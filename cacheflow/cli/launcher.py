@@ -81,12 +81,12 @@ class LocalCluster:
     """Starts and ends a cluster of ``size`` nodes on this machine, with their data below ``data_dir``. For one thread only.
 
     base_port: node 1's HTTP port; each further node has the next one, and peer ports are RAFT_PORT_OFFSET higher.
-    None: free ports, which the system chooses.
+    None: the system chooses free ports.
     flags: passed to every node. A port for memcached or Redis in them is node 1's; each further node has the next one. For 0
     the system chooses free ports.
-    token: the content of the nodes' --api-token-file.  say: prints one line.
-    As a context manager it ends all nodes at the end. Call ``start`` in the main thread, because the kernel ends the nodes'
-    processes when the thread that started them ends.
+    token: the content of the nodes' --api-token-file.  say: a function that prints one line of text.
+    Used as a context manager, this object ends all nodes at the end. Call ``start`` in the main thread, because the kernel
+    ends the nodes' processes when the thread that started them ends.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class LocalCluster:
         return next((child for child in self.children if child.alive and child.node_id in leaders), None)
 
     def kill(self, child: Child) -> None:
-        """Kill one node's process with SIGKILL and wait for its end; its disk is left as by a crash of the process."""
+        """Kill one node's process with SIGKILL and wait for its end; what is on its disk stays as after a crash."""
         assert child.process is not None
         child.death_told = True
         child.process.kill()
@@ -269,7 +269,7 @@ class LocalCluster:
         return ask(child.url, path, self._token, ca=self.ca)
 
     def _missing_at(self, child: Child) -> str | None:
-        """Return what ``child``, a node, lacks to be ready and to see all other nodes, as text for people; None if nothing."""
+        """Return as text why ``child``, a node, is not ready yet or does not see all other nodes; None if it is and does."""
         status, _ = self._ask(child, "/readyz")
         if status != 200:
             return f"{child.node_id} ({child.url}) is not ready"
@@ -291,7 +291,7 @@ class LocalCluster:
 def terminable() -> Iterator[None]:
     """A context manager: SIGTERM and SIGINT raise KeyboardInterrupt inside its block, so that the block can clean up.
 
-    Main thread only. SIGINT is set, too, because a shell starts background jobs with SIGINT ignored.
+    For the main thread only. SIGINT gets a handler, too, because a shell starts background jobs with SIGINT ignored.
     """
     before = [(number, signal.signal(number, signal.default_int_handler)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
@@ -335,7 +335,7 @@ def free_ports(count: int) -> list[int]:
     """Return ``count`` ports of this machine on which nobody listens now, chosen by the system.
 
     For a minute only a listener can get one of these ports, and no outgoing connection: each port has had a connection that
-    this end closed first (RFC 9293, TIME-WAIT). Otherwise one may take a port before a node begins to listen there.
+    this end closed first (RFC 9293, TIME-WAIT). Otherwise a connection might take a port before a node listens there.
     """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server((HOST, 0), backlog=1)) for _ in range(count)]
@@ -393,7 +393,7 @@ def _has_data(folder: Path) -> bool:
 
 
 def _told(flags: Sequence[str], flag: str) -> str:
-    """Return the value of the setting ``flag`` for the nodes, from ``flags``, environment or configuration file; else ""."""
+    """Return the value of the nodes' setting ``flag``, from command line ``flags``, environment or file; "" without one."""
     told = ""
     for part, following in itertools.pairwise([*flags, ""]):
         name, equals, text = part.partition("=")

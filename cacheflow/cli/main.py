@@ -216,9 +216,9 @@ def _bring_up(running: LocalCluster) -> None:
 
 
 def _token_and_flags(file: Path | None, flags: tuple[str, ...]) -> tuple[str | None, list[str]]:
-    """Return (the API token, the flags for the nodes, which include the token's file).
+    """Return (the API token, the command-line flags for the nodes, which name the file of that token).
 
-    file: what --api-token-file names, or None."""
+    file: the path in --api-token-file, None if it is not given."""
     if file is None:
         return token_of(None), list(flags)
     return token_of(file), [*flags, "--api-token-file", str(file)]

@@ -21,7 +21,7 @@ CA_OPTION: Final = click.option(
 
 
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options that name the nodes; the command is called with a client of these first."""
+    """Give a click command the options that name nodes; its function is called with a client of these as first argument."""
 
     @functools.wraps(command)
     def connected(

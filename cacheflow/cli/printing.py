@@ -14,7 +14,7 @@ from cacheflow.cli import texts
 
 
 def print_json(value: Any) -> None:
-    """Print ``value`` as JSON that every terminal can show."""
+    """Print ``value`` as JSON in characters that every terminal can show."""
     click.echo(texts.json_text(value))
 
 
@@ -47,7 +47,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 class Bar:
-    """A progress bar on stderr, redrawn ten times a second; where stderr is no terminal nothing is shown."""
+    """A progress bar on stderr, redrawn ten times a second; shows nothing if stderr is no terminal."""
 
     WIDTH = 40
 

@@ -77,7 +77,7 @@ def recover(
 
 
 def _opened(path: Path) -> DataDirectory:
-    """Return the data directory of a stopped node, locked. Raises ConfigError if there is none, or if a node runs there."""
+    """Lock and return the data directory of a stopped node. Raises ConfigError if ``path`` is none, or a node uses it."""
     if not (path / "identity").is_file():
         raise ConfigError(f"{path} is no data directory of a node: it has no file identity")
     return DataDirectory(path)
@@ -143,7 +143,7 @@ def _behind(found: Found) -> str:
 
 
 def _ask(directories: tuple[Path, ...], found: list[Found], decision: Recovery, as_json: bool) -> None:
-    """Ask whether the decision is to be made. Raises ConfigError where nobody can be asked, click.Abort for a no."""
+    """Ask the user to confirm the recovery. Raises ConfigError if no terminal is there to ask at, click.Abort for a no."""
     if not sys.stdin.isatty():
         raise ConfigError("--force-new-cluster asks first, and there is no terminal: give --yes")
     if not as_json:

@@ -19,13 +19,13 @@ DEPTH_MAX: Final = 8
 
 
 class RedisError(CacheFlowError):
-    """Raised for an error that a Redis server answers, and for what is no answer of such a server."""
+    """Raised when a Redis server answers with an error, or when the bytes that come are no answer of such a server."""
 
     title = "Redis error"
 
 
 class RedisSource:
-    """A connection to a Redis server. Raises InvalidRequest for a URL that is none, NotCommitted if nobody answers there.
+    """A connection to a Redis server. Raises InvalidRequest for an invalid URL, NotCommitted without an answer.
 
     url: ``redis://[[user]:password@]host[:port][/database]``.
     """
@@ -51,19 +51,21 @@ class RedisSource:
             self.ask("SELECT", str(database))
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close this connection to the Redis server."""
         self._file.close()
         self._socket.close()
 
     def ask(self, *words: str | bytes) -> Any:
-        """Return the answer to one command. Raises RedisError if it is an error."""
+        """Send one command to the Redis server and return the answer. Raises RedisError if the answer is an error."""
         [answer] = self.ask_all([words])
         if isinstance(answer, RedisError):
             raise answer
         return answer
 
     def ask_all(self, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
-        """Return the answers to all ``commands``, sent at once; an error is an exception among them. Raises NotCommitted."""
+        """Send all ``commands`` to the Redis server at once; return a list of answers, with exceptions for errors.
+
+        Raises NotCommitted if the server does not answer."""
         sent = bytearray()
         for words in commands:
             sent += b"*%d\r\n" % len(words)

@@ -18,9 +18,9 @@ Reload = Callable[[], None]
 
 
 def reload_all(functions: Sequence[Reload]) -> None:
-    """Call each of ``functions``, which read files (certificates, users) again after a SIGHUP.
+    """Call each of ``functions`` after a SIGHUP; each reads some files (certificates, users) again.
 
-    A function that fails becomes one line in the log, and what was in force before stays so.
+    If a function fails, a line in the log says so, and the content that the node had read before stays in force.
     """
     if not functions:
         logger.info(

@@ -109,7 +109,7 @@ def run(config: NodeConfig) -> int:
 
 
 def _check_backup(path: Path) -> None:
-    """Raise ConfigError unless the file ``path`` is a whole backup: before a cluster is founded that could not begin with it."""
+    """Raise ConfigError unless the file ``path`` is a whole backup, with which a new cluster is to begin."""
     try:
         with path.open("rb") as file:
             verified(file)
@@ -132,9 +132,9 @@ def _how_to_encrypt(config: NodeConfig) -> str:
 
 
 def _close(store: ReplicatedStore) -> None:
-    """Close ``store``, which ends its node; if the disk hangs, end the process without a last flush.
+    """Close ``store``, which ends its node; if the disk hangs, end the process without waiting for the disk.
 
-    No promise to clients depends on that flush.
+    Nothing that was promised to clients is lost by that.
     """
 
     if not store.close():
@@ -157,14 +157,16 @@ def _freeze_what_stays() -> None:
 
 
 def _read_users_again(store: ReplicatedStore, access: Access, ports: list[WirePort]) -> None:
-    """Read the users again, and close the connections of those who were taken out or changed; disturb no others."""
+    """Read the files of users again; close the connections of users who were removed or changed, and no others."""
     if access.reload():
         for port in ports:
             store.on_loop(port.recheck)
 
 
 def _serve_wires(store: ReplicatedStore, config: NodeConfig, access: Access | None) -> list[WirePort]:
-    """Open the configured ports of the wire protocols on the node's own loop and return them; they close with the store."""
+    """Serve the wire protocols that the configuration names, on the node's own event loop, until ``store`` is closed.
+
+    Returns the ports."""
     wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
     told = {make: port for make, port in wires.items() if port is not None}
     ports: list[WirePort] = []

@@ -25,7 +25,7 @@ class Setting:
     """One setting of a node, which can be given as a flag, an environment variable or a line of a TOML file.
 
     name: the setting's name in the flag and the file.  field: its attribute in NodeConfig.
-    parse: makes the setting's value from a text; raises ValueError, whose message says the rule.
+    parse: makes the setting's value from a text; raises ValueError that says what is allowed.
     """
 
     name: str
@@ -83,7 +83,7 @@ def _boolean(text: str) -> bool:
 
 
 def path(text: str) -> Path:
-    """Return the path that ``text`` names, with a leading ``~`` for the user's home. Raises ValueError that says the rule."""
+    """Return the path ``text``, where a leading ``~`` means the user's home. Raises ValueError that says what is allowed."""
     if not text or "\0" in text:
         raise ValueError("must be a path: not empty, and without NUL")
     try:
@@ -95,7 +95,7 @@ def path(text: str) -> Path:
 
 
 def named_path(text: str, name: str) -> Path:
-    """Return the path that ``text`` names, with a leading ``~`` for the user's home.
+    """Return the path ``text``, where a leading ``~`` means the user's home.
 
     Raises ConfigError that names the setting ``name``, in which the text stood.
     """
@@ -219,7 +219,7 @@ def _parsed(setting: Setting, given: Any, source: str) -> Any:
 
 
 def _text(given: Any) -> str:
-    """Return a value from the TOML file as the text that it would be on a command line."""
+    """Return ``value``, read from a TOML file, as the text that would stand for it on a command line."""
     if isinstance(given, bool):
         return str(given).lower()
     if isinstance(given, (str, int, float, Path)):
@@ -228,9 +228,9 @@ def _text(given: Any) -> str:
 
 
 def _with_source(message: str, sources: Mapping[str, tuple[Setting, str]]) -> str:
-    """Return ``message``, an error of NodeConfig, with the setting's flag for the field's name, and with the value's source.
+    """Return ``message``, an error about a field of NodeConfig, with the setting's flag in the place of the field's name.
 
-    sources: by the field's name, the setting and where its value came from.
+    The result also says where the wrong value came from. sources: (setting, where its value came from) by field name.
     """
     shown, equals, rest = message.partition(" = ")
     field = shown.replace("-", "_")

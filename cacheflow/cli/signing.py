@@ -40,7 +40,7 @@ def make_ca(folder: Path, name: str, days: int) -> None:
 def make_node(ca_dir: Path, hosts: tuple[str, ...], folder: Path, name: str, days: int) -> tuple[Path, Path]:
     """Make a node's certificate and key in ``folder``, signed by the CA in ``ca_dir``; return their paths.
 
-    hosts: names and addresses that the certificate is for.  name: what the files are called. Raises ConfigError.
+    hosts: the names and addresses of the node in the certificate.  name: the files' names without ending. Raises ConfigError.
     """
     try:
         signer = serialization.load_pem_private_key((ca_dir / "ca.key").read_bytes(), None)
@@ -133,7 +133,7 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Put ``content`` in the place of the file at ``path``, whole or not at all; nobody may read it before it has its mode."""
+    """Put ``content`` in the place of the file at ``path``, whole or not at all, with permissions ``mode`` from the start."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

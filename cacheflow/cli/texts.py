@@ -67,7 +67,7 @@ def text(given: str) -> str:
 def path(given: str | Path) -> Path:
     """Return the path that a command-line argument names, with a leading ``~`` for the user's home (the ``type`` of a parameter).
 
-    Raises click.BadParameter that says the rule.
+    Raises click.BadParameter that says what is allowed.
     """
     try:
         return settings.path(os.fspath(given))

@@ -235,7 +235,7 @@ class CacheClient(Face):
         return result_of(command, answer.status, answer.json()), 0
 
     def _write(self, request: Request, client_key: str | None) -> Answer:
-        """Send ``request``, a write, as often as it takes to get a node's answer, and return that answer.
+        """Send ``request``, a write, to nodes until one of them answers, and return that answer.
 
         client_key: the caller's Idempotency-Key; None: this client numbers the write. Raises NotCommitted, OutcomeUnknown.
         """
@@ -277,9 +277,9 @@ class CacheClient(Face):
 
 
 def _open_scope(nodes: Nodes, headers: Mapping[str, str], deadline: float) -> str:
-    """Open a scope, which numbers a client's writes, at one of ``nodes``, and return the scope's name.
+    """Have one of ``nodes`` open a scope, which numbers a client's writes; return the scope's name.
 
-    Raises NotCommitted, and what a node's refusal stands for.
+    Raises NotCommitted, or the error that a node has answered.
     """
     try:
         answer = nodes.call(Request("POST", "/scopes", None, headers, write=False), deadline)
@@ -295,9 +295,9 @@ def _open_scope(nodes: Nodes, headers: Mapping[str, str], deadline: float) -> st
 
 
 class AsyncCacheClient(AsyncFace):
-    """CacheClient for asyncio: the same methods as coroutines, on any event loop; requests run in threads of its own.
+    """CacheClient for asyncio: the same methods as coroutines, on any event loop; requests run in the client's own threads.
 
-    A call that is cancelled before it is sent is never sent; one that is on its way ends by itself.
+    A call that is cancelled before its request is sent is never sent; a request already sent goes on to its end.
     """
 
     def __init__(

@@ -33,8 +33,8 @@ IDLE_CONNECTIONS_MAX: Final = 32
 class Request(NamedTuple):
     """One HTTP request, sent to as many nodes as it takes to get an answer.
 
-    write: True if the request changes something that its caller wants changed. Its headers, or what it asks for, make such a
-    request count once, however often it is sent.
+    write: True if the request changes something for its caller. Such a request takes effect once, however often it is sent,
+    by its headers or because a repetition changes nothing.
     """
 
     method: str
@@ -71,7 +71,8 @@ class NoAnswer(Exception):
 class NodeHttp:
     """One node's address, and the idle connections to that node. Safe for concurrent use, also after a fork.
 
-    trusted: returns the TLS context that believes the nodes' certificates. Raises InvalidRequest for an invalid address.
+    trusted: a function that returns the TLS context by which nodes' certificates are checked. Raises InvalidRequest for a
+    wrong address.
     """
 
     def __init__(self, url: str, trusted: Callable[[], ssl.SSLContext]) -> None:
@@ -96,9 +97,9 @@ class NodeHttp:
         self._pid = os.getpid()
 
     def connect(self, timeout_s: float) -> tuple[http.client.HTTPConnection, str]:
-        """Return a new connection to this node, its caller's to close, and what is to stand before every target on it.
+        """Return (a new HTTP connection to this node, the path of the node's URL, which must precede every request's target).
 
-        timeout_s: the most seconds in which nothing comes or goes. Raises NotSent.
+        The caller closes the connection. timeout_s: the most seconds in which no byte comes or goes. Raises NotSent.
         """
         timed = TimedConnection(self._host)
         timed.deadline = time.monotonic() + CONNECT_TIMEOUT_S_MAX
@@ -166,7 +167,7 @@ class NodeHttp:
 
 
 def _body_of(response: http.client.HTTPResponse) -> bytes:
-    """Read and return the body of ``response``. Raises what reading raises."""
+    """Return the whole body of ``response``, an HTTP answer. Raises OSError or HTTPException if it does not come whole."""
     chunks = []
     # None where chunks, or the end of the connection, end the body.
     missing = response.length
@@ -186,7 +187,7 @@ def _body_of(response: http.client.HTTPResponse) -> bytes:
 
 
 def _readable(sock: socket.socket) -> bool:
-    """Return whether an idle connection has input, which means that the node has closed it."""
+    """Return whether ``sock``, an idle connection to a node, has input, which means that the node has closed it."""
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     return bool(poller.poll(0))

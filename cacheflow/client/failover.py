@@ -44,7 +44,7 @@ class Nodes:
 
     ca: a file with the CA of the nodes' certificates; None for what the system trusts. Raises ConfigError if it is broken,
     InvalidRequest if no address is for TLS.
-    headers: with which a node is asked for the others.  discover: whether it is.
+    discover: ask a node for the list of members, and use these too.  headers: those of that request.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Nodes:
             node.close()
 
     def call(self, request: Request, deadline: float | None = None) -> Answer:
-        """Send ``request`` to the nodes in turn until ``deadline``; return the first answer that is no 502, 503 or 504.
+        """Send ``request`` to one node after the other until ``deadline``; return the first whose status is not 502 to 504.
 
-        Raises NotCommitted, OutcomeUnknown, or what the last 503 said. The outcome of a write that one node may have applied
-        is unknown also when the next node refuses the write for reasons of its own. Raises AnswerNotKept if a try of this call
-        has been applied and no node knows its answer any more; OutcomeForgotten if none has been applied, and none ever will be
-        under the number that the client gave the write.
+        Raises NotCommitted, OutcomeUnknown, or the error that the last answer 503 stands for. The outcome of a write that one
+        node may have applied is unknown also when the next node refuses the write for reasons of its own. Raises
+        AnswerNotKept if a try of this call has been applied and no node knows its answer any more; OutcomeForgotten if none
+        has been applied, and none ever will be under the number that the client gave the write.
         """
         self._members.begin()
         try:
@@ -175,7 +175,7 @@ def _of_age(request: Request, began: float) -> Request:
 
 
 def _says_nothing_of_the_log(answer: Answer) -> bool:
-    """Return whether ``answer`` is an HTTP error or a redirect that a node or a proxy has made, and not a result from the log.
+    """Return whether ``answer`` is an HTTP error or a redirect by a node or a proxy, and not the result of a log entry.
 
     An earlier try of the same request may have been applied in spite of such an answer.
     """
@@ -187,7 +187,7 @@ def _says_nothing_of_the_log(answer: Answer) -> bool:
 
 
 def check_is_ours(answer: Answer) -> None:
-    """Raise CacheFlowError if ``answer``, a 404, is not a CacheFlow node's: another server's does not mean an absent key."""
+    """Raise CacheFlowError if ``answer``, a 404, is not from a CacheFlow node: another server's 404 tells nothing of a key."""
     kind = answer.headers.get("Content-Type", "")
     if not kind.startswith("application/problem+json") and "X-Served-By" not in answer.headers:
         raise CacheFlowError(f"{answer.url} answered 404 and is not a CacheFlow node")

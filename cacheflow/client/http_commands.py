@@ -62,7 +62,7 @@ def _query_value(value: Any) -> Any:
 
 
 def request_of(command: Command) -> Request:
-    """Return the HTTP request that runs ``command``, still without the Idempotency-Key header, which the caller adds."""
+    """Return the HTTP request by which a node runs ``command``; the caller adds the Idempotency-Key header."""
     op = command[0]
     if op == commands.SET:
         return _put(command)
@@ -82,7 +82,7 @@ def request_of(command: Command) -> Request:
 
 
 def request_to_read(keys: list[str], query: str, headers: Mapping[str, str]) -> Request:
-    """Return the HTTP request that reads ``keys``, at most OPS_MAX, all at one moment of the node that answers.
+    """Return the HTTP request that reads ``keys``, at most OPS_MAX, all as they are at one moment on the node that answers.
 
     query: the options of the read, as ``query_of`` returns them.
     """
@@ -93,7 +93,7 @@ def request_to_read(keys: list[str], query: str, headers: Mapping[str, str]) -> 
 def put_found(found: dict[str, Any], form: Form, keys: list[str], results: list[Mapping[str, Any]]) -> list[str]:
     """Add {key: value} of the present ``keys`` to ``found``; return the keys whose values were too large for one answer.
 
-    results: a node's answers for each of the keys. Raises the error of any other failure.
+    results: a node's answer to each key's read. Raises the error for which any other failed read stands.
     """
     rest = []
     for key, result in zip(keys, results, strict=True):
@@ -134,7 +134,7 @@ def _ttl(ttl_ms: int) -> str:
 
 
 def _members(command: Command) -> str:
-    """Return the members of the JSON body that requests an INCR or TOUCH, as text without braces and without the key."""
+    """Return the fields of the JSON object that requests ``command``, an INCR or TOUCH, as text without braces and key."""
     if command[0] == commands.TOUCH:
         return f'"ttl":{command[2] / 1000!r}' if command[2] else '"ttl":null'
     _, _, delta, initial, ttl_ms = command
@@ -180,9 +180,9 @@ def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Res
 
 
 def refusal_of(error: CacheFlowError, document: Mapping[str, Any], command: Command) -> Result:
-    """Return the state machine's result for ``command`` that ``error``, made from the node's answer, stands for.
+    """Return the failed result that the state machine gave for ``command``, from ``error``, made of a node's HTTP answer.
 
-    document: the answer's problem document (RFC 9457). Raises ``error`` if it stands for no such result.
+    document: that answer's problem document (RFC 9457). Raises ``error`` if it did not come from the state machine.
     """
     status = _STATUS_OF.get(type(error))
     if status is None:

@@ -70,21 +70,21 @@ class Members:
         self._pid = os.getpid()
 
     def begin(self) -> None:
-        """Note that this client has begun a call, which lasts until ``end`` is called."""
+        """Count one more call of this client as under way."""
         if self._pid != os.getpid():
             self._start()
         with self._lock:
             self._under_way += 1
 
     def end(self) -> None:
-        """Note that a call of this client has ended, for which ``begin`` was called."""
+        """Count one call less of this client as under way, as that call has ended."""
         with self._lock:
             self._under_way -= 1
 
     def in_turn(self, nodes: Sequence[NodeHttp]) -> Iterator[NodeHttp]:
-        """Yield ``nodes`` in the order in which a call tries them: the one that answered last, then near ones, then the rest.
+        """Yield ``nodes`` in the order in which a call tries them: the one that answered last, near ones, the rest.
 
-        Nodes that are equally near come in any order, so that not all clients of a dead node go to the same one.
+        Equally near nodes come in random order, so that the clients of a dead node spread over the others.
         """
         first = self._first
         yield first
@@ -94,10 +94,10 @@ class Members:
         yield from others
 
     def answered(self, node: NodeHttp, answer: Answer, *, others_failed: bool) -> None:
-        """Note that ``node`` has given a call's answer, so that the next call asks it first.
+        """Note that ``node`` has answered a call, so that the next call tries that node first.
 
-        That is not so if this client has seen newer state elsewhere, unless others_failed: nodes that were asked before gave no
-        answer, or refused.
+        If this client has seen an answer with a higher log index, this is done only with others_failed: other nodes, asked
+        earlier in this call, gave no answer or refused.
         """
         index = _index_of(answer)
         with self._lock:
@@ -188,8 +188,8 @@ class Members:
 def addresses_in(listed: Any, told_by: str) -> list[str]:
     """Return the URLs of the members in ``listed``, the JSON of a node's list of members; told_by: that node's own URL.
 
-    Leaves out what is no address, what has another scheme (who shows a token there would show it to everybody), addresses of
-    this machine from a node of another one, and more than LEARNED_MAX.
+    Leaves out what is no address; URLs of another scheme than told_by (a token sent there could be read on the way); loopback
+    addresses if that node is on another machine; and all beyond LEARNED_MAX.
     """
     scheme = urlsplit(told_by).scheme
     found: list[str] = []
@@ -238,6 +238,6 @@ def _ready(node: NodeHttp) -> bool:
 
 
 def _index_of(answer: Answer) -> int:
-    """Return the index of the log that ``answer`` names, 0 for none."""
+    """Return the log index in the header X-Raft-Index of a node's HTTP ``answer``; 0 if there is none."""
     text = answer.headers.get("X-Raft-Index") or ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0

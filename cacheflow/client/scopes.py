@@ -21,7 +21,7 @@ UNUSED_S_MAX: Final = 300.0
 
 
 class Scope:
-    """One client's open scope: the numbers given to its writes, and those still without an answer. Safe for concurrent use."""
+    """One client's open scope: numbers the client's writes, knows which wait for answers. Safe for concurrent use."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -44,13 +44,13 @@ class Scope:
         return number, lowest
 
     def told(self, number: int) -> None:
-        """Note that the write with ``number`` has ended for its caller, by an answer or an error: nobody sends it again."""
+        """Note that the write numbered ``number`` has ended, by an answer or an error, and will not be sent again."""
         with self._lock:
             del self._waiting[number]
 
 
 class Scopes:
-    """Provides the scope in which a client's writes are numbered. Safe for concurrent use, also after a fork.
+    """Opens and keeps the scope in which a client's writes are numbered. Safe for concurrent use, also after a fork.
 
     open_scope: asks the cluster to open a scope, until a deadline, and returns the scope's name.
     """
@@ -70,7 +70,7 @@ class Scopes:
         """Return the scope in which the client's next write is numbered.
 
         If there is none, or the last one was unused for too long, a new one is opened, which may raise. Raises NotCommitted if
-        another thread is still about that at ``deadline``.
+        another thread is still opening one at ``deadline``.
         """
         if self._pid != os.getpid():
             self._start()

@@ -30,9 +30,9 @@ def left_s(deadline: float) -> float:
 
 
 class Host:
-    """A host by its name, and a port. Safe for concurrent use, also after a fork.
+    """The host name and port of a node. Safe for concurrent use, also after a fork.
 
-    context: for TLS, None without. Its names are looked up by at most one thread, unless several begin at the same moment.
+    context: the TLS context; None for plain HTTP. Callers that look the name up at the same time share one thread for that.
     """
 
     def __init__(self, name: str, port: int, context: ssl.SSLContext | None) -> None:
@@ -43,7 +43,7 @@ class Host:
         self._under_way: tuple[int, Future[list[Place]]] | None = None
 
     def places(self, deadline: float) -> list[Place]:
-        """Return where the host is. Raises OSError or UnicodeError if that is not known, or not by ``deadline``."""
+        """Return the host's addresses, as ``socket.getaddrinfo`` does. Raises OSError or UnicodeError, by ``deadline``."""
         try:
             # An address needs no looking up.
             return socket.getaddrinfo(self.name, self.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
@@ -78,7 +78,7 @@ class Host:
 
 
 class _Arriving(io.RawIOBase):
-    """The bytes of one answer, read from ``sock`` until ``deadline``; then reading raises TimeoutError."""
+    """A file object that reads the bytes of one HTTP answer from ``sock``; after ``deadline`` reading raises TimeoutError."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         # Whoever closes the socket ends the connection only when this file is closed too.
@@ -102,7 +102,7 @@ class _Arriving(io.RawIOBase):
 
 
 class _Readable:
-    """A socket as http.client's answers want it: something with ``makefile``."""
+    """Stands for a socket whose answer must be read by a deadline; has ``makefile``, which is all that http.client calls."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._sock = sock
@@ -113,7 +113,7 @@ class _Readable:
 
 
 class TimedConnection(http.client.HTTPConnection):
-    """A connection to ``host``. deadline: when the request that is sent next, and its answer, must be over."""
+    """An HTTP connection to ``host``. deadline: the time by which the next request must be sent and answered."""
 
     def __init__(self, host: Host) -> None:
         # Of what the header Host leaves out.
@@ -123,7 +123,7 @@ class TimedConnection(http.client.HTTPConnection):
         self.deadline = 0.0
 
     def connect(self) -> None:
-        """Open the connection by the deadline. Raises OSError, UnicodeError."""
+        """Open this HTTP connection before its deadline. Raises OSError, UnicodeError."""
         places = self._at.places(self.deadline)
         until = min(self.deadline, time.monotonic() + CONNECT_TIMEOUT_S_MAX)
         for number, place in enumerate(places):
@@ -143,7 +143,7 @@ class TimedConnection(http.client.HTTPConnection):
             self.sock = self._at.context.wrap_socket(sock, server_hostname=self._at.name)
 
     def send(self, data: Any) -> None:
-        """Send all of ``data`` by the deadline, over the open connection. Raises OSError."""
+        """Send all of ``data`` over this open connection before its deadline. Raises OSError."""
         # A timeout of sendall is for all that it sends.
         self.sock.settimeout(left_s(self.deadline))
         super().send(data)
@@ -152,7 +152,7 @@ class TimedConnection(http.client.HTTPConnection):
     def response_class(  # type: ignore[override]
         self, sock: socket.socket, *arguments: Any, **named: Any
     ) -> http.client.HTTPResponse:
-        """Return an object that reads the answer to the last request from ``sock``, until the deadline."""
+        """Return an HTTPResponse that reads the last request's answer from ``sock``, until this connection's ``deadline``."""
         return http.client.HTTPResponse(_Readable(sock, self.deadline), *arguments, **named)  # type: ignore[arg-type]
 
 

@@ -26,9 +26,9 @@ Told = Callable[[int], object]
 
 
 class Transfers:
-    """Backups of and restores through one node. Safe for concurrent use.
+    """Makes backups of a cluster, and restores them, through one node. Safe for concurrent use.
 
-    url: its address.  token: an admin's.  ca: a file with the CA of its certificate; None for the system's.
+    url: that node's address.  token: of an admin.  ca: a file with the CA of the node's certificate; None for the system's.
     """
 
     def __init__(self, url: str, token: str | None = None, ca: str | os.PathLike[str] | None = None) -> None:
@@ -36,9 +36,9 @@ class Transfers:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     def fetch(self, file: BinaryIO, begin: Callable[[int], Told]) -> None:
-        """Write the node's backup to ``file``. begin: is told its length, and returns what is told of each piece's.
+        """Write a backup, made by the node, to ``file``. Raises NotCommitted if the node makes none, or breaks off.
 
-        Raises NotCommitted if the node gives none, or breaks off.
+        begin: is called with the backup's length in bytes; returns a function, called with the length of each piece that came.
         """
         with self._connected() as (connection, prefix):
             connection.request("GET", prefix + "/backup", headers=self._headers)
@@ -55,9 +55,10 @@ class Transfers:
                 raise NotCommitted(f"{self._node.url} broke off, with {missing} bytes of the backup missing")
 
     def send(self, file: BinaryIO, *, online: bool, told: Told) -> dict[str, Any]:
-        """Have the node restore the backup in ``file``; return what it says when all is done. told: of each piece's length.
+        """Have the node restore the backup in ``file``; return the node's answer, given when all is restored.
 
-        Raises what the node's refusal stands for; OutcomeUnknown when no answer came.
+        told: a function, called with the length of each piece that was sent.
+        Raises the error that the node answers; OutcomeUnknown when no answer came.
         """
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -80,7 +81,7 @@ class Transfers:
             return document
 
     def give_up(self) -> bool:
-        """Give up the restore that is under way; return False if there is none."""
+        """Have the cluster give up the restore that is under way; return False if there is none."""
         with self._connected() as (connection, prefix):
             connection.request("DELETE", prefix + "/restore", headers=self._headers)
             answer = _answer(connection.getresponse(), self._node.url)
@@ -107,7 +108,7 @@ def _answer(response: http.client.HTTPResponse, url: str) -> Answer:
 
 
 def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Have ``fill`` write the file ``path``, which is there as a whole or, if anything is raised, as before."""
+    """Put what the function ``fill`` writes in the place of the file ``path``; if an error is raised the old file stays."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w+b") as file:
@@ -122,7 +123,7 @@ def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 
 
 def near(nodes: list[dict[str, Any]], scheme: str) -> str | None:
-    """Return the address of a follower that is up, by the list ``nodes`` of a cluster's members; None if there is none."""
+    """Return the address of a follower that is up, by ``nodes``, the list of the cluster's members; None if there is none."""
     for node in nodes:
         address = node.get("address")
         if node.get("role") == "follower" and node.get("status") == "up" and type(address) is str and address:

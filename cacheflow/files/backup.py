@@ -41,10 +41,11 @@ Item = Sequence[Any]
 
 @dataclass(frozen=True, slots=True)
 class BackupMeta:
-    """The description of a backup.
+    """The description of a backup, at the head of its file.
 
-    index, term: of the last log entry that it covers.  cluster_id: whose it is.  now_ms: the cluster's time at that entry, by
-    which expiries are meant.  revision: above every version in that cluster.  items: how many it holds.  group: the Raft group.
+    index, term: of the last log entry in the backup.  cluster_id: the cluster that was backed up.  now_ms: that cluster's time
+    then, to which the items' expiry times refer.  revision: no key's version was higher.  items: how many the backup holds.
+    group: the number of the Raft group.
     """
 
     index: int
@@ -57,13 +58,13 @@ class BackupMeta:
 
 
 def written(meta: BackupMeta, items: Iterable[Item]) -> Iterator[bytes]:
-    """Yield the bytes of the backup file that holds ``items``. meta: its description."""
+    """Yield the bytes of a backup file that holds ``items``. meta: the backup's description."""
     yield MAGIC
     yield from framed(msgpack.packb({"format": FORMAT, **asdict(meta)}), _pieces(items))
 
 
 def _pieces(items: Iterable[Item]) -> Iterator[bytes]:
-    """Yield the packed ``items``, one behind the other, in pieces of equal length."""
+    """Yield the bytes of ``items``, packed one behind the other, in pieces of equal length; the last may be shorter."""
     pack = msgpack.Packer().pack
     waiting = bytearray()
     for item in items:
@@ -75,16 +76,17 @@ def _pieces(items: Iterable[Item]) -> Iterator[bytes]:
 
 
 def opened(file: BinaryIO) -> tuple[BackupMeta, Iterator[Item]]:
-    """Return the description of the backup in ``file``, and its items, each checked; reading on raises BadBackup.
+    """Return the description of the backup in ``file``, and an iterator over its items, each of which is checked.
 
-    Raises BadBackup, NewerCacheFlow. The file is damaged until the last item was read without an error.
+    Raises BadBackup, NewerCacheFlow; the iterator raises BadBackup where the file is damaged. Only an iterator that has
+    come to its end without an error shows that the whole file is sound.
     """
     meta, frames = _begun(file)
     return meta, _items(meta, frames)
 
 
 def verified(file: BinaryIO) -> BackupMeta:
-    """Return the description of the backup in ``file`` after reading all of it; its items are not looked at.
+    """Return the description of the backup in ``file`` after checking all checksums in the file, not the items.
 
     Raises BadBackup, NewerCacheFlow.
     """
@@ -95,7 +97,7 @@ def verified(file: BinaryIO) -> BackupMeta:
 
 
 def _begun(file: BinaryIO) -> tuple[BackupMeta, Iterator[bytes]]:
-    """Return the description of the backup in ``file``, and the frames behind it."""
+    """Return the description of the backup in ``file``, and an iterator over the pieces of bytes that hold the items."""
     size = file.seek(0, io.SEEK_END)
 
     def read(offset: int, length: int) -> bytes:
@@ -164,7 +166,7 @@ def _items(meta: BackupMeta, frames: Iterator[bytes]) -> Iterator[Item]:
 
 
 def _problem_to_clients(item: Item) -> str:
-    """Return why no client could have written ``item``, which would make readers fail; "" if one could."""
+    """Return what is wrong in ``item``, one of a backup, so that no client could have written it; "" if nothing."""
     key, data, kind, meta, _ = item
     try:
         values.check_key(key[len(PREFIXES[database_of(key)]) :])
@@ -184,7 +186,7 @@ def _problem_to_clients(item: Item) -> str:
 def checked(file: BinaryIO, *, value_bytes_max: int, bytes_max: int | None) -> BackupMeta:
     """Read the whole backup in ``file``; return its description if a cluster with these limits can take every item.
 
-    value_bytes_max: the largest value.  bytes_max: the most bytes of the whole cache, None for any.
+    value_bytes_max: the most bytes of one value.  bytes_max: the most bytes of the whole cache, None for any.
     Raises BadBackup, ValueTooLarge, NewerCacheFlow.
     """
     meta, items = opened(file)

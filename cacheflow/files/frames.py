@@ -18,11 +18,11 @@ _TOTAL_BYTES: Final = 16
 
 
 class BrokenFrames(Exception):
-    """Raised for frames that are damaged or end too soon; the message says where."""
+    """Raised for a file of frames (pieces with a checksum) that is damaged or ends too soon; the message says where."""
 
 
 def framed(header: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of frames that hold ``header`` and then the ``pieces``, with the end of the file behind them."""
+    """Yield the bytes of a file that holds ``header`` and then each of ``pieces`` in a frame with a checksum."""
     total = blake2b(digest_size=_TOTAL_BYTES)
     for number, data in enumerate(_with_end(header, pieces)):
         head = _FRAME.pack(len(data), _check_of(number, data))
@@ -41,10 +41,10 @@ def _with_end(header: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def unframed(read: Callable[[int, int], bytes], begin: int, size: int, bytes_max: int | None = None) -> Iterator[bytes]:
-    """Yield the header of a file's frames and then each piece, all of which are checked. Raises BrokenFrames on the way.
+    """Yield the header and then each piece of a file of frames, after checking each by its checksum. Raises BrokenFrames.
 
-    read: returns up to a number of bytes from an offset on.  begin: where the first frame is.  size: the file's length.
-    bytes_max: the most bytes of one piece, None for any.
+    read: a function of an offset and a length that returns these bytes of the file.  begin: the first frame's offset.
+    size: the file's length.  bytes_max: the most bytes of one piece, None for any.
     """
     total = blake2b(digest_size=_TOTAL_BYTES)
     offset = begin

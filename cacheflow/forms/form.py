@@ -19,7 +19,7 @@ from cacheflow.results import IncrResult, Item
 
 
 class Form:
-    """A prefix that all keys of a cache have in the cluster, and a serializer for its values; either may be missing."""
+    """The prefix that all keys of one cache have in the cluster, and the serializer of its values; both are optional."""
 
     __slots__ = ("prefix", "serializer")
 
@@ -31,16 +31,16 @@ class Form:
         return f"Form(prefix={self.prefix!r}, serializer={self.serializer and self.serializer.name!r})"
 
     def key(self, key: str) -> str:
-        """Return the key in the cluster for ``key``, one of a cache whose keys have a prefix there.
+        """Return ``key``, a key of this cache, with the prefix that this cache's keys have in the cluster.
 
-        Raises InvalidRequest if the key is too long with that prefix; checks nothing if there is no prefix.
+        Raises InvalidRequest if the key is too long with that prefix; checks nothing if this cache has no prefix.
         """
         if not self.prefix:
             return key
         return self._whole(values.check_key(key))
 
     def under(self, prefix: str) -> str:
-        """Return the prefix in the cluster of all keys that begin with ``prefix`` in a cache with a key prefix of its own."""
+        """Return how keys that begin with ``prefix`` in this cache begin in the cluster: behind the cache's own prefix."""
         return self._whole(prefix) if self.prefix else prefix
 
     def _whole(self, key: str) -> str:
@@ -53,13 +53,13 @@ class Form:
         return whole
 
     def own(self, key: str) -> str:
-        """Return the key without this cache's prefix for ``key``, a key of the cluster that has this prefix."""
+        """Return ``key``, a key in the cluster that begins with this cache's prefix, without that prefix."""
         return key[len(self.prefix) :]
 
     def value(self, value: Any, content_type: str | None) -> tuple[Any, str | None]:
-        """Return (what the cluster stores for ``value``, its content type). Raises InvalidRequest.
+        """Return (what the cluster stores for the Python value ``value``, the content type of that). Raises InvalidRequest.
 
-        content_type: the type that a caller gives for bytes, which then stay as they are.
+        content_type: None, or the type of a ``value`` of bytes, which are stored as they are.
         """
         serializer = self.serializer
         if serializer is None or content_type is not None:
@@ -87,7 +87,7 @@ class Form:
         return values.decode(kind, data)
 
     def item(self, item: Item | None) -> Item | None:
-        """Return ``item``, read from the cluster, with its key in this cache and with the value that its writer has set."""
+        """Return ``item``, read from the cluster, with this cache's name of the key, and the Python value that was set."""
         if item is None or self is PLAIN:
             return item
         return FormedItem(self.own(item.key), item.data, item.kind, item.meta, item.version, item.ttl_s, self)
@@ -95,7 +95,7 @@ class Form:
     def operation(self, op: Any) -> Any:
         """Return ``op``, an operation of a batch, with the cluster's key and the stored form of its value.
 
-        What is no operation is returned unchanged.
+        An ``op`` that is no operation is returned unchanged.
         """
         if not isinstance(op, Mapping):
             return op
@@ -111,13 +111,13 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class FormedItem(Item):
-    """An item of a cache, whose value is unpickled, or otherwise read by a serializer, when it is asked for."""
+    """The item of one key, whose value a serializer, such as pickle, reads only when the application asks for that value."""
 
     form: Form = field(repr=False, compare=False)
 
     @property
     def value(self) -> Any:
-        """The value of this item as its writer has set it. Raises UnreadableValue."""
+        """The Python value of this item, as it was when somebody wrote it. Raises UnreadableValue."""
         return self.form.made(self.data, self.kind, self.meta)
 
 
@@ -127,8 +127,8 @@ PLAIN: Final = Form()
 def form_of(serializer: Any = None, key_prefix: Any = None, version: Any = None) -> Form:
     """Return the form (key prefix and serializer) of a cache that is opened with these options.
 
-    Its keys are ``key_prefix:version:key``, without what is not given. A version is a whole number or a text. Raises
-    InvalidRequest.
+    Keys are stored as ``key_prefix:version:key``, or without the options that are not given. version: a whole number or
+    a text. Raises InvalidRequest.
     """
     parts = []
     if key_prefix is not None and key_prefix != "":

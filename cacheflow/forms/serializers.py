@@ -24,9 +24,9 @@ PICKLE_PROTOCOL: Final = 5
 
 
 class Serializer(NamedTuple):
-    """One way to store Python values as bytes.
+    """A serializer: one way to store Python values as bytes.
 
-    content_type: the type under which the bytes are stored; None if this way makes no bytes.
+    content_type: the type under which the bytes are stored; None if this serializer makes no bytes.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Serializer(NamedTuple):
     loads: Callable[[bytes], Any]
 
     def stored(self, value: Any) -> Any:
-        """Return what the cache stores for ``value``. Raises InvalidRequest when this serializer cannot hold it."""
+        """Return what the cache stores for the Python ``value``. Raises InvalidRequest if this serializer cannot hold it."""
         try:
             return self.dumps(value)
         except InvalidRequest:
@@ -44,7 +44,7 @@ class Serializer(NamedTuple):
             raise InvalidRequest(f"serializer {self.name} cannot hold the value: {shown_error(error)}") from error
 
     def read(self, data: bytes) -> Any:
-        """Return the value that was stored as ``data``. Raises UnreadableValue."""
+        """Return the Python value that this serializer has stored as the bytes ``data``. Raises UnreadableValue."""
         try:
             return self.loads(data)
         except Exception as error:  # what is not what this serializer wrote may raise anything

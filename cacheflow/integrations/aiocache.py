@@ -36,7 +36,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]
 
     urls: what ``cacheflow.aio.open_cache`` takes; without it the node ``endpoint``:``port`` with the token ``password``, as
     ``Cache.from_url`` gives them.  token, token_file, ca, discover: passed to it.
-    serializer, plugins, namespace, key_builder, timeout, ttl: as for every cache of aiocache; TTLs may be fractions of a second.
+    serializer, plugins, namespace, key_builder, timeout, ttl: as for every cache of aiocache; TTLs may have fractions.
     """
 
     NAME = "cacheflow"
@@ -126,7 +126,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]
         return int(await self.client.delete(key))
 
     async def _clear(self, namespace: str | None = None, _conn: Any = None) -> bool:
-        """Remove the keys of ``namespace``, or of this cache's own; every key of the cluster if there is neither."""
+        """Remove the keys of ``namespace``, or else of this cache's namespace; without either, every key of the cluster."""
         space = self.namespace if namespace is None else namespace
         if space:
             await self.client.delete_prefix(f"{space}:")
@@ -137,7 +137,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]
     async def _raw(
         self, command: str, *args: Any, encoding: str | None = None, _conn: Any = None, **kwargs: Any
     ) -> Any:
-        """Call the method ``command`` of CacheFlow's own client, without this cache's namespace and serializer."""
+        """Call the method named ``command`` of CacheFlow's own client, without this cache's namespace and serializer."""
         return await getattr(self.client, command)(*args, **kwargs)
 
     async def _redlock_release(self, key: str, value: str) -> int:

@@ -88,7 +88,7 @@ class CacheFlowCache(BaseCache):
         return self._loaded(self._cache.get(self._key(key)))
 
     def get_many(self, *keys: str) -> list[Any]:
-        """Return the values under ``keys``, in this order, None for each that is absent; one request."""
+        """Return the values under ``keys``, in this order, None for each absent key, by one request."""
         places = [self._key(key) for key in keys]
         found = self._cache.get_many(dict.fromkeys(places))
         return [self._loaded(found.get(place)) for place in places]
@@ -102,7 +102,7 @@ class CacheFlowCache(BaseCache):
         return True
 
     def set_many(self, mapping: dict[str, Any], timeout: int | dt.timedelta | None = None) -> list[Any]:
-        """Write all keys of ``mapping`` in one request; return the keys written."""
+        """Write the keys and values of ``mapping`` in one request; return the keys that were written."""
         dumped = {key: self._dumped(value) for key, value in mapping.items()}
         if self.serializer is not None:
             dumped = {key: value for key, value in dumped.items() if value is not None}
@@ -132,7 +132,7 @@ class CacheFlowCache(BaseCache):
         return self._key(key) in self._cache
 
     def clear(self) -> bool:
-        """Remove every key with this cache's prefix, or every key of the cluster if it has none; return True."""
+        """Remove every key with this cache's prefix, or every key of the cluster if there is no prefix; return True."""
         prefix = self._prefix()
         if prefix:
             self._cache.delete_prefix(prefix)

@@ -31,10 +31,10 @@ COMPLETE: Final = 1 << 40
 
 
 class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
-    """Celery's results in a cluster, one key each, which expire after ``result_expires``.
+    """A result back end of Celery: keeps each result under a key in a cluster, which expires after ``result_expires``.
 
     url: as ``cacheflow.open_cache`` takes it, with its options as a query, such as ``?timeout=5&token_file=/etc/token``.
-    The client is made at the first use, and made anew by each worker process.
+    The cache client is made at the first use, and made anew by each worker process.
     """
 
     supports_autoexpire = True
@@ -54,13 +54,13 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
         return open_cache(self.url)
 
     def get(self, key: str) -> Any:
-        """Return the text or bytes under ``key``, None if it is absent, as of everything acknowledged before."""
+        """Return the text or bytes under ``key``, None if it is absent; sees every write that was acknowledged before."""
         return self.client.get(key, consistency="linearizable")
 
     def mget(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return {key: text or bytes} of those ``keys`` that are present, as of everything acknowledged before.
+        """Return {key: text or bytes} of those ``keys`` that are present, all read at one moment.
 
-        All are read at one moment.
+        Sees every write that was acknowledged before.
         """
         found: dict[str, Any] = self.client.get_many(keys, consistency="linearizable")
         return found
@@ -86,14 +86,14 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
         self.client.delete(key)
 
     def incr(self, key: str) -> int:
-        """Count one more part of a chord and return how many have come, exactly."""
+        """Count one more finished part of a Celery chord under ``key``; return the exact count."""
         return int(self.client.incr(key, initial=0, ttl=self.chord_expires or None))
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        """Tell a chord's counter how many parts there are: counting the last one makes it COMPLETE, a number of this module.
+        """Add COMPLETE, a large constant, minus ``chord_size``, the number of parts, to a chord's counter of finished parts.
 
-        Celery calls this before it sends the last part. The same chord may be sent again, by a task before it that was
-        delivered twice: its size is counted once.
+        So the counter equals COMPLETE when the last part is counted, and not before. Celery calls this before it sends the
+        last part. For a chord that Celery sends twice the number is added once.
         """
         key, rest, ttl = self.get_key_for_chord(group_id), COMPLETE - chord_size, self.chord_expires or None
         while True:
@@ -110,7 +110,7 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
                 pass  # a part was counted meanwhile
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
-        """Count a part of a chord that has ended, and run the chord's body behind the last one."""
+        """Count a finished part of a Celery chord; after the last part, run the chord's body."""
         if request.chord:
             request.chord = {**request.chord, "chord_size": COMPLETE}
         super().on_chord_part_return(request, state, result, **options)

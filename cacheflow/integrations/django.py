@@ -53,7 +53,7 @@ Steps: TypeAlias = Generator[Step, Any, Any]
 
 
 def _blocking(verb: Callable[..., Steps]) -> Callable[..., Any]:
-    """Return the method of a Django cache that runs the steps of ``verb``, a generator, in the calling thread."""
+    """Return a method of a Django cache that runs ``verb``, a generator of calls to the cluster, in the calling thread."""
 
     @functools.wraps(verb)
     def call(self: CacheFlowCache, /, *args: Any, **kwargs: Any) -> Any:
@@ -75,7 +75,7 @@ def _blocking(verb: Callable[..., Steps]) -> Callable[..., Any]:
 
 
 def _coroutine(verb: Callable[..., Steps]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return the coroutine method of a Django cache that runs the steps of ``verb``, a generator, on the event loop."""
+    """Return a coroutine method of a Django cache that runs ``verb``, a generator of calls to the cluster, on the loop."""
 
     @functools.wraps(verb)
     async def call(self: CacheFlowCache, /, *args: Any, **kwargs: Any) -> Any:
@@ -187,7 +187,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
             yield lambda cache: cache.set(made, value, ttl=ttl)
 
     def _add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Steps:
-        """Write ``value`` only if ``key`` is absent; return whether it was. Of several callers in the cluster one writes."""
+        """Write ``value`` only if ``key`` is absent; return whether it was absent. Of several callers one writes."""
         made, ttl = self.make_and_validate_key(key, version=version), self.get_backend_timeout(timeout)
         if _ends_at_once(ttl):
             return (yield lambda cache: cache.get_item(made, peek=True)) is None
@@ -249,8 +249,8 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
     def _get_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Steps:
         """Return the value under ``key``; if it is absent, write ``default``, or what ``default()`` returns, and return that.
 
-        Of all callers in the cluster one calls ``default``, and the others wait for its result: until it raises, or takes longer
-        than OPTIONS["compute_lease"]; after that time each of them calls its own.
+        Of all callers in the cluster one calls ``default``, and the others wait for the result. If that call raises an error
+        or takes longer than OPTIONS["compute_lease"], each of the others calls its own ``default``.
         """
         value = yield from self._get(key, _MISSING, version)
         if value is not _MISSING:
@@ -278,7 +278,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
                     yield lambda cache: cache.delete(lock, only_if_version=held)
 
     def _added(self, key: Any, value: Any, timeout: Any, version: Any) -> Steps:
-        """Write ``value`` under ``key`` unless somebody else has written meanwhile; return the key's value then."""
+        """Write ``value`` under ``key`` if the key is still absent; return the key's value afterwards."""
         if (yield from self._add(key, value, timeout, version)):
             return value
         return (yield from self._get(key, value, version))
@@ -291,7 +291,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         return f"{self.key_prefix}:computing:{blake2b(made.encode(), digest_size=16).hexdigest()}"
 
     def _taken(self, lock: str) -> Steps:
-        """Take the lock under the key ``lock`` if it is free; return its version then, None if somebody else has it."""
+        """Take the lock under the key ``lock`` if it is free; return its version, None if somebody else has the lock."""
         try:
             return (yield lambda cache: _take(cache, lock, self._lease_s)).version
         except PreconditionFailed:
@@ -313,7 +313,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         return {key_of[made]: value for made, value in found.items()}
 
     def _set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Steps:
-        """Write all keys and values of ``data``; return [], for Django asks for the keys that failed: here an error is raised."""
+        """Write all keys and values of ``data``; return [], Django's list of failed keys, as a failure raises an error."""
         made = {self.make_and_validate_key(key, version=version): value for key, value in data.items()}
         ttl = self.get_backend_timeout(timeout)
         if _ends_at_once(ttl):
@@ -329,9 +329,9 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         yield lambda cache: cache.delete_many(made)
 
     def _clear(self) -> Steps:
-        """Remove every key with this cache's KEY_PREFIX, in all versions; also one whose prefix goes on behind a colon.
+        """Remove each key with this cache's KEY_PREFIX, in all versions; also of caches whose prefix is that, ":" and more.
 
-        Of a cache with a KEY_FUNCTION it is not known which keys are its own: there the whole cluster is emptied.
+        With a KEY_FUNCTION this cache's keys cannot be told from others: then every key of the cluster is removed.
         """
         if self.key_func is default_key_func:
             yield lambda cache: cache.delete_prefix(f"{self.key_prefix}:")
@@ -355,7 +355,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
 
 @contextlib.contextmanager
 def _serializer_s_own_errors() -> Iterator[None]:
-    """A context manager that raises the errors of a serializer, such as a PicklingError, in the form that applications expect."""
+    """A context manager that raises a serializer's own error, such as a PicklingError, instead of an InvalidRequest."""
     try:
         yield
     except InvalidRequest as error:
@@ -378,9 +378,9 @@ def _take(cache: Any, lock: str, lease_s: float) -> Any:
 
 
 async def _take_or_free(cache: Any, lock: str, asked: Any) -> Any:
-    """Return what the coroutine ``asked``, a call that adds the key ``lock``, returns.
+    """Await ``asked``, a call that adds the key ``lock`` to ``cache``, and return its result.
 
-    If this is cancelled the key ``lock`` is removed again.
+    If the awaiting task is cancelled, the key ``lock`` is removed again.
     """
     task = asyncio.ensure_future(asked)
     try:

@@ -55,19 +55,19 @@ class CacheFlowBackend(BytesBackend):
         self.key_mangler = storable
 
     def has_lock_timeout(self) -> bool:
-        """Return whether this back end's locks may end before their holder releases them."""
+        """Return whether a lock of this back end may become free before its holder releases it."""
         return self._locks
 
     def get_mutex(self, key: str) -> CacheMutex | None:
-        """Return the lock of ``key`` in the cluster; None without ``distributed_lock``, for then dogpile uses its own."""
+        """Return the lock of ``key`` in the cluster; None without ``distributed_lock``, where dogpile uses its own."""
         return Mutex(self._cache, storable(f"lock:{key}"), self._lease_s) if self._locks else None
 
     def get_serialized(self, key: str) -> Any:
-        """Return the bytes under ``key``; NO_VALUE if there are none."""
+        """Return the bytes under ``key``; dogpile's NO_VALUE if the key is absent."""
         return _bytes_or_none(self._cache.get(key))
 
     def get_serialized_multi(self, keys: Iterable[str]) -> list[Any]:
-        """Return the bytes under each of ``keys``, in this order, NO_VALUE for what is absent; one request."""
+        """Return the bytes under each of ``keys``, in this order, NO_VALUE for each absent key, by one request."""
         wanted = list(keys)
         found = self._cache.get_many(wanted) if wanted else {}
         return [_bytes_or_none(found.get(key)) for key in wanted]
@@ -77,7 +77,7 @@ class CacheFlowBackend(BytesBackend):
         self._cache.set(key, value, ttl=self._ttl)
 
     def set_serialized_multi(self, mapping: Mapping[str, bytes]) -> None:
-        """Write all keys of ``mapping`` in one request."""
+        """Write the keys and values of ``mapping`` in one request; the values are bytes."""
         if mapping:
             self._cache.set_many(mapping, ttl=self._ttl)
 
@@ -99,7 +99,7 @@ class Mutex(CacheMutex):
     """A lock in the cluster: whoever adds its key has it, until the key's TTL or the removal of this very version.
 
     A holder that is killed, or cannot reach the cluster to release it, has it for ``lease_s`` seconds and no longer.
-    Threads that share this object queue up in their process, and one of them at a time asks the cluster.
+    Threads that share this object wait for each other, and one at a time asks the cluster for the lock.
     """
 
     def __init__(self, cache: Any, key: str, lease_s: float) -> None:
@@ -112,7 +112,7 @@ class Mutex(CacheMutex):
         self._version = 0
 
     def acquire(self, wait: bool = True) -> bool:
-        """Take the lock, and with ``wait`` wait for it as long as it takes; return whether it was taken."""
+        """Take this lock, if ``wait`` is true after waiting as long as it takes; return whether the lock was taken."""
         if not self._here.acquire(wait):
             return False
         try:
@@ -131,9 +131,9 @@ class Mutex(CacheMutex):
         return taken
 
     def release(self) -> None:
-        """Give the lock back. Does nothing in the cluster if the lease has ended meanwhile: another one's lock stays.
+        """Release this lock. If its lease has ended meanwhile nothing is removed, as somebody else may have the lock now.
 
-        Raises RuntimeError if nobody has it here.
+        Raises RuntimeError if no thread of this process holds the lock.
         """
         version, self._version = self._version, 0
         if not version:

@@ -19,16 +19,16 @@ from cacheflow.opening.asynchronous import open_cache
 
 
 class CacheFlowBackend(Backend):
-    """What fastapi-cache2's decorator has coded, as bytes in a cluster of CacheFlow.
+    """A back end of fastapi-cache2, which keeps the bytes made by that package's decorator in a cluster of CacheFlow.
 
-    urls, options: what ``cacheflow.aio.open_cache`` takes, but for ``serializer``: the decorator's coder is that.
+    urls, options: what ``cacheflow.aio.open_cache`` takes, except ``serializer``, as the decorator has a coder.
     """
 
     def __init__(self, urls: str | Iterable[str], **options: Any) -> None:
         self.client = open_cache(urls, **options)
 
     async def get_with_ttl(self, key: str) -> tuple[int, bytes | None]:
-        """Return (the whole seconds that ``key`` has left, its bytes), as fastapi-cache2 asks a back end.
+        """Return (the TTL of ``key`` in whole seconds, the bytes under that key), as fastapi-cache2 wants them.
 
         As with Redis the seconds are -1 for a key without a TTL, and -2 with None for an absent key.
         """
@@ -43,15 +43,15 @@ class CacheFlowBackend(Backend):
         return None if item is None else item.data
 
     async def set(self, key: str, value: bytes, expire: int | None = None) -> None:
-        """Keep ``value`` for ``expire`` seconds; None or 0 keeps it until it is evicted."""
+        """Keep the bytes ``value`` under ``key`` for ``expire`` seconds; None or 0 keeps it until it is evicted."""
         await self.client.set(key, value, ttl=expire or None)
 
     async def clear(self, namespace: str | None = None, key: str | None = None) -> int:
-        """Remove all keys of ``namespace``, or ``key``; return how many there were."""
+        """Remove all keys of ``namespace``, or the one ``key``; return how many keys were removed."""
         if namespace:
             return int(await self.client.delete_prefix(f"{namespace}:"))
         return int(await self.client.delete(key)) if key else 0
 
     async def close(self) -> None:
-        """Close the client's idle connections to the nodes."""
+        """Close this back end's idle connections to the nodes."""
         await self.client.close()

@@ -16,7 +16,7 @@ from typing import Any
 
 
 class _Asked:
-    """One caller's hits on a rate limit's window, and the answer to whether they fit. fits: None while that is not known."""
+    """One caller's hits, to be counted in a rate limit's window. fits: whether there is room for them; None until known."""
 
     def __init__(self, amount: int) -> None:
         self.amount = amount
@@ -25,11 +25,11 @@ class _Asked:
 
     @property
     def settled(self) -> bool:
-        """True once this caller's answer or error is known, so that it need not ask the cluster itself."""
+        """True once this caller's answer or error is known, so that the caller need not ask the cluster."""
         return self.fits is not None or self.error is not None
 
     def answer(self) -> bool:
-        """Return whether this caller's hits fit into the window; raise the error that asking the cluster has raised."""
+        """Return whether this caller's hits fit into the window; if asking the cluster failed, raise that error."""
         if self.error is not None:
             # Each thread raises one of its own: they would write their tracebacks into the same.
             raise copy.copy(self.error)
@@ -38,7 +38,7 @@ class _Asked:
 
 @dataclass
 class _Desk:
-    """The callers for one window of a rate limit: those that wait, and the lock of the one that asks the cluster for them all."""
+    """All callers of one rate limit's window. waiting: their hits.  lock: held by the one who asks the cluster for all."""
 
     lock: Any
     callers: int = 0
@@ -46,7 +46,7 @@ class _Desk:
 
 
 class Gathering:
-    """Joins callers for one window of a rate limit, so that one of them asks the cluster for all.
+    """Joins callers who ask for the same rate limit's window at the same time: one of them asks the cluster for all.
 
     Safe for concurrent use, also after a fork.
     """
@@ -83,9 +83,9 @@ class Gathering:
 
     @contextmanager
     def _taken(self, desk: _Desk) -> Iterator[list[_Asked]]:
-        """Take all callers that wait at ``desk``, to ask the cluster for them; only the caller with the desk's lock does so.
+        """A context manager that takes all waiting callers of a rate limit's window from ``desk`` and yields them.
 
-        An error in the ``with`` block becomes the error of all these callers.
+        Its ``with`` block, run with the desk's lock, asks the cluster for them; an error there becomes the error of each.
         """
         with self._lock:
             batch, desk.waiting = desk.waiting, []
@@ -100,9 +100,9 @@ class Gathering:
                 desk.waiting[:0] = [asked for asked in batch if not asked.settled]
 
     def ask(self, key: str, amount: int, decide: Callable[[Sequence[int]], list[bool]]) -> bool:
-        """Return whether ``amount`` hits fit into the rate limit's window ``key``; callers that come meanwhile ask together.
+        """Return whether ``amount`` hits fit into the rate limit's window ``key``; simultaneous callers ask together.
 
-        decide: asks the cluster, for the hits of several callers at once.
+        decide: a function that asks the cluster, given the hits of each caller; returns a bool for each.
         """
         desk, asked = self._enter(key, amount, threading.Lock)
         try:
@@ -117,7 +117,7 @@ class Gathering:
     async def ask_async(self, key: str, amount: int, decide: Callable[[Sequence[int]], Awaitable[list[bool]]]) -> bool:
         """Return whether ``amount`` hits fit into the rate limit's window ``key``; callers of one event loop ask together.
 
-        decide: asks the cluster, for the hits of several callers at once.
+        decide: a coroutine function that asks the cluster, given the hits of each caller; returns a bool for each.
         """
         place = (asyncio.get_running_loop(), key)
         desk, asked = self._enter(place, amount, asyncio.Lock)

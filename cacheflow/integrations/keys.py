@@ -17,7 +17,7 @@ def storable(key: str, prefix: str = "") -> str:
     """Return ``prefix`` and ``key`` if a cluster can store them as one key, otherwise ``prefix`` and the key's hash.
 
     A key is hashed when it would be empty, have over PLAIN_BYTES_MAX bytes with its prefix, has control characters or lone
-    surrogates, or begins as a hash. A prefix that no cluster takes is hashed together with its key.
+    surrogates, or begins as such a hash does. A prefix that no cluster takes is hashed together with the key.
     """
     whole = prefix + key
     if _is_plain(whole) and not key.startswith(HASHED) and not whole.startswith(HASHED):

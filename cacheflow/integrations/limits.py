@@ -33,7 +33,7 @@ Steps = Generator[Callable[[Any], Any], Any, list[bool]]
 
 
 class _Names:
-    """The names of limits' keys in the cluster. prefix: as for limits' Redis storage."""
+    """Gives the names in the cluster of the keys of limits, a Python package. prefix: as for that package's Redis storage."""
 
     def __init__(self, prefix: str) -> None:
         self.all = f"{prefix}:"
@@ -61,10 +61,10 @@ def _found(item: Any, expiry: int) -> Found:
 
 
 def _acquired(rule: Rule, key: str, limit: int, expiry: int, amounts: Sequence[int]) -> Steps:
-    """Decide which of ``amounts``, the hits of several callers, fit into the window under ``key``; put those into it.
+    """Decide which of ``amounts``, the hits of several callers, fit into the rate limit's window ``key``; count those there.
 
-    A generator of calls to the cluster; returns a bool for each amount. Raises NotCommitted when others change the window all the
-    time.
+    A generator that yields calls to the cluster; returns a bool for each amount. Raises NotCommitted when others change the
+    window all the time.
     """
     deadline = time.monotonic() + CONTENDED_S_MAX
     consistency = "local"
@@ -127,13 +127,13 @@ def _start_and_count(item: Any, expiry: int) -> tuple[float, int]:
 
 
 class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindowCounterSupport):
-    """A storage of limits in a CacheFlow cluster. Safe for concurrent use, also after a fork.
+    """A storage of the Python package limits in a CacheFlow cluster. Safe for concurrent use, also after a fork.
 
     uri: as ``cacheflow.open_cache`` takes it.  key_prefix: the beginning of all keys.  options: those of ``open_cache``, such as
     ``timeout`` and ``token_file``.
     Windows end by the cluster's clock. When no node answers, ``cacheflow.ReplicationError`` is raised after ``timeout`` seconds,
-    or twice that for who has queued behind another hit on the same key; ``limits.errors.StorageError`` with ``wrap_exceptions``,
-    as by limits' Redis storage.
+    or twice that for a hit that waits for another one on its key; ``limits.errors.StorageError`` with ``wrap_exceptions``, as
+    by limits' Redis storage.
     """
 
     STORAGE_SCHEME = ["cacheflow", "cacheflows"]  # noqa: RUF012 - as limits declares it
@@ -148,7 +148,7 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
 
     @property
     def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
-        """The exception classes that this storage of rate limits raises for a cluster that fails, for limits to wrap."""
+        """The exception classes that this storage raises when the cluster fails; the package limits may wrap them."""
         return CacheFlowError
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
@@ -176,7 +176,7 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
         return int(self._cache.delete_prefix(self._names.all))
 
     def clear(self, key: str) -> None:
-        """Forget the hits of a fixed and of a moving window under ``key``."""
+        """Forget all hits that are counted under ``key``, in a fixed window and in a moving window of a rate limit."""
         self._cache.delete_many([self._names.fixed(key), self._names.moving(key)])
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
@@ -197,7 +197,7 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """Return the hits in the two windows of the sliding window counter under ``key``.
 
-        They are (hits in the previous window, seconds until these stop to count, hits in the present window, and its seconds).
+        They are (hits in the previous window, seconds until these no longer count, the same two for the present window).
         """
         found = _found(self._cache.get_item(self._names.sliding(key)), expiry)
         return _shown(rate_windows.counts(found, expiry * 1000))
@@ -232,7 +232,7 @@ class AsyncCacheFlowStorage(aio_base.Storage, aio_base.MovingWindowSupport, aio_
 
     @property
     def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
-        """The exception classes that this storage of rate limits raises for a cluster that fails, for limits to wrap."""
+        """The exception classes that this storage raises when the cluster fails; the package limits may wrap them."""
         return CacheFlowError
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
@@ -260,7 +260,7 @@ class AsyncCacheFlowStorage(aio_base.Storage, aio_base.MovingWindowSupport, aio_
         return int(await self._cache.delete_prefix(self._names.all))
 
     async def clear(self, key: str) -> None:
-        """Forget the hits of a fixed and of a moving window under ``key``."""
+        """Forget all hits that are counted under ``key``, in a fixed window and in a moving window of a rate limit."""
         await self._cache.delete_many([self._names.fixed(key), self._names.moving(key)])
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
@@ -281,7 +281,7 @@ class AsyncCacheFlowStorage(aio_base.Storage, aio_base.MovingWindowSupport, aio_
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """Return the hits in the two windows of the sliding window counter under ``key``.
 
-        They are (hits in the previous window, seconds until these stop to count, hits in the present window, and its seconds).
+        They are (hits in the previous window, seconds until these no longer count, the same two for the present window).
         """
         found = _found(await self._cache.get_item(self._names.sliding(key)), expiry)
         return _shown(rate_windows.counts(found, expiry * 1000))

@@ -18,9 +18,9 @@ GROUPS_MAX: Final = 1000
 
 
 class Found(NamedTuple):
-    """A rate limit's window as a read has found it.
+    """A rate limit's window as it was read from the cluster.
 
-    state: what the window's key holds, None without a key.  now_ms: the time since the window's zero, when it began.
+    state: the value under the window's key, None if the key is absent.  now_ms: the milliseconds since the window began.
     """
 
     state: Any
@@ -28,9 +28,9 @@ class Found(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A rate limit's window with one more hit. state: what the window's key is to hold.
+    """A rate limit's window after more hits were added. state: the value to be written under the window's key.
 
-    lives_ms: how long the key is to live from now on; None: as long as before, so that the window's zero stays.
+    lives_ms: that key's new TTL in ms, for a window that begins now; None: the TTL stays, as the window goes on.
     """
 
     state: Any
@@ -51,14 +51,14 @@ Rule = Callable[[Found, int, int, int], Hit | None]
 
 
 def entries(found: Found, period_ms: int) -> list[list[int]]:
-    """Return the groups of hits [time, hits] of a moving window that still count, the oldest first."""
+    """Return those groups of hits, [time in ms, hits], of the moving window ``found`` that still count, the oldest first."""
     return [group for group in found.state or () if group[0] > found.now_ms - period_ms]
 
 
 def moving(found: Found, limit: int, period_ms: int, amount: int) -> Hit | None:
-    """Return the moving window ``found`` with ``amount`` more hits; None if some period would then have over ``limit`` hits.
+    """Return the moving window ``found`` with ``amount`` more hits; None if there would be over ``limit`` hits.
 
-    A period may begin at any moment.
+    Those of the last ``period_ms`` milliseconds count.
     """
     groups = entries(found, period_ms)
     if sum(hits for _, hits in groups) + amount > limit:
@@ -76,7 +76,7 @@ def moving(found: Found, limit: int, period_ms: int, amount: int) -> Hit | None:
 
 
 def counts(found: Found, period_ms: int) -> Counts:
-    """Return the hits in the previous and the current window of a sliding window counter. A window begins with its first hit."""
+    """Return the hits in the previous and the present window of the sliding window counter ``found``."""
     previous, current = found.state or (0, 0)
     since_ms = found.now_ms
     if since_ms >= period_ms:
@@ -91,7 +91,7 @@ def counts(found: Found, period_ms: int) -> Counts:
 def sliding(found: Found, limit: int, period_ms: int, amount: int) -> Hit | None:
     """Return the sliding window counter ``found`` with ``amount`` more hits; None if there would be over ``limit``.
 
-    The hits of the present window count, and the share of the last window's that still reaches into the period.
+    All hits of the present window count, and of the previous one the share that lies within the last ``period_ms``.
     """
     now = counts(found, period_ms)
     if int(now.previous * now.previous_ms / period_ms) + now.current + amount > limit:
@@ -105,9 +105,9 @@ def sliding(found: Found, limit: int, period_ms: int, amount: int) -> Hit | None
 def together(
     rule: Rule, found: Found, limit: int, period_ms: int, amounts: Sequence[int]
 ) -> tuple[list[bool], Hit | None]:
-    """Return for each of ``amounts``, the hits of several callers, whether they fit by ``rule``; and the window with those.
+    """Return for each of ``amounts``, the hits of several callers, whether they fit; and the window with those that do.
 
-    The window is None if none of the hits fit.
+    rule: a function that adds hits to a window.  found: the window before. The window returned is None if no hits fit.
     """
     fits: list[bool] = []
     last: Hit | None = None

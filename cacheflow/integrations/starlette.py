@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Found(NamedTuple):
-    """A kept HTTP answer, and the key and version under which it was found. age_s: the seconds since it was kept."""
+    """A kept HTTP answer found in the cluster, with its key and that key's version. age_s: seconds since it was kept."""
 
     key: str
     version: int
@@ -58,7 +58,7 @@ class _Found(NamedTuple):
     age_s: float
 
     def headers(self, state: str) -> Fields:
-        """Return the header fields with which this kept answer is sent. state: the value of X-Cache."""
+        """Return the header fields with which this kept answer is sent. state: the value of the field X-Cache."""
         age = str(self.answer.age_s + int(self.age_s)).encode()
         return [*self.answer.fields, (b"age", age), (b"x-cache", state.encode())]
 
@@ -68,7 +68,7 @@ class CacheMiddleware:
 
     urls, options: what ``cacheflow.aio.open_cache`` takes.
     prefix: the beginning of all keys; applications that share a cluster need different ones.
-    default_ttl: seconds for which an answer 200 that says nothing is kept, if its request has no cookie; None: not at all.
+    default_ttl: seconds for which an answer 200 without a lifetime is kept, if its request has no cookie; None: not at all.
     max_body_bytes: larger bodies are not kept.
     """
 
@@ -93,7 +93,7 @@ class CacheMiddleware:
         self._revalidations: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI has it."""
+        """Answer one request from the cluster or by the application; called as every ASGI application is."""
         method = scope.get("method")
         if scope["type"] != "http" or method in SAFE:
             await self.app(scope, receive, send)
@@ -131,7 +131,7 @@ class CacheMiddleware:
         await self.app(scope, receive, removing)
 
     async def _remove(self, keys: list[str]) -> None:
-        """Remove the answers that are kept under ``keys``, also while the cluster is not asked after a failure.
+        """Remove the answers that are kept under ``keys``, also in the pause that follows a failed call to the cluster.
 
         Nobody would remove these answers later.
         """
@@ -146,7 +146,7 @@ class CacheMiddleware:
         return rules.key_of(self._prefix, method, scope.get("scheme", "http"), host, path, scope["query_string"])
 
     async def _ask(self, call: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Return what ``call``, a call to the cluster, returns; ``otherwise`` if it fails, or one has failed a moment ago."""
+        """Return what ``call``, a call to the cluster, returns; ``otherwise`` if that or a recent other call fails."""
         if time.monotonic() < self._paused_until_s:
             return otherwise
         try:
@@ -174,7 +174,10 @@ class CacheMiddleware:
         return _Found(key, item.version, record, max(0.0, record.kept_s - item.ttl_s))
 
     async def keep(self, key: str, asked: Fields, answer: Answer) -> None:
-        """Keep ``answer``, given to a request with the header fields ``asked``, under ``key`` or its variant's key."""
+        """Keep ``answer``, given to a request with the header fields ``asked``, under ``key``.
+
+        An answer with a Vary is kept under a key of its variant.
+        """
         await self._ask(lambda: self._keep(key, asked, answer), None)
 
     async def _keep(self, key: str, asked: Fields, answer: Answer) -> None:
@@ -203,9 +206,9 @@ class CacheMiddleware:
     # A stale answer
 
     def _revalidate(self, scope: Scope, asked: Fields, key: str, found: _Found) -> None:
-        """Have the application make the stale answer ``found`` anew in the background, unless too many are being made.
+        """Have the application make a new answer in the place of the stale ``found``, in the background; not too many at once.
 
-        Of all nodes of the application one does so for each version of the answer.
+        Of all processes of the application one does so for each version of the stale answer.
         """
         if len(self._revalidations) < REVALIDATIONS_MAX:
             task = asyncio.get_running_loop().create_task(self._renewed(scope, asked, key, found))
@@ -237,8 +240,8 @@ class _Recorder:
     """Passes one HTTP answer of an application on to the client, and keeps it in the cluster.
 
     An answer that may be kept and whose length is known, or that comes as one piece, is passed on when it is whole, with an ETag,
-    or as a 304; any other at once, piece by piece. The answer is kept before its last byte is passed on: the application may be
-    cancelled with that, and who has the answer finds it kept.
+    or as a 304; any other at once, piece by piece. The answer is kept before its last byte is passed on, because then the
+    application may be cancelled, and a client that has the whole answer expects it to be kept.
     """
 
     def __init__(self, middleware: CacheMiddleware, method: str, asked: Fields, key: str, send: Send) -> None:
@@ -259,7 +262,7 @@ class _Recorder:
         self.kept = False
 
     async def send(self, message: Message) -> None:
-        """Take one ASGI message of the application's answer, and pass it on to the client now or later."""
+        """Take ``message``, one ASGI message of the application's answer, to be passed on to the client now or later."""
         kind = message["type"]
         if kind == "http.response.start" and not self._held:
             await self._start(message)
@@ -273,7 +276,7 @@ class _Recorder:
             await self._part(message)
 
     async def end(self) -> None:
-        """Pass on the messages that are held back, for the application has ended without the end of its answer."""
+        """Send the client the messages that are held back, as the application has ended without completing its answer."""
         await self._pass_on()
 
     async def _start(self, message: Message) -> None:
@@ -308,7 +311,7 @@ class _Recorder:
             self._held.append(message)
 
     async def _whole(self) -> None:
-        """Keep the answer, which has come as a whole, and send it to the client."""
+        """Keep the application's answer, which is complete, in the cluster, and send it to the client."""
         answer = self._answer()
         self._held.clear()
         await self._keep(answer)
@@ -332,7 +335,7 @@ class _Recorder:
             await self._middleware.keep(self._key, self._asked, answer)
 
     async def _pass_on(self) -> None:
-        """Pass on the messages that are held back, and do not keep this answer."""
+        """Send the client the messages that are held back, and do not keep this answer in the cluster."""
         self._lifetime = None
         self._body.clear()
         await self._flush()

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def _handed_on(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[FormedCache, P], T]:
-    """Return a method that hands its call on to the same ``method`` of the cache that this cache wraps."""
+    """Return a method for a cache that wraps another one: it calls the other cache's method of the same name as ``method``."""
 
     @functools.wraps(method)
     def call(self: FormedCache, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -37,7 +37,7 @@ def _handed_on(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate
 def _handed_on_async(
     method: Callable[Concatenate[Any, P], T],
 ) -> Callable[Concatenate[AsyncFormedCache, P], Coroutine[Any, Any, T]]:
-    """Return a coroutine method that hands its call on to the same ``method`` of the cache that this cache wraps."""
+    """Return a coroutine method for a cache that wraps another one: it calls that cache's method of ``method``'s name."""
 
     @functools.wraps(method)
     async def call(self: AsyncFormedCache, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -51,7 +51,7 @@ def _handed_on_async(
 class FormedCache(Face):
     """A cache that wraps another one, and gives its keys a prefix in the cluster or its values a serializer.
 
-    ``cache`` is the wrapped one, which knows neither. Made by ``open_cache``.
+    ``cache`` is the wrapped one, which has no prefix and no serializer. Made by ``open_cache``.
     """
 
     def __init__(self, cache: Any, form: Form) -> None:

@@ -22,9 +22,10 @@ _EMBEDDED: Final = (*_FORM, "timeout", "raft_address", *_SETTINGS)
 
 
 class Opening(NamedTuple):
-    """The options of a cache that is to be opened, as arguments of what opens it; either ``client`` or ``node`` is None.
+    """The checked options of a cache that is to be opened.
 
-    client: arguments of CacheClient.  node: arguments of ReplicatedStore.
+    form: the cache's key prefix and serializer.  client: arguments of CacheClient, for nodes elsewhere.  node: arguments of
+    ReplicatedStore, for a node in this process. One of ``client`` and ``node`` is None.
     """
 
     form: Form

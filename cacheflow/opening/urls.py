@@ -26,7 +26,7 @@ _EMBEDDED: Final = "cacheflow+embedded"
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a cache, by its URL: the HTTP addresses ``urls`` of nodes, or the data ``folder`` of an embedded node."""
+    """Where a cache is, by its URL: the HTTP addresses ``urls`` of nodes, or the data ``folder`` of an embedded node."""
 
     urls: tuple[str, ...] = ()
     folder: str | None = None
@@ -35,7 +35,7 @@ class Place:
 
 
 def place_of(url: str | Iterable[str]) -> Place:
-    """Return the place that a cache's ``url`` names, or several URLs of one cluster together. Raises InvalidRequest."""
+    """Return where the cache at ``url`` is, addresses or a folder; several URLs are of one cluster. Raises InvalidRequest."""
     places = [_place(each) for each in ([url] if isinstance(url, str) else each_of(url, "URLs"))]
     if not places:
         raise InvalidRequest("a cache needs the address of at least one node")

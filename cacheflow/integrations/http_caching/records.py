@@ -35,9 +35,9 @@ class Answer(NamedTuple):
 
 
 class Variants(NamedTuple):
-    """The names of the request fields (Vary) on which the answers of one URL depend, as kept in the cluster.
+    """A list, kept in the cluster, of the request header fields (Vary) on which the answers of one URL depend.
 
-    made: random bytes, which tell this list from earlier ones.
+    made: random bytes, which tell this list from earlier ones of the same URL.
     """
 
     names: list[str]
@@ -45,7 +45,7 @@ class Variants(NamedTuple):
 
 
 def packed(record: Answer | Variants) -> bytes:
-    """Return the bytes under which ``record``, a kept HTTP answer or the list of fields it varies by, is stored."""
+    """Return ``record``, an HTTP answer or the list of request fields on which answers depend, as bytes to be stored."""
     if isinstance(record, Variants):
         parts: list[Any] = [_VARIANTS, record.names, record.made]
     else:
@@ -55,7 +55,7 @@ def packed(record: Answer | Variants) -> bytes:
 
 
 def unpacked(data: bytes) -> Answer | Variants | None:
-    """Return the kept HTTP answer, or the list of fields it varies by, that ``data`` stands for; None for any other bytes."""
+    """Return the HTTP answer, or the list of request fields on which answers depend, in ``data``; None for other bytes."""
     try:
         parts = msgpack.unpackb(data, use_list=False)
     except ValueError:

@@ -39,9 +39,9 @@ _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 
 
 class Lifetime(NamedTuple):
-    """How long an HTTP answer is kept: fresh for so many seconds, then stale, to be given while a new one is fetched.
+    """How long an HTTP answer is kept: fresh for ``fresh_s`` seconds, then stale for ``stale_s`` more.
 
-    audience: whom the answer may be given to.
+    A stale answer is given to clients while a new one is fetched.  audience: whom the answer may be given to.
     """
 
     fresh_s: int
@@ -50,9 +50,9 @@ class Lifetime(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """A request's wishes of an HTTP cache, from its Cache-Control.
+    """What a request's Cache-Control asks of an HTTP cache.
 
-    store: the answer may be kept.  max_age_s: the oldest answer that the request takes; None for any.
+    store: the answer may be kept.  max_age_s: the age in seconds of the oldest answer that the client takes; None for any.
     """
 
     store: bool
@@ -92,7 +92,7 @@ def seconds(text: str) -> int:
 
 
 def wish_of(asked: Fields) -> Wish:
-    """Return the wishes that the request with the header fields ``asked`` has of an HTTP cache."""
+    """Return what a request with the header fields ``asked`` asks of an HTTP cache."""
     said = directives(asked)
     if "no-cache" in said:
         return Wish("no-store" not in said, -1)
@@ -102,8 +102,8 @@ def wish_of(asked: Fields) -> Wish:
 def lifetime_of(asked: Fields, status: int, fields: Fields, default_s: int | None) -> Lifetime | None:
     """Return how long an HTTP answer may be kept, and for whom; None for an answer that must not be kept.
 
-    asked, fields: the header fields of the request and of the answer.  default_s: seconds for an answer 200 that says nothing
-    of its lifetime, to a request without a cookie.
+    asked, fields: the header fields of the request and of the answer.  default_s: lifetime of an answer 200 that names
+    none, to a request without a cookie.
     """
     said = directives(fields)
     if status not in KEPT or {"no-store", "no-cache", "private"} & said.keys():
@@ -145,7 +145,7 @@ def varied_by(fields: Fields) -> list[str] | None:
 
 
 def tag_of(body: bytes) -> str:
-    """Return an ETag for ``body``: weak, because what stands outside of this cache may compress the body."""
+    """Return an ETag for an HTTP answer's ``body``: weak, because a server in front of this cache may compress the body."""
     return f'W/"{blake2b(body, digest_size=16).hexdigest()}"'
 
 
@@ -163,7 +163,7 @@ def is_the_same(asked: Fields, fields: Fields) -> bool:
 def key_of(prefix: str, method: str, scheme: str, host: str, path: bytes, query: bytes) -> str:
     """Return the key in the cluster for the answer to a request.
 
-    The key is the beginning of the request's URL, for people, and a digest of all of it.
+    The key is the beginning of the request's URL, for people to read, and a hash of the whole URL.
     """
     url = f"{scheme}://{host}".encode("latin-1", "replace") + path + (b"?" + query if query else b"")
     readable = quote(url, safe="/:?&=%~,;@+$!*'()[]")[:READABLE_MAX]
@@ -171,9 +171,9 @@ def key_of(prefix: str, method: str, scheme: str, host: str, path: bytes, query:
 
 
 def variant_key(key: str, made: bytes, names: list[str], asked: Fields) -> str:
-    """Return the key in the cluster for one variant of an answer, by the request's values of the header fields ``names``.
+    """Return the key in the cluster for one variant of a URL's answer, by the request's values of the header fields ``names``.
 
-    key: the key of all variants.  made: random bytes of this list of names: answers under an earlier list are not found any more.
+    key: the key of the URL.  made: random bytes, new for each list of names: answers under earlier lists are not found.
     """
     values = (value for name in names for value in (name, told(asked, name.encode("latin-1", "replace")) or ""))
     return f"{key}+{_digest(made, *values)}"
