@@ -62,9 +62,9 @@ def _pages(source: RedisSource) -> Iterator[list[bytes]]:
 
 
 def _blocks(source: RedisSource, keys: list[bytes], told: Counter[str]) -> Iterator[list[dict[str, Any]]]:
-    """Yield lists of operations, each for one batch, that write those of ``keys`` which hold strings on the Redis server.
+    """Yield lists of operations, each for one batch, that write into the cluster what ``keys`` hold on the Redis server.
 
-    told: counts the other keys, by their type or as too large."""
+    Only strings are written. told: a counter, in which each other key counts, by its type or as too large."""
     answers = source.ask_all([words for key in keys for words in (("TYPE", key), ("STRLEN", key))])
     group: list[bytes] = []
     size = 0

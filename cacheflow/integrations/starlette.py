@@ -335,7 +335,7 @@ class _Recorder:
             await self._middleware.keep(self._key, self._asked, answer)
 
     async def _pass_on(self) -> None:
-        """Send the client the messages that are held back, and do not keep this answer in the cluster."""
+        """Send the client what is held back of the application's answer, and do not keep that answer in the cluster."""
         self._lifetime = None
         self._body.clear()
         await self._flush()

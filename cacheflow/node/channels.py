@@ -391,7 +391,7 @@ class Channels:
             subscriber.end_as_slow()
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures of this node's channels by the names of their metrics. Any thread may call it."""
+        """Return how many publish/subscribe channels and subscribers this node has, by metrics' names. Any thread may call it."""
         return {
             "channels": len(self.subscribed[CHANNEL]) + len(self.subscribed[SHARD]),
             "channel_patterns": len(self.subscribed[PATTERN]),

@@ -184,9 +184,9 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def may_rest(self) -> bool:
-        """True if this connection has no unanswered request and no input left, and reads need no barrier.
+        """True if this connection has no unanswered request and no input left, and its client's reads are local ones.
 
-        The attribute ``at_rest`` is set to this.
+        Whoever changes one of these assigns the value to the attribute ``at_rest``.
         """
         return not (
             self._promises or self._paused or self._stalled or self._closing or self.linearizable or self._input

@@ -103,9 +103,9 @@ class Items(cachetools.Cache[str, Entry]):
         """Return the key that the scan of all keys will give next, if the key is still there then; None at the scan's end."""
 
     def raise_versions(self, raw: dict[str, Entry], by: int) -> None:
-        """Keep the items in ``raw``, {key: entry}, in place of the present items of this container.
+        """Replace this container's entries by those of the dictionary ``raw``, {key: entry}, whose versions are higher by ``by``.
 
-        The items have the same keys in the same order; their versions are higher by ``by``.
+        The keys in ``raw`` are those that the container has, in its order.
         """
         self.raw = self._Cache__data = raw
         self._order.raise_versions(by)

@@ -67,7 +67,7 @@ class Census:
         self._numbers[1][database_of(key)].retimed(before_ms, after_ms)
 
     def went(self, key: str, entry: Entry) -> None:
-        """Count that ``key``, a living key of a database above 0 whose item was ``entry``, is gone."""
+        """Count one living key fewer in the database of ``key``, a database above 0; ``entry`` is the item that has gone."""
         self._numbers[1][database_of(key)].went(entry)
 
     def of(self, database: int | None, memory: Tally) -> Tally:

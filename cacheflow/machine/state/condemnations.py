@@ -87,9 +87,9 @@ class Condemnations:
         self._newest = 0
 
     def has_room_for(self, prefix: str, counted: bool) -> bool:
-        """True if there is room for another removal of all keys that start with ``prefix``.
+        """True if one more removal by prefix, of all keys that start with ``prefix``, may be under way besides the present ones.
 
-        There is always room for a removal of whole databases if ``counted`` is false: nobody asks for the number of its keys.
+        It always may if the prefix is that of whole databases and ``counted`` is false: nobody asks how many keys it removes.
         """
         if not counted and is_whole(prefix):
             return True
@@ -128,9 +128,9 @@ class Condemnations:
         return table.setdefault(new.prefix, [])
 
     def adopt(self, present: Iterable[Condemnation], passing: int) -> None:
-        """Replace all removals in force by those in ``present``, the oldest first.
+        """Replace all removals by prefix that are under way by those in ``present``, the oldest first.
 
-        passing: how many of them are carried out by the sweep of all items that is under way.
+        passing: how many of the new ones, from the first on, the present pass over all items carries out.
         """
         self._set(list(present))
         self.passing = passing

@@ -117,7 +117,7 @@ class DueTimes:
 
 
 def _place(block: Block, at_ms: int, key: str) -> int:
-    """Return how many keys of ``block``, sorted by (expiry, key), come before ``key`` with the expiry ``at_ms``."""
+    """Return how many pairs (expiry, key) of the sorted ``block`` come before the pair (``at_ms``, ``key``)."""
     times, keys = block
     first = bisect_left(times, at_ms)
     if first == len(times) or times[first] != at_ms:

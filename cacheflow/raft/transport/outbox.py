@@ -188,7 +188,7 @@ class Outbox:
         self._written_bytes += len(data)
 
     def _write_last(self) -> None:
-        """Write the next published messages, which wait for all others: as many as fit into a piece, at least one."""
+        """Write published messages to the peer, now that no other message waits: as many as fit into one write, at least one."""
         last = self._last
         parts = [last.popleft()]
         size = len(parts[0])

@@ -307,8 +307,8 @@ def _write_condition(
 ) -> Generator[list[Command], list[Result], tuple[int, int]]:
     """Return (when, version), the arguments of the command SET that express ``condition``, a condition for writing ``key``.
 
-    A generator, which may yield a barrier first.
-    repeat: not None if the write may be sent again; then the condition may name one version only.
+    A generator: where the key's version must be known, it yields first what lets this node catch up with all earlier writes.
+    repeat: what makes the write count once if it is sent again, None for nothing; with it, the condition names one version only.
     """
     if condition.absent:
         return commands.IF_ABSENT, 0

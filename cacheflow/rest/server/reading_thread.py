@@ -48,7 +48,7 @@ _ACCEPTED_AT_ONCE: Final = 64
 
 
 class SecuredSocket(Protocol):
-    """Interface: a client's socket behind TLS, for plaintext. waitress also uses the other methods that sockets have."""
+    """Interface: the socket of a client that speaks TLS; plaintext goes in and comes out, by the methods of any socket."""
 
     @property
     def early(self) -> bool:
