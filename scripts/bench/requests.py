@@ -9,6 +9,8 @@ import hashlib
 import json
 from typing import Final
 
+from cacheflow.files.backup import BackupMeta, Item, written
+
 # The most keys of a request over RESP, of one that writes, of one that removes, and of one over memcached; the operations of a
 # batch over HTTP.
 MANY: Final = 5000
@@ -176,6 +178,8 @@ def http(many: int = OPERATIONS) -> Requests:
         )
 
     sets = [{"op": "set", "key": f"other:{number}", "value": "v"} for number in range(many)]
+    kept: list[Item] = [[f"kept:{number}", b"value", 0, None, 0] for number in range(10 * many)]
+    backup = written(BackupMeta(index=1, term=1, cluster_id="another", now_ms=0, revision=1, items=len(kept)), kept)
     # A path that one method has for itself is that of a key, or of a node, to all others.
     own = {
         "/cache/_batch": "/cache/_batch",
@@ -206,5 +210,8 @@ def http(many: int = OPERATIONS) -> Requests:
         "GET /livez": request("GET", "/livez?verbose"),
         "GET /readyz": request("GET", "/readyz?verbose"),
         "GET /metrics": request("GET", "/metrics"),
+        "GET /backup": request("GET", "/backup"),
+        "POST /restore": request("POST", "/restore", b"".join(backup), "application/x-cacheflow-backup"),
+        "DELETE /restore": request("DELETE", "/restore"),
         "GET /openapi.json": request("GET", "/openapi.json"),
     }

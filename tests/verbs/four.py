@@ -29,6 +29,7 @@ OWN: dict[type, set[str]] = {
         *(
             "lookup",
             "lookup_all",
+            "read_again",
             "read_many",
             "copy_keys",
             "live",

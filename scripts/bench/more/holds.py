@@ -26,10 +26,18 @@ WHAT = "longest hold of a node's loop by one request of any front, by the number
 MOST_MS = 10.0
 PROBER = Path(__file__).parents[1] / "prober.py"
 # Requests after which the connection, the contents or the leader are others.
-LAST = ("quit", "reset", "flushdb", "flushall", "flush_all", "DELETE /cache", "POST /cluster/leader")
+LAST = ("quit", "reset", "flushdb", "flushall", "flush_all", "DELETE /cache", "POST /restore", "POST /cluster/leader")
 # An answer is whole when nothing more comes for so long, or longer for what other processes do.
 QUIET_S = 0.15
-SLOW_QUIET_S = {"GET /cluster/digest": 12.0, "keys": 1.0, "scan": 1.0, "multi": 2.0, "GET /cache": 1.0}
+SLOW_QUIET_S = {
+    "GET /cluster/digest": 12.0,
+    "keys": 1.0,
+    "scan": 1.0,
+    "multi": 2.0,
+    "GET /cache": 1.0,
+    "GET /backup": 12.0,
+    "POST /restore": 12.0,
+}
 SHOWN = 12
 
 
