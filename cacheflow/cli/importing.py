@@ -89,7 +89,7 @@ def _operations(source: RedisSource, keys: list[bytes], told: Counter[str]) -> l
     answers = source.ask_all([words for key in keys for words in (("GET", key), ("PTTL", key))])
     block = []
     for key, data, left_ms in zip(keys, answers[::2], answers[1::2], strict=True):
-        # It may have ended, or become something else, since its type was asked for.
+        # The key may have expired, or hold another type, since its type was asked for.
         if not isinstance(data, bytes) or not isinstance(left_ms, int) or left_ms == -2:
             continue
         try:

@@ -116,7 +116,7 @@ class TimedConnection(http.client.HTTPConnection):
     """An HTTP connection to ``host``. deadline: the time by which the next request must be sent and answered."""
 
     def __init__(self, host: Host) -> None:
-        # Of what the header Host leaves out.
+        # The port that the header Host leaves out.
         self.default_port = http.client.HTTP_PORT if host.context is None else http.client.HTTPS_PORT
         super().__init__(host.name, host.port)
         self._at = host

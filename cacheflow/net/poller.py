@@ -164,7 +164,7 @@ class Poller:
         for transport in self.unfinished.overdue(self._stalled, now_s):
             if not left:
                 break
-            # It may wait, and this node itself may have been slow.
+            # A connection that waits is not read, and this node itself may have been slow: something may have come.
             if self.unfinished.has_stayed(transport, now_s) or not has_input(transport.descriptor):
                 self.unfinished.ended += 1
                 left -= 1

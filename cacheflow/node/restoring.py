@@ -50,8 +50,8 @@ def steps(restore_id: str, after: str, meta: BackupMeta, items: Iterable[Item], 
 
 def _conflict(done: int, meta: BackupMeta, result: Result) -> RestoreConflict:
     return RestoreConflict(
-        f"the restore ended after {done} of {meta.items} items: another one has begun, or somebody has given this one up "
-        f"({result})"
+        f"the restore ended after {done} of {meta.items} items: another one has begun, or somebody has given this one up: "
+        f"repeat it if its contents are still wanted ({result})"
     )
 
 

@@ -131,7 +131,7 @@ def _entries_behind(log: list[LogEntry], newest: SnapshotMeta | None) -> list[Lo
 
 
 def latest_of(found: Sequence[Found]) -> Found:
-    """Of several stopped nodes of a cluster, return the one with the latest log, by (term, index) of the log's last entry.
+    """Return which of the stopped nodes ``found`` of a cluster has the latest log, by (term, index) of the log's last entry.
 
     Raises ConfigError for nodes of different clusters, unless the one cluster has replaced the other.
     """

@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._commands: list[Command] = []
         self._written_work = 0
         self._written: list[tuple[Promise, Callable[[Result], Reply]]] = []
-        # The same of earlier writes of this piece that are proposals of their own, for their work.
+        # Earlier writes of this piece of input, as many as are enough work for a proposal of their own: commands, promises, work.
         self._cut: list[tuple[list[Command], list[tuple[Promise, Callable[[Result], Reply]]], int]] = []
         # The reads of this piece that must see all that was acknowledged before; the first is the barrier itself.
         self._behind: list[tuple[Promise, Callable[[bytes], bytes] | None]] = []

@@ -534,7 +534,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
     def _end_unfinished(self, now_s: float) -> None:
         channels = [channel for channel in self.active_channels.values() if channel.request is not None]
         for channel in self.unfinished.overdue(channels, now_s):
-            # It may wait, and this node itself may have been slow.
+            # A connection that waits is not read, and this node itself may have been slow: something may have come.
             if self.unfinished.has_stayed(channel, now_s) or not has_input(channel.socket.fileno()):
                 self.unfinished.ended += 1
                 channel.time_out_request()

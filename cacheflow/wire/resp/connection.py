@@ -298,7 +298,7 @@ class RespConnection(RespSession):
         return True
 
     def failure(self, failed: ReplicationError) -> bytes:
-        # Those that failed are not answered one by one.
+        # Writes that failed are not answered one by one, so nothing else takes their growth away.
         self._growth.clear()
         return failure(failed)
 
