@@ -89,8 +89,11 @@ def _operations(source: RedisSource, keys: list[bytes], told: Counter[str]) -> l
     answers = source.ask_all([words for key in keys for words in (("GET", key), ("PTTL", key))])
     block = []
     for key, data, left_ms in zip(keys, answers[::2], answers[1::2], strict=True):
-        # The key may have expired, or hold another type, since its type was asked for.
-        if not isinstance(data, bytes) or not isinstance(left_ms, int) or left_ms == -2:
+        # Since its type was asked for the key may have expired, and then nothing is left out, or have got another type.
+        if data is None or left_ms == -2:
+            continue
+        if not isinstance(data, bytes) or not isinstance(left_ms, int):
+            told["changed meanwhile"] += 1
             continue
         try:
             name = values.check_key(key.decode())

@@ -105,3 +105,27 @@ def test_a_server_that_is_none(capfd: pytest.CaptureFixture[str], store: FakeSto
     assert code in (1, 3)
     assert "secret" not in err
     assert store.entries == {}
+
+
+def test_a_key_that_changes_meanwhile_is_counted_and_one_that_goes_is_not(capfd: pytest.CaptureFixture[str]) -> None:
+    # What is asked for: DBSIZE; SCAN; TYPE and STRLEN of both keys; GET and PTTL of both.
+    answers = (
+        b":2\r\n",
+        b"*2\r\n$1\r\n0\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+        b"+string\r\n:1\r\n" * 2,
+        b"-WRONGTYPE no string\r\n:-1\r\n$-1\r\n:-2\r\n",
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            client, _ = listening.accept()
+            with client:
+                for answer in answers:
+                    client.recv(1000)
+                    client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        code, out, _ = run(capfd, "import", f"redis://127.0.0.1:{listening.getsockname()[1]}", "--json")
+        thread.join()
+    assert (code, json.loads(out)) == (1, {"imported": 0, "left_out": {"changed meanwhile": 1}})

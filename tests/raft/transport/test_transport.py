@@ -12,7 +12,7 @@ import msgpack
 import pytest
 from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually, hello, number, on_a_loop, started
 
-from cacheflow.config import join_address, split_address
+from cacheflow.config import join_address
 from cacheflow.errors import ConfigError
 from cacheflow.raft.transport.frames import PIECE_BYTES, encode_frame
 from cacheflow.raft.transport.handshake import REPLY, Hello
@@ -514,18 +514,6 @@ async def test_peers_may_be_set_before_the_start_and_from_callbacks() -> None:
     await a.start()
     await eventually(lambda: ("disconnected", "b") in a.events)
     await eventually(lambda: ("lost", "a") in b.events)
-
-
-@pytest.mark.parametrize(("text", "parts"), [("h:1", ("h", 1)), ("[::1]:9080", ("::1", 9080))])
-def test_addresses_are_split_and_joined(text: str, parts: tuple[str, int]) -> None:
-    assert split_address(text) == parts
-    assert join_address(*parts) == text
-
-
-@pytest.mark.parametrize("text", ["", "h", "h:", ":1", "::1:1", "h:65536", "h:1x", "h:²", "h:-1"])
-def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
-        split_address(text)
 
 
 def test_the_transport_is_a_network() -> None:
