@@ -10,6 +10,7 @@ from documented import messages
 from documented.messages import ANY
 from documented.reading import ROOT
 
+from cacheflow.rest.routes.metrics import HELP
 from cacheflow.store import ReplicatedStore
 
 PAGE = (ROOT / "docs/errors.md").read_text()
@@ -64,6 +65,11 @@ def test_every_check_of_health_has_its_row() -> None:
     with ReplicatedStore(persistence=False, port=0, bootstrap=True) as store:
         checks = [name for name, _, _ in store.readiness()]
     assert told == [*checks, "users"]
+
+
+def test_every_metric_that_is_to_be_watched_is_one() -> None:
+    watched = set(re.findall(r"`cacheflow_(\w+)`", (ROOT / "docs/operating.md").read_text()))
+    assert len(watched) > 10 and watched <= set(HELP)
 
 
 def test_a_message_that_is_new_would_be_noticed() -> None:
