@@ -11,12 +11,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from documented import reading
 from documented.reading import DRILL, LONG, PYTHON, ROOT, ROOTS_DRILL, RUN, Block
 from documented.running import CannotRun, Failed, Machine, new_machine
 
 from cacheflow.cli import settings
+from cacheflow.cli.main import commands
 from scripts.bench.run import ROWS
 
 DOCUMENTS = reading.documents()
@@ -172,11 +174,20 @@ def test_the_tests_that_the_soak_names_are_there() -> None:
         )
 
 
+def options_of(command: click.Command) -> Iterator[str]:
+    """All options of a command and of those below it."""
+    for parameter in command.params:
+        yield from parameter.opts
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            yield from options_of(below)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.relative_to(ROOT).as_posix())
 def test_a_command_in_a_sentence_stands_in_a_block_as_well(document: Path) -> None:
     shell = [*SHELL, *DRILLS.get(document.relative_to(ROOT).as_posix(), [])]
     shown = [" ".join(words) for block in shell for words in block.commands]
-    flags = {setting.flag for setting in settings.SETTINGS}
+    flags = {setting.flag for setting in settings.SETTINGS} | set(options_of(commands))
     flags |= {word for block in SHELL for words in block.commands for word in words if word.startswith("--")}
     for code in reading.inline_code(document.read_text()):
         word = code.split()[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -84,6 +85,14 @@ def test_the_wheel_says_what_it_is_and_needs(wheel: Path) -> None:
     for extra in config["options.extras_require"]:
         assert f"Provides-Extra: {extra}" in metadata
     assert any(name.endswith("/licenses/LICENSE") for name in archive.namelist())
+
+
+def test_what_the_wheel_needs_is_what_is_pinned_for_a_node() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    needed = re.findall(r"^([a-z]+)[<>=]", config["options"]["install_requires"], re.MULTILINE)
+    pins = (ROOT / "requirements.txt").read_text().partition("\n# What Flask brings along")[0]
+    assert needed == re.findall(r"^([a-z]+)==", pins, re.MULTILINE)
 
 
 @contextlib.contextmanager
