@@ -118,12 +118,14 @@ class BareRoot:
         more: Mapping[str, str] | None = None,
         writable: Sequence[str] | None = None,
         cache: str = "",
+        volumes: Mapping[str, Path] | None = None,
     ) -> list[str]:
         """Return the command line that runs ``command`` in this root, as its user and with its environment.
 
         network: what a command line begins with to be in a network of its own.  more: further variables.
         writable: the only folders in which something can be written; None: all of the root.
         cache: the folder in which pip's cache of this machine is seen.
+        volumes: files and folders of this machine, by the place where the root has them.
         """
         root, local = shlex.quote(str(self.folder)), shlex.quote(str(self._local))
         steps = [
@@ -138,9 +140,15 @@ class BareRoot:
             steps += [f"mount --bind {root}{name} {root}{name}" for name in writable]
             steps += [f"mount -o remount,bind,ro {root}", f"mount -o remount,bind,ro {root}/usr/local"]
         if cache:
-            (self.folder / cache.lstrip("/")).mkdir(parents=True, exist_ok=True)
             PIP_CACHE.mkdir(parents=True, exist_ok=True)
-            steps.append(f"mount --bind {shlex.quote(str(PIP_CACHE))} {root}{cache}")
+        for target, source in {**({cache: PIP_CACHE} if cache else {}), **(volumes or {})}.items():
+            place = self.folder / target.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                place.touch()
+            steps.append(f"mount --bind {shlex.quote(str(source))} {root}{target}")
         inherited = {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith("PIP_")}
         # Only steps of a build see those.
         variables = {**({} if network else inherited), **self.environment, **(more or {})}

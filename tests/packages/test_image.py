@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,20 +12,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from documented.running import NO_INDEX, CannotRun, copy_checkout, own_network
-from packages.bare_root import PROGRAMS, BareRoot
-from packages.dockerfile import Stage, stages_of
+from documented.running import CannotRun, own_network
+from packages.bare_root import BareRoot
+from packages.dockerfile import Stage
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "scripts/packaging"
 DOCKERFILE = PACKAGING / "Dockerfile"
 HADOLINT = Path(sys.executable).with_name("hadolint")
 READY_TIMEOUT_S = 60
-
-
-@pytest.fixture(scope="module")
-def stages() -> list[Stage]:
-    return stages_of(DOCKERFILE.read_text())
 
 
 def lint(dockerfile: Path) -> str:
@@ -68,35 +61,6 @@ def test_all_that_is_copied_is_in_the_context_and_nothing_else(stages: list[Stag
     assert all((ROOT / name).exists() for name in copied)
     assert all(any(name == each or name.startswith(f"{each}/") for each in allowed) for name in copied)
     assert all(any(fnmatch(name, f"{each}*") for name in copied) for each in allowed)
-
-
-@pytest.fixture(scope="module")
-def image(stages: list[Stage], tmp_path_factory: pytest.TempPathFactory) -> BareRoot:
-    """The root of the last stage, after all steps."""
-    if os.geteuid() != 0 or sys.platform != "linux":
-        pytest.skip("only root may make a root of its own (on Linux)")
-    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
-        pytest.skip(f"{', '.join(missing)} is not installed")
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
-        pytest.skip("there are no mount namespaces to be had")
-    place = tmp_path_factory.mktemp("image")
-    # Everybody may pass: the image's user is nobody here.
-    for folder in (place, place.parent):
-        folder.chmod(0o755)
-    copy_checkout(place / "context")
-    made: dict[str, BareRoot] = {}
-    for number, stage in enumerate(stages):
-        root = BareRoot(place / f"stage-{number}")
-        root.make()
-        try:
-            root.follow(stage, place / "context", made)
-        except subprocess.CalledProcessError as error:
-            said = f"{error.stdout}{error.stderr}"
-            if any(sign in said for sign in NO_INDEX):
-                pytest.skip(f"pip does not reach its index: {said[-300:]}")
-            raise AssertionError(f"{error.cmd}\n{said}") from None
-        made[stage.name] = root
-    return root
 
 
 def test_nothing_in_the_image_installs_or_compiles(image: BareRoot) -> None:
