@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from documented import reading
-from documented.reading import LONG, PYTHON, ROOT, RUN, Block
-from documented.running import CannotRun, Machine, new_machine
+from documented.reading import DRILL, LONG, PYTHON, ROOT, ROOTS_DRILL, RUN, Block
+from documented.running import CannotRun, Failed, Machine, new_machine
 
 from cacheflow.cli import settings
+from cacheflow.cli.main import commands
 from scripts.bench.run import ROWS
 
 DOCUMENTS = reading.documents()
@@ -24,6 +28,10 @@ SITE_PAGES = ("docs/howto/", "docs/usecases/", "docs/tutorial.md", "docs/migrati
 # What stands in these needs a framework: the environment of the tests has them all.
 FRAMEWORK_PAGES = ("docs/howto/", "docs/usecases/")
 SHELL = [block for block in BLOCKS if block.kind in (RUN, LONG)]
+DRILLS = {
+    document: [block for block in BLOCKS if block.document == document and block.kind in (DRILL, ROOTS_DRILL)]
+    for document in sorted({block.document for block in BLOCKS if block.kind == DRILL})
+}
 
 
 def named(blocks: list[Block]) -> list[object]:
@@ -64,10 +72,14 @@ def test_a_block_says_what_it_is(block: Block) -> None:
     assert block.kind in reading.KINDS, f"{block.name}: give it a fence of {', '.join(reading.KINDS)}\n{block.text}"
 
 
-@pytest.mark.parametrize("block", named(SHELL))
+@pytest.mark.parametrize("block", named([*SHELL, *(block for blocks in DRILLS.values() for block in blocks)]))
 def test_a_block_of_commands_is_understood_by_bash(block: Block) -> None:
     done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", named(SHELL))
+def test_a_block_of_commands_has_one_a_line(block: Block) -> None:
     assert block.commands and "<<" not in block.text, "one command a line is what this test can read"
 
 
@@ -85,6 +97,46 @@ def test_a_documented_command_works_as_written(block: Block, machine: Machine) -
     else:
         # pip needs its index, which is not in the network of the others.
         machine.run(["bash", "-e", "-c", block.text], isolated="pip install" not in block.text)
+
+
+def may_mount(folder: Path) -> bool:
+    """Whether this user may mount a small file system, as for the drill of a full disk."""
+    place = folder / "mounted"
+    place.mkdir()
+    try:
+        if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], capture_output=True).returncode:
+            return False
+    except FileNotFoundError:
+        return False
+    subprocess.run(["umount", str(place)], check=True)
+    return True
+
+
+@pytest.mark.parametrize("document", list(DRILLS))
+def test_the_drills_of_a_page_go_as_they_stand_there(document: str, machine: Machine) -> None:
+    """One after the other, each in a shell of its own that knows the words of the page's first block."""
+    machine.stop()
+    words, *drills = DRILLS[document]
+    # Whoever pastes them has no settings for curl: the waiting is in the drills.
+    beginning = f"unset CURL_HOME\n{words.text}"
+    try:
+        for block in drills:
+            if block.kind == ROOTS_DRILL and not may_mount(machine.logs):
+                continue
+            try:
+                machine.run(["bash", "-e", "-c", beginning + block.text])
+            except Failed as error:
+                logs = [f"{log}:\n{log.read_text()[-2000:]}" for log in sorted(machine.folder.glob("drill/*.log"))]
+                raise Failed(f"{block.name}\n{error}\n{''.join(logs)}") from None
+    finally:
+        for left in machine.folder.glob("drill/*.pid"):
+            with contextlib.suppress(OSError, ValueError):
+                # The number may be another process's by now.
+                if b"drill/node.toml" in Path(f"/proc/{int(left.read_text())}/cmdline").read_bytes():
+                    os.kill(int(left.read_text()), signal.SIGKILL)
+        small = machine.folder / "drill/small"
+        if small.is_mount():
+            subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 @pytest.mark.parametrize("block", named([block for block in BLOCKS if block.kind == LONG]))
@@ -122,10 +174,20 @@ def test_the_tests_that_the_soak_names_are_there() -> None:
         )
 
 
+def options_of(command: click.Command) -> Iterator[str]:
+    """All options of a command and of those below it."""
+    for parameter in command.params:
+        yield from parameter.opts
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            yield from options_of(below)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.relative_to(ROOT).as_posix())
 def test_a_command_in_a_sentence_stands_in_a_block_as_well(document: Path) -> None:
-    shown = [" ".join(words) for block in SHELL for words in block.commands]
-    flags = {setting.flag for setting in settings.SETTINGS}
+    shell = [*SHELL, *DRILLS.get(document.relative_to(ROOT).as_posix(), [])]
+    shown = [" ".join(words) for block in shell for words in block.commands]
+    flags = {setting.flag for setting in settings.SETTINGS} | set(options_of(commands))
     flags |= {word for block in SHELL for words in block.commands for word in words if word.startswith("--")}
     for code in reading.inline_code(document.read_text()):
         word = code.split()[0]

@@ -1,6 +1,6 @@
 """The server process: it builds a node with its HTTP front from a NodeConfig, runs it, and ends it cleanly.
 
-SIGHUP has it read renewed files again (``reloading.py``).
+SIGHUP has it read renewed files again (``reloading.py``). systemd is told how the node is (``notifying.py``).
 SIGTERM and SIGINT drain: readiness goes first, running requests end, a leader hands leadership over, and the files close.
 A disk that hangs does not keep the process.
 """
@@ -15,11 +15,13 @@ import os
 import queue
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from cacheflow.access.roles import Role
 from cacheflow.access.users import Access
+from cacheflow.cli.notifying import Notifier
 from cacheflow.cli.reloading import Reload, reload_all
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
 from cacheflow.errors import BadBackup, ConfigError
@@ -49,6 +51,7 @@ def run(config: NodeConfig) -> int:
         signal.signal(each, lambda number, _: signals.put(number))
     # Nothing else runs in this process.
     store = ReplicatedStore(replace(config, collect_garbage=True))
+    notifier = Notifier.of(store, os.environ)
     if config.restore is not None:
         _check_backup(config.restore)
     access = Access.of(config)
@@ -99,8 +102,9 @@ def run(config: NodeConfig) -> int:
         if access is not None:
             reloads.append(functools.partial(_read_users_again, store, access, ports))
         logger.info("listening on %s", address if "//" in address else f"http://{address}")
-        while _next_signal(signals) == signal.SIGHUP:
+        while _next_signal(signals, notifier.look) == signal.SIGHUP:
             reload_all(reloads)
+        notifier.stopping()
         logger.info("stopping")
         http.stop()
     finally:
@@ -117,9 +121,10 @@ def _check_backup(path: Path) -> None:
         raise ConfigError(f"restore = {str(path)!r}: {error}") from None
 
 
-def _next_signal(signals: queue.SimpleQueue[int]) -> int:
-    """Wait for the next signal to this process, and return its number."""
+def _next_signal(signals: queue.SimpleQueue[int], each_second: Callable[[], None]) -> int:
+    """Wait for the next signal to this process, and return its number; call ``each_second`` meanwhile."""
     while True:
+        each_second()
         # Another thread may be the one that a signal interrupts: then the handler runs when this one looks again.
         with contextlib.suppress(queue.Empty):
             return signals.get(timeout=1.0)

@@ -65,7 +65,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Lead links to files beside docs to the pages that show these, and take the tests' marks from blocks of commands."""
-    markdown = re.sub(r"^( *```sh) long$", r"\1", markdown, flags=re.MULTILINE)
+    markdown = re.sub(r"^( *```sh) (?:long|drill|drill root)$", r"\1", markdown, flags=re.MULTILINE)
     if "/" in page.file.src_uri:
         return markdown
     for name, shown in (("README", "readme"), ("CHANGELOG", "changelog"), ("SECURITY", "reporting")):

@@ -12,7 +12,9 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 RUN, LONG, PYTHON, TEXT = "sh", "sh long", "python", "text"
-KINDS: Final = (RUN, LONG, PYTHON, TEXT)
+# The blocks of a drill follow one upon the other, behind the first one of their page, which says what its words mean.
+DRILL, ROOTS_DRILL = "sh drill", "sh drill root"
+KINDS: Final = (RUN, LONG, PYTHON, TEXT, DRILL, ROOTS_DRILL)
 # The kind of a block without a fence: there is no place to say what it is.
 INDENTED: Final = "indented"
 
