@@ -105,7 +105,8 @@ def why_no_writes(local: LocalNode) -> str:
 
     Any thread may call it.
     """
-    return closed_by(local) or local.node.replica.failure or f"its disk {local.node.disk.state}"
+    leaving = "it is leaving the cluster" if local.leaving.has_begun else ""
+    return closed_by(local) or local.node.replica.failure or leaving or f"its disk {local.node.disk.state}"
 
 
 def why_no_reads(local: LocalNode) -> str:
@@ -210,7 +211,9 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
     if not engine.running:
         return [("loop", False, engine.stopped)]
     node, listening = engine.local.node, engine.local.network.healthy
-    failure = None if node.removal.removed_at is not None else node.replica.failure
+    # Who has left by itself only has to be started again.
+    is_out = node.removal.removed_at is not None and not node.removal.by_itself
+    failure = None if is_out else node.replica.failure
     return [
         ("loop", True, "runs"),
         ("listener", listening, "accepts peers" if listening else "does not accept peers"),
@@ -230,8 +233,10 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
     problems = engine.local.supervisor.problems()
     unbuilt = node.building.problem
     others = engine.local.network.other_clusters
+    retiring = engine.is_retiring
     return [
         *liveness(engine),
+        ("stays", not retiring, "is about to stop" if retiring else "is not about to stop"),
         ("member", is_member, "is one" if is_member else engine.local.joining.waits_for or "is none yet"),
         ("leader", leader_id is not None, f"is {leader_id}" if leader_id else "is not known"),
         (
