@@ -117,8 +117,8 @@ class ReplicatedStore(Face):
     def leave(self) -> str:
         """Take this node out of its cluster for good; return "" once it is out, else why it stays a member, for people.
 
-        It takes no more writes from then on: ``close`` it. Started again with the same ``data_dir``, it joins the cluster anew, as
-        another member without data. Takes 9 s at most.
+        It takes no more writes from then on: ``close`` it. Started again with the same ``data_dir``, it joins the cluster anew,
+        as another member without data. Takes 9 s at most.
         """
         return self._engine.leave()
 

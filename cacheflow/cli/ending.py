@@ -39,9 +39,7 @@ def end(store: ReplicatedStore, http: HttpServer, config: NodeConfig, signals: q
     if config.leave and not hurry:
         hurry = not _done(store.leave, signals)
     logger.info("stopping")
-    if hurry:
-        http.stop(0.0)
-    elif not _done(lambda: http.stop(REQUESTS_END_WITHIN_S), signals):
+    if hurry or not _done(lambda: http.stop(REQUESTS_END_WITHIN_S), signals):
         http.stop(0.0)
 
 

@@ -1,8 +1,8 @@
 """The server process: it builds a node with its HTTP front from a NodeConfig, runs it, and ends it cleanly.
 
 SIGHUP has it read renewed files again (``reloading.py``).
-SIGTERM and SIGINT end it in order (``ending.py``): readiness goes first, a leader hands leadership over, the ports are closed when
-running requests have ended, then the files. A disk that hangs does not keep the process.
+SIGTERM and SIGINT end it in order (``ending.py``): readiness goes first, a leader hands leadership over, the ports are closed
+when running requests have ended, then the files. A disk that hangs does not keep the process.
 """
 
 from __future__ import annotations

@@ -170,8 +170,16 @@ class Leaving:
         self._departure = departure
 
     async def _do(self, work: Callable[[], None]) -> None:
-        """Do ``work`` away from the loop and return when it is done. Raises what it raises."""
+        """Do ``work`` away from the loop and return when it is done. Raises OSError."""
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def attempt() -> OSError | None:
+            try:
+                work()
+            except OSError as error:
+                # Not raised here: the journal has lost nothing by that.
+                return error
+            return None
 
         def done(result: BaseException | None) -> None:
             if outcome.done():
@@ -181,7 +189,7 @@ class Leaving:
             else:
                 outcome.set_result(None)
 
-        self._submit(work, done)
+        self._submit(attempt, done)
         await outcome
 
     async def _wait(self, over: Callable[[], bool], seconds: float) -> None:

@@ -12,6 +12,7 @@ from cacheflow.config import build_version
 from cacheflow.errors import ConfigError, InvalidRequest, NoLeader, NotReady, OutcomeUnknown
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.idempotency import KEEP_MS
+from cacheflow.machine.state.settings import Member
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
 from cacheflow.results import Digest
@@ -26,8 +27,11 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
     """Return the members of the cluster as this node sees them, one dictionary each."""
     node = engine.local.node
     down = node.peers.down_ids()
+    known = node.configurations
+    # Who is being removed is in the table still that is committed, and goes on as a member until the next one is.
+    going = [member for member_id, member in known.settled.members.items() if member_id not in known.latest.members]
     rows = []
-    for member in node.members():
+    for member in [*node.members(), *going]:
         seen_ms = 0 if member.id == node.node_id else node.peers.last_seen_ms(member.id)
         rows.append(
             {
@@ -37,12 +41,26 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
                 "role": "leader" if member.id == node.leader_id else "follower",
                 "raft_address": member.raft_address,
                 "voter": member.voter,
+                "change": _coming_or_going(engine, member),
                 "build": _build_of(engine, member.id),
                 "level": engine.local.machine.level_told(member.id) or None,
                 "last_seen": None if seen_ms is None else seen_ms / 1000,
             }
         )
     return rows
+
+
+def _coming_or_going(engine: Engine, member: Member) -> dict[str, Any] | None:
+    """Return that ``member`` joins or leaves the cluster, as far as this node knows; None if it does neither."""
+    node = engine.local.node
+    known = node.configurations
+    if member.id not in known.latest.members or node.reconfiguration.is_to_go(member):
+        what = "leaves"
+    elif known.settled.lists(member.id, member.incarnation):
+        return None
+    else:
+        what = "joins"
+    return {"what": what, "since": None, "due": None}
 
 
 def _build_of(engine: Engine, member_id: str) -> str | None:

@@ -166,7 +166,7 @@ class DataDirectory:
         has_snapshot = any(name.startswith("snapshot-") and name.endswith(".cfs") for name in names)
         rejoin = f"remove {self.path} and start again with --seed: the node rejoins as a new member"
         if _REMOVED in names:
-            if not self._has_left(names, rejoin):
+            if not (_IDENTITY in names and departure.has_left(disk, self.path, _read_identity(file, rejoin)[1])):
                 reason = (self.path / _REMOVED).read_text(errors="replace").strip()
                 raise ConfigError(f"data directory {self.path}: {reason}; to use it again, {rejoin}")
             self._begin_anew(disk, rejoin)
@@ -197,13 +197,6 @@ class DataDirectory:
         incarnation = self._random_bytes(8).hex()
         self._write_identity(node_id, incarnation, 0)
         return node_id, incarnation, 0
-
-    def _has_left(self, names: list[str], rejoin: str) -> bool:
-        """Return whether the member on this disk, which is gone, had left by itself. Raises ConfigError, OSError."""
-        told = departure.read_departure(Disk(), self.path)
-        if told is None or _IDENTITY not in names:
-            return False
-        return told.incarnation == _read_identity(self.path / _IDENTITY, rejoin)[1]
 
     def _begin_anew(self, disk: Disk, rejoin: str) -> None:
         """Empty the directory of a node that has left, so that the node comes back as another member. Raises OSError."""

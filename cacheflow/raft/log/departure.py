@@ -74,6 +74,15 @@ def forget_departure(disk: Disk, directory: Path) -> None:
     disk.sync_directory(directory)
 
 
+def has_left(disk: Disk, directory: Path, incarnation: str) -> bool:
+    """Return whether the member ``incarnation`` on a disk, which is gone from its cluster, went by its own wish.
+
+    Raises ConfigError, OSError.
+    """
+    departure = read_departure(disk, directory)
+    return departure is not None and departure.incarnation == incarnation
+
+
 def empty(disk: Disk, directory: Path) -> None:
     """Remove journal and snapshots from the data directory of a member that is gone, durably. Raises OSError."""
     for name in disk.list(directory):

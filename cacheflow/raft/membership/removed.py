@@ -10,8 +10,8 @@ disrupting).
    So a member that lags cannot send away a node that joined meanwhile, and a stale message changes nothing.
 3. Only a node that *was* a member can have been removed, which the machine knows. A newcomer whose own entry was
    dropped before it was committed is told so (``was`` is false) and registers again.
-4. A node that leaves by itself is removed as any other; only what it says of that differs (``by_itself``), and what its next start
-   does (``log/departure.py``).
+4. A node that leaves by itself is removed as any other; only what it says of that differs (``by_itself``), and what its next
+   start does (``log/departure.py``).
 5. A member of a cluster that a recovery has replaced ends likewise: it is told by members of the new one, in the handshake
    (``transport/handshake.py``), for nothing else passes between the two.
 
