@@ -16,7 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cacheflow.errors import CacheFlowError, MemberConflict, MemberUnknown, NoLeader, NotReady, OutcomeUnknown
-from cacheflow.raft.log.departure import Departure, forget_departure, read_departure, write_departure
+from cacheflow.raft.log.departure import (
+    Departure,
+    forget_departure,
+    read_departure,
+    remove_unfinished,
+    write_departure,
+)
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import Submit
 from cacheflow.raft.membership.changes import CONFLICT, NO_LEADER, REMOVED, UNKNOWN, UNSURE
@@ -98,6 +104,7 @@ class Leaving:
         self._directory = directory
         self._submit = submit
         self._pending = pending
+        remove_unfinished(disk, directory)
         # What the disk says; None when nothing.
         self._departure = read_departure(disk, directory)
         node.removal.by_itself = self._departure is not None and self._departure.incarnation == node.incarnation
@@ -118,6 +125,9 @@ class Leaving:
         """
         node, loop = self._node, asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
+        if node.removal.is_believed:
+            # An operator's removal stays one: this node must not come back by itself.
+            return "it is out already"
         if not node.configurations.latest.lists(node.node_id, node.incarnation):
             return "it is no member"
         self.has_begun = True

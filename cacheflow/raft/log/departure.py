@@ -18,7 +18,7 @@ from typing import Final
 
 from cacheflow.errors import ConfigError
 from cacheflow.raft.log.disk import Disk
-from cacheflow.raft.log.documents import read_document, write_document
+from cacheflow.raft.log.documents import WRITING, read_document, write_document
 
 FORMAT_VERSION: Final = 1
 DEPARTURE: Final = "departure"
@@ -72,6 +72,13 @@ def forget_departure(disk: Disk, directory: Path) -> None:
     """Remove the departure from a data directory, durably. Raises OSError."""
     disk.remove(directory / DEPARTURE)
     disk.sync_directory(directory)
+
+
+def remove_unfinished(disk: Disk, directory: Path) -> None:
+    """Remove from a data directory the file of a departure whose writing was interrupted, if there is one. Raises OSError."""
+    name = DEPARTURE + WRITING
+    if name in disk.list(directory):
+        disk.remove(directory / name)
 
 
 def has_left(disk: Disk, directory: Path, incarnation: str) -> bool:

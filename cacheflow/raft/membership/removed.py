@@ -69,6 +69,8 @@ class Removal:
         # The index of a configuration without this node, or that of the last entry applied here when the cluster was replaced;
         # None as long as the node belongs to the cluster.
         self.removed_at: int | None = None
+        # Whether the removal is being noted on the disk, or has been.
+        self.is_believed = False
         # Whether this node has asked for its own removal: in this start, or in the one before, if nothing was certain then.
         self.by_itself = False
         self._core = core
@@ -81,8 +83,6 @@ class Removal:
         # The position of this node's configuration, if its entry was dropped before it was committed; None otherwise.
         self._disowned: Position | None = None
         self._asked_at_ms = 0
-        # Whether the removal is being noted, or has been.
-        self._believes_it = False
         # {node id: when it was last told that it is no member}.
         self._told_at_ms: dict[str, int] = {}
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
@@ -204,8 +204,8 @@ class Removal:
     def _end(self, why: str, index: int | None = None) -> None:
         # First the removal is noted on the disk: what this node says of itself must hold after a restart. A disk that hangs is
         # not waited for here; until it answers this node goes on as one that is cut off.
-        if not self._believes_it:
-            self._believes_it = True
+        if not self.is_believed:
+            self.is_believed = True
             at = self._core.last_applied if index is None else index
             self.on_removed(f"node {self._membership.node_id} {why}", functools.partial(self._noted, why, at))
 
