@@ -25,7 +25,7 @@ from cacheflow.errors import CacheFlowError, InvalidRequest
 
 # Seconds from one look for other members to the next.
 LOOK_EVERY_S: Final = 30.0
-# Seconds from one question for the list to the next while no node serves: elections end in less, and none must be asked more often.
+# Seconds from one question for the list to the next while no node serves. Most elections end in less.
 LEARN_AGAIN_S: Final = 1.0
 # Seconds that a node has to answer a question of such a look: one that takes longer is not near.
 LOOK_TIMEOUT_S: Final = 1.0

@@ -25,7 +25,7 @@ from cacheflow.raft.log.departure import (
 )
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import Submit
-from cacheflow.raft.membership.changes import CONFLICT, NO_LEADER, REMOVED, UNKNOWN, UNSURE
+from cacheflow.raft.membership.changes import CONFLICT, NO_LEADER, REMOVED, UNKNOWN, UNSURE, WAITING_MS
 from cacheflow.raft.node import RaftNode
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,8 @@ LEAVE_WITHIN_S = 8.0
 SETTLE_S = 2.0
 # Seconds between two looks.
 LOOK_S = 0.02
+# Seconds after a start for which a wish of the start before counts: a leader may have kept the request for WAITING_MS.
+WISH_COUNTS_S = WAITING_MS / 1000 + 2.0
 # Seconds between two looks whether a departure is over: whether this node is a member, after all or again.
 MEMBER_LOOK_S = 1.0
 
@@ -153,6 +155,8 @@ class Leaving:
     async def keep(self) -> None:
         """Forget the departure that the disk speaks of once this node is a member, after all or again; return then."""
         node = self._node
+        if node.removal.by_itself:
+            await asyncio.sleep(WISH_COUNTS_S)
         while self._departure is not None and not self.has_begun:
             if node.may_read and node.configurations.settled.lists(node.node_id, node.incarnation):
                 await self._do(functools.partial(forget_departure, self._disk, self._directory))

@@ -442,7 +442,8 @@ class Cluster:
         """Start the program where it does not run; return what it says if it refuses. damaged: its disk is damaged."""
         assert host.process is None
         self.note(f"{host.node_id} starts")
-        if host.removal_is_noted and departure.has_left(host.disk, DIRECTORY, host.incarnation):
+        anew = host.removal_is_noted and departure.has_left(host.disk, DIRECTORY, host.incarnation)
+        if anew:
             host.begin_anew(self.random)
         try:
             host.process = Process(self, host)
@@ -454,6 +455,8 @@ class Cluster:
             if isinstance(error, (CorruptJournal, CorruptSnapshot)) and not damaged:
                 self.checks.complain(f"durability: {host.node_id} cannot read what it has written: {error}")
             return str(error)
+        if anew and host.process.node.configurations.latest.members:
+            self.checks.complain(f"leaving: {host.process.name} comes back with the log of the member that had left")
         return None
 
     def crash(self, host: Host, *, power: bool) -> None:
