@@ -42,6 +42,15 @@ def test_who_has_left_takes_no_writes_says_so_and_comes_back_as_another_member()
         assert leaver.host.incarnation != before and cluster.run(3.0, lambda: not wish(leaver.host))
 
 
+def test_who_is_about_to_leave_takes_no_writes_and_answers_reads() -> None:
+    with running(3) as cluster:
+        leaver = followers(cluster)[0]
+        leaver.loop.create_task(leaver.leaving.leave(leaving.LEAVE_WITHIN_S))
+        assert cluster.run(1.0, lambda: leaver.leaving.has_begun)
+        assert leaver.node.removal.removed_at is None and leaver.may_read
+        assert not leaver.takes_writes
+
+
 def test_who_is_killed_before_it_is_told_learns_it_and_joins_anew_at_its_next_start() -> None:
     with running(3) as cluster:
         leaver = followers(cluster)[0]
@@ -90,6 +99,7 @@ def test_a_late_request_of_the_start_before_is_still_the_own_wish() -> None:
         cluster.start(down)
         cluster.start(leaver.host)
         assert cluster.run(10.0, cluster.healthy)
+        cluster.run(leaving.MEMBER_LOOK_S + 3.0)
         # As the leader may do that had kept the request.
         assert remove(cluster, leaver.host) == REMOVED
         process = leaver.host.process
