@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster.load import Load
@@ -131,8 +132,8 @@ def test_a_node_that_drains_is_not_ready_and_serves_until_a_second_signal(tmp_pa
         assert two[0].ask("POST", "/cluster/leader", {"id": "node-1"}).status == 200
         wait_for(lambda: two.leader() is two[0], "it leads")
         two[0].signal(signal.SIGTERM)
-        answer = wait_for(lambda: (it := two[0].try_get("/readyz")).status == 503 and it, "it is not ready")
-        assert b"is about to stop" in answer.body
+        wait_for(lambda: two[0].try_get("/readyz").status == 503, "it is not ready")
+        assert b"is about to stop" in two[0].try_get("/readyz").body
         assert two[0].try_get("/livez").status == 200
         wait_for(lambda: two[1].leader_id() == "node-2", "it has handed leadership over")
         assert two[0].put("k", "v").status == 201 and two[0].value("k") == "v"
@@ -153,7 +154,7 @@ def test_a_drain_ends_by_itself(tmp_path: Path) -> None:
 
 def test_an_embedded_store_leaves_when_it_is_closed_so(tmp_path: Path) -> None:
     ports = free_ports(2)
-    settings = [
+    settings: list[dict[str, Any]] = [
         {"node_id": name, "raft_address": f"127.0.0.1:{port}", "data_dir": tmp_path / name}
         for name, port in zip("ab", ports, strict=True)
     ]

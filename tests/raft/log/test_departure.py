@@ -13,6 +13,7 @@ from cacheflow.raft.log import datadir, departure
 from cacheflow.raft.log.datadir import DataDirectory
 from cacheflow.raft.log.departure import Departure, forget_departure, read_departure, write_departure
 from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.documents import write_document
 
 MEMORY = ("journal-000000000001.cfj", "journal-000000000002.cfj.new", "snapshot-00000007.cfs", "recovery")
 OTHERS = ("10.0.0.1:9080", "10.0.0.2:9080")
@@ -46,10 +47,10 @@ def test_a_damaged_departure_is_refused(content: str, tmp_path: Path) -> None:
 
 def test_fields_of_other_types_and_of_a_newer_format_are_refused(tmp_path: Path) -> None:
     for fields in ({"incarnation": 1, "members": []}, {"incarnation": "a", "members": [1]}, {"incarnation": "a"}):
-        departure.write_document(Disk(), tmp_path / "departure", {"format_version": 1, **fields})
+        write_document(Disk(), tmp_path / "departure", {"format_version": 1, **fields})
         with pytest.raises(ConfigError):
             read_departure(Disk(), tmp_path)
-    departure.write_document(Disk(), tmp_path / "departure", {"format_version": 2})
+    write_document(Disk(), tmp_path / "departure", {"format_version": 2})
     with pytest.raises(NewerCacheFlow):
         read_departure(Disk(), tmp_path)
 
@@ -85,7 +86,7 @@ def test_a_new_beginning_that_was_interrupted_is_made_again(
     steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = left(tmp_path)
-    done = []
+    done: list[Path] = []
 
     class Dying(Disk):
         def remove(self, path: Path) -> None:
