@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from simulation.cluster import Cluster, Host, Process, leader_of
 from simulation.storage import DIRECTORY
-from simulation.test_membership_changes import followers, knows, members, remove, running
+from simulation.test_membership_changes import bring_back, cut_off, followers, knows, members, remove, running
 
-from cacheflow.node import leaving
+from cacheflow.machine.state.settings import Member
+from cacheflow.node import leaving, status
 from cacheflow.raft.log.departure import read_departure
 from cacheflow.raft.membership.changes import REMOVED
 
@@ -159,3 +162,28 @@ def test_a_founder_that_comes_back_founds_nothing_although_its_command_says_so()
         for host in others:
             cluster.start(host)
         assert cluster.run(15.0, cluster.healthy) and back.machine.cluster_id == cluster_id
+
+
+def changes(process: Process) -> dict[str, str | None]:
+    """Return what the list of members shows of each that is changing."""
+    rows = status.nodes(SimpleNamespace(local=process))  # type: ignore[arg-type]
+    return {row["id"]: row["change"] and row["change"]["what"] for row in rows}
+
+
+def test_a_removal_and_a_registration_are_shown_while_they_are_under_way() -> None:
+    with running(3) as cluster:
+        leader = leader_of(cluster)
+        going, away = followers(cluster)
+        assert changes(leader) == {"n1": None, "n2": None, "n3": None}
+        # It is not seen to be down yet, and without it the next table is not committed.
+        cut_off(cluster, away)
+        leader.node.reconfiguration.remove(going.node_id, "", lambda outcome, detail: None)
+        assert cluster.run(1.0, lambda: changes(leader)[going.node_id] == "leaves")
+        assert cluster.run(1.0, lambda: going.node_id not in [member.id for member in leader.node.members()])
+        assert changes(leader) == {leader.node_id: None, going.node_id: "leaves", away.node_id: None}
+        bring_back(cluster, away)
+        assert cluster.run(5.0, lambda: changes(leader_of(cluster)).keys() == {leader.node_id, away.node_id})
+        cut_off(cluster, away)
+        member = Member("n9", "another", "n9:7000", "n9:8000", False)
+        leader_of(cluster).node.reconfiguration.register(member, lambda outcome, detail: None)
+        assert cluster.run(1.0, lambda: changes(leader).get("n9") == "joins")
