@@ -75,6 +75,10 @@ class NodeConfig:
     fsync: str = "always"
     # Seconds that a write waits for its outcome.
     request_timeout_s: float = 10.0
+    # Go out of the membership when the node is closed, so that nobody waits for a node that does not come back.
+    leave: bool = False
+    # Seconds between "not ready" and closed ports, in which load balancers take the server out. An embedded node has none.
+    drain_s: float = 0.0
     # The largest value, in memcached's and etcd's order of magnitude: a larger one stalls every other write behind it.
     max_value_bytes: int = 1024 * 1024
     # Threads that serve HTTP: 40 waiting ones cost 0.3 MB each and keep 16 to 64 keep-alive connections busy.
@@ -127,6 +131,7 @@ class NodeConfig:
         self._check("replicas", 0 <= self.replicas <= 8, "must be 0 to 8")
         self._check("fsync", self.fsync in FSYNC_MODES, "must be always, interval or never")
         self._check("request_timeout_s", 0 < self.request_timeout_s <= 3600, "must be above 0 and at most 3600")
+        self._check("drain_s", 0 <= self.drain_s <= 3600, "must be 0 to 3600")
         self._check("max_value_bytes", 1 <= self.max_value_bytes <= 64 * 1024 * 1024, "must be 1 to 67108864 (64 MiB)")
         self._check("http_threads", self.http_threads >= 4, "must be at least 4")
         self._check("election_timeout_s", 0.1 <= self.election_timeout_s <= 60, "must be 0.1 to 60")

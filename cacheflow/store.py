@@ -110,12 +110,27 @@ class ReplicatedStore(Face):
         """The object that shakes hands with TLS clients and holds the node's certificate; None for a node without one."""
         return self._engine.handshakes
 
-    def close(self) -> bool:
+    def retire(self) -> None:
+        """Make this node not ready, and have it hand leadership over if it leads; it goes on serving until ``close``."""
+        self._engine.retire()
+
+    def leave(self) -> str:
+        """Take this node out of its cluster for good; return "" once it is out, else why it stays a member, for people.
+
+        It takes no more writes from then on: ``close`` it. Started again with the same ``data_dir``, it joins the cluster anew,
+        as another member without data. Takes 9 s at most.
+        """
+        return self._engine.leave()
+
+    def close(self, *, leave: bool | None = None) -> bool:
         """Hand leadership over when this node leads, and stop; return whether everything is written and closed.
 
+        leave: go out of the cluster before, if that is possible; None does as the setting ``leave`` says.
         Returns False, and says so in the log, when the disk has not answered for 5 s. The ports are closed then and nobody
         waits any more; nothing acknowledged needs this disk; and the data directory is in use until the disk answers.
         """
+        if (self.config.leave if leave is None else leave) and self._engine.running:
+            self.leave()
         return self._engine.stop()
 
     def __enter__(self) -> ReplicatedStore:

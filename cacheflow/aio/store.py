@@ -63,14 +63,15 @@ class AsyncReplicatedStore(AsyncFace):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def close(self) -> bool:
+    async def close(self, *, leave: bool | None = None) -> bool:
         """Hand leadership over if this cache's node leads, and stop the node; a start that is under way ends first.
 
+        leave: go out of the cluster before, if that is possible; None does as the setting ``leave`` says.
         Returns False when the disk hangs, so that not everything was closed.
         """
         self._unwanted = True
         # Not in the executor, which forgets what is cancelled before a thread takes it: the node ends in any case.
-        ending = threading.Thread(target=self._stop, name="cacheflow-close")
+        ending = threading.Thread(target=self._stop, args=(leave,), name="cacheflow-close")
         ending.start()
         await asyncio.to_thread(ending.join)
         self._threads.close()
@@ -81,9 +82,9 @@ class AsyncReplicatedStore(AsyncFace):
             if not self._unwanted:
                 self.store.start()
 
-    def _stop(self) -> None:
+    def _stop(self, leave: bool | None) -> None:
         with self._life:
-            self._closed = self.store.close()
+            self._closed = self.store.close(leave=leave)
 
     async def _ready(self) -> None:
         loop = asyncio.get_running_loop()

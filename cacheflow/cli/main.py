@@ -29,6 +29,7 @@ from cacheflow.cli.dump import dump
 from cacheflow.cli.dump import load as load_lines
 from cacheflow.cli.importing import import_
 from cacheflow.cli.launcher import LocalCluster, terminable
+from cacheflow.cli.nodes import nodes
 from cacheflow.cli.options import CA_OPTION, DEFAULT_URL, ca_of, client_options, token_of, urls_of
 from cacheflow.cli.printing import Bar, cell, is_rows, print_json, print_table
 from cacheflow.cli.recover import recover
@@ -110,6 +111,7 @@ commands.add_command(dump)
 commands.add_command(load_lines)
 commands.add_command(import_)
 commands.add_command(recover)
+commands.add_command(nodes)
 
 
 # Nodes
@@ -338,18 +340,6 @@ def keys(client: CacheClient, prefix: str, as_json: bool) -> int:
     else:
         for key in client.keys(prefix):
             click.echo(key)
-    return 0
-
-
-@commands.command()
-@client_options
-def nodes(client: CacheClient, as_json: bool) -> int:
-    """Print the members of the cluster."""
-    found = client.nodes()
-    if as_json:
-        print_json(found)
-    else:
-        print_table([{"id": "", "address": "", "status": "", "role": ""} | node for node in found])
     return 0
 
 

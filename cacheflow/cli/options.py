@@ -27,13 +27,19 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def connected(
         urls: tuple[str, ...], timeout: float, api_token_file: Path | None, ca: Path | None, **rest: Any
     ) -> Any:
-        # One call, to the nodes that are named.
-        with CacheClient(
-            urls_of(urls) or [DEFAULT_URL], timeout, token_of(api_token_file), ca_of(ca), discover=False
-        ) as client:
+        with client_of(urls, timeout, api_token_file, ca) as client:
             return command(client, **rest)
 
-    wrapped: Callable[..., Any] = connected
+    return connection_options(connected)
+
+
+def client_of(urls: tuple[str, ...], timeout: float, api_token_file: Path | None, ca: Path | None) -> CacheClient:
+    """Return a client of the nodes that a command's options name, and of no others: a command is one call, to these."""
+    return CacheClient(urls_of(urls) or [DEFAULT_URL], timeout, token_of(api_token_file), ca_of(ca), discover=False)
+
+
+def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the options that name nodes; its function is called with what they say, as ``client_of`` takes it."""
     options: list[Callable[..., Any]] = [
         click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
         click.option("--timeout", default=15.0, show_default=True, help="Seconds for the whole call."),
@@ -49,8 +55,8 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ]
     for option in options:
-        wrapped = option(wrapped)
-    return wrapped
+        command = option(command)
+    return command
 
 
 def urls_of(given: Sequence[str]) -> list[str]:

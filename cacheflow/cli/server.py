@@ -1,8 +1,8 @@
 """The server process: it builds a node with its HTTP front from a NodeConfig, runs it, and ends it cleanly.
 
 SIGHUP has it read renewed files again (``reloading.py``). systemd is told how the node is (``notifying.py``).
-SIGTERM and SIGINT drain: readiness goes first, running requests end, a leader hands leadership over, and the files close.
-A disk that hangs does not keep the process.
+SIGTERM and SIGINT end it in order (``ending.py``): readiness goes first, a leader hands leadership over, the ports are closed
+when running requests have ended, then the files. A disk that hangs does not keep the process.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from cacheflow.access.roles import Role
 from cacheflow.access.users import Access
+from cacheflow.cli.ending import end
 from cacheflow.cli.notifying import Notifier
 from cacheflow.cli.reloading import Reload, reload_all
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
@@ -105,8 +106,7 @@ def run(config: NodeConfig) -> int:
         while _next_signal(signals, notifier.look) == signal.SIGHUP:
             reload_all(reloads)
         notifier.stopping()
-        logger.info("stopping")
-        http.stop()
+        end(store, http, config, signals)
     finally:
         _close(store)
     return 0
@@ -142,7 +142,8 @@ def _close(store: ReplicatedStore) -> None:
     Nothing that was promised to clients is lost by that.
     """
 
-    if not store.close():
+    # Whether it leaves was decided before its ports were closed.
+    if not store.close(leave=False):
         logger.error("the disk does not answer: this process ends without its last flush")
         os._exit(1)
 

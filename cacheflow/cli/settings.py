@@ -133,6 +133,8 @@ SETTINGS: Final = (
     Setting("persistence", "persistence", _boolean, "false: keep log and snapshots in memory.", "BOOL"),
     Setting("fsync", "fsync", str, "always, interval or never: what an acknowledgement means.", "MODE"),
     Setting("request-timeout", "request_timeout_s", _seconds, "Seconds a write waits for its outcome.", "S"),
+    Setting("drain", "drain_s", _seconds, "Seconds at the end between not ready and closed ports.", "S"),
+    Setting("leave", "leave", _boolean, "Go out of the membership at the end.", "", switch=True),
     Setting("max-value-bytes", "max_value_bytes", _integer, "Largest value taken.", "N"),
     Setting("http-threads", "http_threads", _integer, "Requests served at the same time.", "N"),
     Setting("election-timeout", "election_timeout_s", _seconds, "Seconds without a leader before an election.", "S"),

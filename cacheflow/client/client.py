@@ -183,6 +183,19 @@ class CacheClient(Face):
         """Return the answering node's view of the cluster: leader, term, indexes, lag and configuration."""
         return dict(self._ask("/cluster/status"))
 
+    def transfer_leadership(self, node_id: str | None = None) -> str:
+        """Hand leadership to the voter ``node_id``, or to the most complete one; return the id of the new leader.
+
+        A node that leads already stays the leader. Raises InvalidRequest (no such voter), NotCommitted, OutcomeUnknown.
+        """
+        told = {} if node_id is None else {"id": arguments.check_node_id(node_id)}
+        headers = {**JSON_TYPE, **self._headers}
+        answer = self._nodes.call(Request("POST", "/cluster/leader", json.dumps(told).encode(), headers, write=True))
+        if answer.status >= 300:
+            raise problem_of(answer)
+        leader: str = answer.json()["leader"]
+        return leader
+
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
         """Return the answering node's digest over effects, now or at ``index``; None when it does not know that digest.
 
@@ -201,6 +214,27 @@ class CacheClient(Face):
         answer = self._nodes.call(Request("DELETE", target, None, self._headers, write=True))
         if answer.status >= 300:
             raise problem_of(answer)
+
+    def promote_node(self, node_id: str) -> dict[str, Any]:
+        """Give the member ``node_id`` a vote, and return the member as ``nodes`` shows it. One that votes stays as it is.
+
+        Raises MemberUnknown, MemberConflict (replicas + 1 vote already), NotCommitted (also when it does not catch up in time).
+        """
+        return self._change_vote(node_id, "promote")
+
+    def demote_node(self, node_id: str) -> dict[str, Any]:
+        """Make the member ``node_id`` an observer, which votes no more until it is promoted; return the member.
+
+        Raises MemberUnknown, MemberConflict (the cluster needs its vote now).
+        """
+        return self._change_vote(node_id, "demote")
+
+    def _change_vote(self, node_id: str, change: str) -> dict[str, Any]:
+        target = f"/nodes/{quote(arguments.check_node_id(node_id), safe='')}/{change}"
+        answer = self._nodes.call(Request("POST", target, None, self._headers, write=True))
+        if answer.status >= 300:
+            raise problem_of(answer)
+        return dict(answer.json())
 
     def raise_level(self, level: int) -> int:
         """Raise the cluster's feature level to ``level``, which cannot be undone; return the level in force.
@@ -333,7 +367,10 @@ class AsyncCacheClient(AsyncFace):
     nodes = in_thread(CacheClient.nodes)
     status = in_thread(CacheClient.status)
     digest = in_thread(CacheClient.digest)
+    transfer_leadership = in_thread(CacheClient.transfer_leadership)
     remove_node = in_thread(CacheClient.remove_node)
+    promote_node = in_thread(CacheClient.promote_node)
+    demote_node = in_thread(CacheClient.demote_node)
     raise_level = in_thread(CacheClient.raise_level)
     _get_many = in_thread(CacheClient._get_many)
     _replicate = in_thread(CacheClient._replicate)

@@ -100,6 +100,7 @@ class Nodes:
         while True:
             refused_rounds += 1
             asked_s = 0.0
+            refusing: NodeHttp | None = None
             nodes = self._members.nodes
             for offset, node in enumerate(self._members.in_turn(nodes)):
                 if time.monotonic() >= deadline:
@@ -150,6 +151,10 @@ class Nodes:
                     maybe_applied = str(problem)
                 elif problem_document(answer).get("title") == errors.Overloaded.title:
                     asked_s = max(asked_s, _retry_after_s(answer))
+                    continue
+                refusing = node
+            if refusing is not None:
+                self._members.refused(refusing)
             # Not all clients at once; and never sooner than a node that has too much to do has asked for.
             wait_s = max(pause_s * random.uniform(0.5, 1), asked_s * random.uniform(1, 1.5))
             if time.monotonic() + wait_s >= deadline or refused_rounds == REFUSED_ROUNDS_MAX:

@@ -3,7 +3,9 @@
 1. A client goes on with the node that has answered. It moves without need only to a node that is nearer, when no call is under
    way and that node has applied everything that this client has seen: so it reads what it wrote, and never an older value.
 2. What a node says of the others is checked: addresses of the same scheme, and not so many that trying them takes for ever.
-3. Looking for others happens in a thread of its own, of which no call waits, at most every 30 s.
+3. Looking for others happens in a thread of its own, of which no call waits, at most every 30 s. A client that calls asks for the
+   list that often, too, whatever happens: where all nodes that it knew are replaced by new ones, it knows these in time.
+4. When no node serves a call, one that refuses is asked for the list at once: it may be the last that knows where its cluster is.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from cacheflow.errors import CacheFlowError, InvalidRequest
 
 # Seconds from one look for other members to the next.
 LOOK_EVERY_S: Final = 30.0
+# Seconds from one question for the list to the next while no node serves. Most elections end in less.
+LEARN_AGAIN_S: Final = 1.0
 # Seconds that a node has to answer a question of such a look: one that takes longer is not near.
 LOOK_TIMEOUT_S: Final = 1.0
 # The most members that are taken from a node's list: far more than a cluster has.
@@ -57,6 +61,8 @@ class Members:
         local = [node for node in given if is_loopback(_host(node.url))]
         self._first = local[0] if local else given[0]
         self._looked_at: float | None = None
+        # When a node was last asked for the list of members.
+        self._learned_at = time.monotonic()
         # The highest index of the log that an answer to this client has named.
         self._index_seen = 0
         self._start()
@@ -107,20 +113,43 @@ class Members:
             self._index_seen = max(self._index_seen, index)
         if others_failed or self._looked_at is None:
             self._look_soon(node)
+        elif time.monotonic() - self._learned_at >= LOOK_EVERY_S:
+            self._learn_soon(node, LOOK_EVERY_S)
+
+    def refused(self, node: NodeHttp) -> None:
+        """Note that no node served a call, and ``node`` refused it: it is asked who the members are now."""
+        self._learn_soon(node, LEARN_AGAIN_S)
 
     # Looking for others
 
     def _look_soon(self, asked: NodeHttp) -> None:
-        if not self._discover:
-            return
         with self._lock:
             now = time.monotonic()
-            if self._looking or (self._looked_at is not None and now - self._looked_at < LOOK_EVERY_S):
+            if self._looked_at is not None and now - self._looked_at < LOOK_EVERY_S:
                 return
-            self._looking = True
+            if not self._begin_looking(now):
+                return
             self._looked_at = now
+        self._in_thread(self._look, asked)
+
+    def _learn_soon(self, asked: NodeHttp, every_s: float) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._learned_at < every_s or not self._begin_looking(now):
+                return
+        self._in_thread(self._learn_alone, asked)
+
+    def _begin_looking(self, now: float) -> bool:
+        """Return whether a thread may look for members now; if so, note that one does. Called with the lock held."""
+        if self._looking or not self._discover:
+            return False
+        self._looking = True
+        self._learned_at = now
+        return True
+
+    def _in_thread(self, look: Callable[[NodeHttp], None], asked: NodeHttp) -> None:
         # The application may end while it looks.
-        looker = threading.Thread(target=self._look, args=(asked,), name="cacheflow-members", daemon=True)
+        looker = threading.Thread(target=look, args=(asked,), name="cacheflow-members", daemon=True)
         try:
             looker.start()
         except RuntimeError:  # the system has no thread left, or the interpreter ends
@@ -133,6 +162,12 @@ class Members:
             self._near = self._nearest()
             if self._near and self._first not in self._near:
                 self._move_to(random.choice(list(self._near)))
+        finally:
+            self._looking = False
+
+    def _learn_alone(self, asked: NodeHttp) -> None:
+        try:
+            self._learn(asked)
         finally:
             self._looking = False
 

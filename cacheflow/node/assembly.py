@@ -23,6 +23,7 @@ from cacheflow.node.channels import Channels
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.inbox import Inbox
 from cacheflow.node.joining import Joining
+from cacheflow.node.leaving import Leaving
 from cacheflow.node.proposals import Proposals
 from cacheflow.node.recency import RecencyBuffer
 from cacheflow.node.registration import AskSeed
@@ -199,11 +200,19 @@ class LocalNode:
             timeout_s=config.request_timeout_s,
             loop_thread=around.loop_thread,
         )
+        self.leaving = Leaving(
+            self.node,
+            around.disk,
+            around.directory,
+            submit=around.write_journal,
+            pending=lambda: self.proposals.pending,
+        )
         self.joining = Joining(
             self.node,
             self.network,
             config,
             http_address,
+            came_from=self.leaving.came_from,
             ask_seed=around.ask_seed,
             random_bytes=around.random_bytes,
         )
@@ -219,6 +228,7 @@ class LocalNode:
         self.joining.found_at_once()
         self.node.start()
         self.supervisor.start("joining the cluster", self.joining.keep)
+        self.supervisor.start("coming back after leaving", self.leaving.keep)
         self._on_timer()
         self.is_serving = True
 
@@ -249,13 +259,15 @@ class LocalNode:
     def takes_writes(self) -> bool:
         """True if this node can replicate clients' commands and learn the results. Any thread may ask.
 
-        It can if it runs, has not failed, no hanging disk holds it up, and no restore is under way that shuts clients out.
+        It can if it runs, has not failed and is not leaving, no hanging disk holds it up, and no restore is under way that shuts
+        clients out.
         """
         node = self.node
         return (
             self.is_serving
             and not self.machine.is_closed
             and node.replica.failure is None
+            and not self.leaving.has_begun
             # Nothing that is sent would come back here while the others go on without this node.
             and not (node.disk.hung and (node.disk.outrun or node.links.route is None))
         )
@@ -309,7 +321,8 @@ class LocalNode:
             self.proposals.close()
             noted()
 
-        self._write_journal(functools.partial(self._note_removed, reason), done)
+        note = functools.partial(self._note_removed, reason)
+        self._write_journal(functools.partial(self.leaving.note_removed, note), done)
 
     def _met_replacement(self, peer: Peer) -> None:
         """End this node's part in its cluster, which the cluster of the node ``peer`` has replaced, by a recovery."""

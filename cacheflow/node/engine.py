@@ -30,6 +30,7 @@ from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.tls.trust import trusting
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock, passed_s
+from cacheflow.node.leaving import LEAVE_WITHIN_S
 from cacheflow.node.registration import over_http
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.datadir import DataDirectory
@@ -91,6 +92,8 @@ class Engine:
         self._loop_thread = 0
         # Why nothing is answered while the node does not run.
         self.stopped = "this node is stopped"
+        # True from ``retire`` to the next start: readiness says that this node is about to stop.
+        self.is_retiring = False
         # True from the end of ``start`` to the end of ``stop``.
         self._started = False
         self._stack = contextlib.ExitStack()
@@ -119,6 +122,7 @@ class Engine:
             # What is left of a loop that has died.
             self.stop()
             self._http_address = http_address
+            self.is_retiring = False
             started: Future[None] = Future()
             thread = threading.Thread(target=self._run, args=(started,), name="cacheflow-loop", daemon=True)
             self._thread = thread
@@ -136,6 +140,30 @@ class Engine:
                 self._thread = None
                 raise error
             return self.local
+
+    def retire(self) -> None:
+        """Make this node not ready, and begin to hand leadership over if it leads; it serves all who ask, as before."""
+        self.is_retiring = True
+        self.on_loop(lambda: self.local.node.ticks.run(self._hand_over))
+
+    def _hand_over(self) -> None:
+        self.local.node.hand_over.begin(None)
+
+    def leave(self) -> str:
+        """Take this node out of its cluster; return "" once it is out, else why it stays a member, for people. ``stop`` it then.
+
+        Takes LEAVE_WITHIN_S seconds at most.
+        """
+        self.is_retiring = True
+        try:
+            why = self.run(self.local.leaving.leave(LEAVE_WITHIN_S), timeout_s=LEAVE_WITHIN_S + 1.0)
+        except CacheFlowError as error:
+            why = str(error)
+        if why:
+            logger.warning("this node stops and stays a member of its cluster: %s", why)
+        else:
+            logger.info("this node has left its cluster; started again, it joins anew")
+        return why
 
     def stop(self, hand_over_s: float = 2.0) -> bool:
         """Stop the node: close its ports, hand leadership over if the node leads, end its waiting calls, and close everything.

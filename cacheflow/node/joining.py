@@ -13,6 +13,9 @@
 A member that registers somebody dials the address first: only what answers there, with the cluster's secret, has an
 identity, and that identity (id and incarnation) is what becomes a member.
 
+A node that had left by itself, and comes back empty, joins through the members that it had left, beside its seeds and peers, and
+never founds (``raft/log/departure.py``).
+
 A node that was removed stays out: its request says that it has been a member, and a cluster that lists it no more refuses.
 """
 
@@ -51,6 +54,7 @@ class Joining:
     """Makes a node a member of its cluster, of one that it finds, or of one that it founds. Only the event loop uses it.
 
     http_address: host:port under which the list of members shows this node.
+    came_from: Raft addresses of the members of the cluster that this node had left, to which it comes back; empty for others.
     ask_seed: asks a member over HTTP to register this node.
     random_bytes: makes the id of a cluster that this node founds.
     """
@@ -62,6 +66,7 @@ class Joining:
         config: NodeConfig,
         http_address: str,
         *,
+        came_from: Sequence[str],
         ask_seed: AskSeed,
         random_bytes: Callable[[int], bytes],
     ) -> None:
@@ -75,8 +80,10 @@ class Joining:
         self._http_address = http_address
         self._ask_seed = ask_seed
         self._random_bytes = random_bytes
-        # True once there is a cluster that this node has to join: its log is a cluster's whose members it does not know yet.
-        self._found_one = bool(node.configurations.own_cluster())
+        self._came_from = came_from
+        # True once there is a cluster that this node has to join: its log is a cluster's whose members it does not know yet, or
+        # it had left one.
+        self._found_one = bool(node.configurations.own_cluster() or came_from)
 
     @property
     def _level(self) -> int:
@@ -117,7 +124,9 @@ class Joining:
             if self._node.removal.removed_at is not None:
                 return
             listened = listened_s >= LISTEN_S
-            if self._config.seed:
+            if self._came_from and not self._is_known():
+                waits_for = await self._back(listened)
+            elif self._config.seed:
                 waits_for = await self._through_seeds(listened)
             elif self._is_known() and not (self._node.removal.disowned and self._config.peers):
                 waits_for = await self._ask_leader()
@@ -234,6 +243,13 @@ class Joining:
             return self._ask_members(list(self._node.membership.others()))
         outcome, detail = await self._register(self.me, self._level, self._was_member())
         return "" if outcome in (JOINED, KNOWN) else detail
+
+    async def _back(self, listened: bool) -> str:
+        """Join the cluster that this node had left, through its members of then, or, if they are gone, through seeds or peers."""
+        waits_for = await self._meet([*self._came_from, *self._config.peers], 1, listened)
+        if waits_for and self._config.seed:
+            return await self._through_seeds(listened)
+        return waits_for
 
     async def _through_peers(self, listened: bool) -> str:
         return await self._meet(self._config.peers, 1, listened)

@@ -12,6 +12,7 @@ from cacheflow.config import build_version
 from cacheflow.errors import ConfigError, InvalidRequest, NoLeader, NotReady, OutcomeUnknown
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.idempotency import KEEP_MS
+from cacheflow.machine.state.settings import Member
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
 from cacheflow.results import Digest
@@ -26,8 +27,11 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
     """Return the members of the cluster as this node sees them, one dictionary each."""
     node = engine.local.node
     down = node.peers.down_ids()
+    known = node.configurations
+    # Who is being removed is in the table still that is committed, and goes on as a member until the next one is.
+    going = [member for member_id, member in known.settled.members.items() if member_id not in known.latest.members]
     rows = []
-    for member in node.members():
+    for member in [*node.members(), *going]:
         seen_ms = 0 if member.id == node.node_id else node.peers.last_seen_ms(member.id)
         rows.append(
             {
@@ -37,12 +41,26 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
                 "role": "leader" if member.id == node.leader_id else "follower",
                 "raft_address": member.raft_address,
                 "voter": member.voter,
+                "change": _coming_or_going(engine, member),
                 "build": _build_of(engine, member.id),
                 "level": engine.local.machine.level_told(member.id) or None,
                 "last_seen": None if seen_ms is None else seen_ms / 1000,
             }
         )
     return rows
+
+
+def _coming_or_going(engine: Engine, member: Member) -> dict[str, Any] | None:
+    """Return that ``member`` joins or leaves the cluster, as far as this node knows; None if it does neither."""
+    node = engine.local.node
+    known = node.configurations
+    if member.id not in known.latest.members or node.reconfiguration.is_to_go(member):
+        what = "leaves"
+    elif known.settled.lists(member.id, member.incarnation):
+        return None
+    else:
+        what = "joins"
+    return {"what": what, "since": None, "due": None}
 
 
 def _build_of(engine: Engine, member_id: str) -> str | None:
@@ -105,7 +123,8 @@ def why_no_writes(local: LocalNode) -> str:
 
     Any thread may call it.
     """
-    return closed_by(local) or local.node.replica.failure or f"its disk {local.node.disk.state}"
+    leaving = "it is leaving the cluster" if local.leaving.has_begun else ""
+    return closed_by(local) or local.node.replica.failure or leaving or f"its disk {local.node.disk.state}"
 
 
 def why_no_reads(local: LocalNode) -> str:
@@ -210,7 +229,9 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
     if not engine.running:
         return [("loop", False, engine.stopped)]
     node, listening = engine.local.node, engine.local.network.healthy
-    failure = None if node.removal.removed_at is not None else node.replica.failure
+    # Who has left by itself only has to be started again.
+    is_out = node.removal.removed_at is not None and not node.removal.by_itself
+    failure = None if is_out else node.replica.failure
     return [
         ("loop", True, "runs"),
         ("listener", listening, "accepts peers" if listening else "does not accept peers"),
@@ -230,8 +251,10 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
     problems = engine.local.supervisor.problems()
     unbuilt = node.building.problem
     others = engine.local.network.other_clusters
+    retiring = engine.is_retiring
     return [
         *liveness(engine),
+        ("stays", not retiring, "is about to stop" if retiring else "is not about to stop"),
         ("member", is_member, "is one" if is_member else engine.local.joining.waits_for or "is none yet"),
         ("leader", leader_id is not None, f"is {leader_id}" if leader_id else "is not known"),
         (

@@ -373,6 +373,7 @@ def _cluster_paths() -> Json:
             "role": {"enum": ["leader", "follower"]},
             "raft_address": _STRING,
             "last_seen": {},
+            "change": {"description": "what is under way: {what, since, due}, or null"},
         },
         ("id", "address", "status", "role"),
     )

@@ -31,7 +31,19 @@ BLOCK = re.compile(r"<!-- figures: (\w+) -->\n.*?<!-- end of figures -->", re.DO
 # Table -> the rows in it, in this order. Every row stands in one of them.
 ROWS_OF = {
     "measured": (
-        *("durability", "kills", "failover", "resume", "freshness", "trace", "skew", "digests", "wire"),
+        *(
+            "durability",
+            "kills",
+            "failover",
+            "resume",
+            "replacement",
+            "recovery",
+            "freshness",
+            "trace",
+            "skew",
+            "digests",
+            "wire",
+        ),
         *(
             "batch",
             "rest",

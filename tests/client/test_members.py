@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fakes.http_node import FakeNode, FakeState
 
-from cacheflow.client import members
+from cacheflow.client import failover, members
 from cacheflow.client.client import CacheClient
 from cacheflow.client.exchange import Answer, NodeHttp
 from cacheflow.client.members import LEARNED_MAX, addresses_in
@@ -324,3 +324,35 @@ def test_a_call_does_not_fail_for_want_of_a_thread_that_looks(
         # It looks when there is one again.
         known.answered(node, answer_of(node, 1), others_failed=True)
         soon(lambda: len(client.urls) == 3)
+
+
+def test_a_client_whose_nodes_are_all_replaced_learns_it_from_the_last_one_as_it_goes(
+    trio: list[FakeNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failover, "PAUSE_S_FIRST", 1.0)
+    a, b, c = trio
+    a.nodes = a.nodes[:1]
+    with CacheClient(a.url, timeout_s=5) as client:
+        client["k"] = 1
+        soon(lambda: looks(a) == 1 and not client._nodes._members._looking)
+        # b and c have come since; a takes no more writes, as it leaves, and lists the members all the same.
+        a.nodes = b.nodes
+        a.faults.extend([(503, "Not ready"), None, *[(503, "Not ready")] * 50])
+        client._nodes._members._learned_at -= members.LEARN_AGAIN_S
+        client["k"] = 2
+        assert calls(b) + calls(c) >= 1
+
+
+def test_a_client_that_calls_asks_for_the_list_now_and_then(trio: list[FakeNode]) -> None:
+    a, b, c = trio
+    a.nodes = a.nodes[:1]
+    with CacheClient(a.url, timeout_s=5) as client:
+        client["k"] = 1
+        soon(lambda: looks(a) == 1 and not client._nodes._members._looking)
+        a.nodes = b.nodes
+        client["k"] = 2
+        assert client.urls == [a.url]
+        client._nodes._members._learned_at -= members.LOOK_EVERY_S
+        client["k"] = 3
+        soon(lambda: client.urls == [a.url, b.url, c.url])
+        assert looks(a) == 2

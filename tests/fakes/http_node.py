@@ -294,6 +294,12 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, {"results": self.server.node.state.batch(json.loads(body)["ops"])}
             case "POST", ["cluster", "level"]:
                 return self._raise_level(json.loads(body)["level"])
+            case "POST", ["cluster", "leader"]:
+                return 200, {"leader": json.loads(body).get("id", "b")}
+            case "DELETE", ["nodes", quoted]:
+                return self._remove(unquote(quoted))
+            case "POST", ["nodes", quoted, "promote" | "demote" as change]:
+                return self._change_vote(unquote(quoted), change == "promote")
             case verb, ["cache", quoted, *rest]:
                 return self._entry(verb, unquote(quoted), rest, query, body)
             case _:
@@ -305,13 +311,34 @@ class _Handler(BaseHTTPRequestHandler):
             case ["nodes", "list"]:
                 return 200, node.known_nodes()
             case ["cluster", "status"]:
-                return 200, {"leader": node.node_id, "term": 1, "commit_index": 7, "applied_index": 7, "level": 1}
+                return 200, {
+                    "node_id": node.node_id,
+                    "leader": node.node_id,
+                    "term": 1,
+                    "level": 1,
+                    "commit_index": 7,
+                    "applied_index": 7,
+                    "configuration": {"replicas": 2},
+                    "members": [{"lag": None, "last_seen": None, **row} for row in node.known_nodes()],
+                }
             case ["cluster", "digest"]:
                 return 200, {"index": 7, "digest": "00" * 16}
             case ["readyz"] | ["livez"]:
                 return 200, {"status": "ok"}
             case _:
                 raise Refusal(404, "Not found")
+
+    def _remove(self, node_id: str) -> tuple[int, Any]:
+        node = self.server.node
+        if len(node.nodes) == 1:
+            raise Refusal(409, "Member conflict", f"{node_id!r} is the only node that votes")
+        node.nodes = [row for row in node.nodes if row["id"] != node_id]
+        return 204, b""
+
+    def _change_vote(self, node_id: str, voter: bool) -> tuple[int, Any]:
+        [row] = [row for row in self.server.node.nodes if row["id"] == node_id]
+        row["voter"] = voter
+        return 200, row
 
     def _raise_level(self, level: int) -> tuple[int, Any]:
         if level > 2:

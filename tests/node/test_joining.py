@@ -111,13 +111,18 @@ def peer(node_id: str, port: int, cluster_id: str = "", incarnation: str = "inca
 
 
 def joining(
-    node: FakeNode, network: FakeNetwork | None = None, ask_seed: AskSeed | None = None, **settings: Any
+    node: FakeNode,
+    network: FakeNetwork | None = None,
+    ask_seed: AskSeed | None = None,
+    came_from: tuple[str, ...] = (),
+    **settings: Any,
 ) -> Joining:
     return Joining(
         node,  # type: ignore[arg-type]
         network or FakeNetwork(),  # type: ignore[arg-type]
         NodeConfig(port=8001, **settings),
         ME.address,
+        came_from=came_from,
         ask_seed=ask_seed or over_http(None, None),
         random_bytes=os.urandom,
     )

@@ -42,6 +42,7 @@ from cacheflow.node.registration import CONNECT_S, SeedAnswer
 from cacheflow.node.registration import TIMEOUT_S as HTTP_TIMEOUT_S
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft import turn
+from cacheflow.raft.log import departure
 from cacheflow.raft.log.journal import CorruptJournal
 from cacheflow.raft.membership import level_raising
 from cacheflow.raft.membership.changes import JOINED, KNOWN
@@ -121,6 +122,12 @@ class Host:
     # The disk says that the member on it was removed.
     removal_is_noted = False
     wall_was_set = False
+
+    def begin_anew(self, random: Random) -> None:
+        """Let the node be another member from now on, on the same disk, which it had left by itself: see datadir.py."""
+        departure.empty(self.disk, DIRECTORY)
+        self.incarnation = f"{self.node_id}-{random.getrandbits(32):08x}"
+        self.removal_is_noted = False
 
     def empty(self, random: Random) -> None:
         """Empty the data directory: the node that starts here next has another identity."""
@@ -435,6 +442,9 @@ class Cluster:
         """Start the program where it does not run; return what it says if it refuses. damaged: its disk is damaged."""
         assert host.process is None
         self.note(f"{host.node_id} starts")
+        anew = host.removal_is_noted and departure.has_left(host.disk, DIRECTORY, host.incarnation)
+        if anew:
+            host.begin_anew(self.random)
         try:
             host.process = Process(self, host)
         except (ConfigError, OSError) as error:
@@ -445,6 +455,8 @@ class Cluster:
             if isinstance(error, (CorruptJournal, CorruptSnapshot)) and not damaged:
                 self.checks.complain(f"durability: {host.node_id} cannot read what it has written: {error}")
             return str(error)
+        if anew and host.process.node.configurations.latest.members:
+            self.checks.complain(f"leaving: {host.process.name} comes back with the log of the member that had left")
         return None
 
     def crash(self, host: Host, *, power: bool) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
+from simulation.departures import DEPARTURE_FAULTS
 from simulation.machine_faults import MACHINE_FAULTS, all_found
 from simulation.membership_faults import MEMBERSHIP_FAULTS
 from simulation.narrow import narrow
@@ -22,7 +23,9 @@ from simulation.upgrades import UPGRADE_FAULTS
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Host
 
-# The kinds of faults by name, and how often each strikes compared with the others.
+# The kinds that have files of their own: by name, how often each strikes, and what it does.
+OTHERS = MACHINE_FAULTS | MEMBERSHIP_FAULTS | DEPARTURE_FAULTS | UPGRADE_FAULTS
+# All kinds of faults by name, and how often each strikes compared with the others.
 ALL: dict[str, float] = {
     "kill": 3,
     "kill_leader": 2,
@@ -43,7 +46,7 @@ ALL: dict[str, float] = {
     "narrow": 1,
     "hand_over": 1,
     "snapshot": 1,
-    **{name: weight for name, (weight, _) in (MACHINE_FAULTS | MEMBERSHIP_FAULTS | UPGRADE_FAULTS).items()},
+    **{name: weight for name, (weight, _) in OTHERS.items()},
 }
 
 
@@ -104,12 +107,8 @@ class Faults:
         self.random = Random(strike.seed)
         name = strike.name
         self.counts[name] = self.counts.get(name, 0) + 1
-        if name in MACHINE_FAULTS:
-            MACHINE_FAULTS[name][1](self)
-        elif name in MEMBERSHIP_FAULTS:
-            MEMBERSHIP_FAULTS[name][1](self)
-        elif name in UPGRADE_FAULTS:
-            UPGRADE_FAULTS[name][1](self)
+        if name in OTHERS:
+            OTHERS[name][1](self)
         else:
             getattr(self, f"_{name}")()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 from simulation import mutations_channels as channels
+from simulation import mutations_departures as departures
 from simulation import mutations_founding as founding
 from simulation import mutations_levels as levels
 from simulation import mutations_machine as machine
@@ -117,6 +118,11 @@ MUTATIONS = (
     Mutation("one wrong clock of three", raft.believe_the_latest_wall_clock, "wall_jump blackout"),
     Mutation("one wrong clock of three", raft.believe_the_own_wall_clock, "wall_jump blackout"),
     Mutation("a removal shows once it is noted", storage.say_that_it_was_removed_before_it_is_noted, "remove"),
+    Mutation("who left founds no cluster", departures.found_again_after_leaving, "leave leave_leader"),
+    Mutation("and has no log", departures.keep_the_log_of_the_member_that_left, "leave leave_leader"),
+    Mutation("the wish is noted first", departures.leave_without_a_note_of_it, "leave leave_leader kill"),
+    Mutation("and forgotten by members", departures.never_forget_a_departure, "leave"),
+    Mutation("it comes back as another", departures.come_back_under_the_same_incarnation, "leave"),
     Mutation("time passes in sleep", storage.stand_still_in_sleep, "suspend"),
     Mutation("look before you found", founding.found_without_listening, "empty"),
     Mutation("founders are who they say they are", founding.tell_founders_apart_by_their_addresses, ""),

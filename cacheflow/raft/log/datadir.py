@@ -4,8 +4,9 @@
 the journal is: a node that lost its memory is another member, whose votes do not count for the one before. It also counts
 the starts that found a journal or made one: when it is gone later, somebody has lost it, and no node starts there. A check over
 its members shows damage, for an incarnation that has changed unnoticed would be somebody else's. ``removed``
-says that the cluster has removed that member, or was replaced, so that the member must not come back by itself. ``recovery``
-says which cluster the node belongs to from its next start on (``membership/recovery.py``).
+says that the cluster has removed that member, or was replaced, so that the member must not come back by itself; beside a
+``departure`` (``departure.py``) it had left by itself, and its node comes back as another member. ``recovery`` says which cluster
+the node belongs to from its next start on (``membership/recovery.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from cacheflow.errors import ConfigError
+from cacheflow.raft.log import departure
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.documents import read_document, write_document, write_text
 
@@ -46,7 +48,7 @@ _REMOVED = "removed"
 # What ``cacheflow recover`` leaves behind for the node's next start.
 RECOVERY: Final = "recovery"
 # The names of this program's files, also of unfinished ones.
-_OWN = re.compile(r"(lock|identity|removed|recovery|journal-\d+\.cfj|snapshot-\d+\.cfs)(\.new|\.part)?")
+_OWN = re.compile(r"(lock|identity|removed|departure|recovery|journal-\d+\.cfj|snapshot-\d+\.cfs)(\.new|\.part)?")
 _INCARNATION = re.compile(r"[0-9a-f]{16}")
 _EPHEMERAL = re.compile(r"cacheflow-\d+-[0-9a-f]{16}")
 
@@ -164,8 +166,11 @@ class DataDirectory:
         has_snapshot = any(name.startswith("snapshot-") and name.endswith(".cfs") for name in names)
         rejoin = f"remove {self.path} and start again with --seed: the node rejoins as a new member"
         if _REMOVED in names:
-            reason = (self.path / _REMOVED).read_text(errors="replace").strip()
-            raise ConfigError(f"data directory {self.path}: {reason}; to use it again, {rejoin}")
+            if not (_IDENTITY in names and departure.has_left(disk, self.path, _read_identity(file, rejoin)[1])):
+                reason = (self.path / _REMOVED).read_text(errors="replace").strip()
+                raise ConfigError(f"data directory {self.path}: {reason}; to use it again, {rejoin}")
+            self._begin_anew(disk, rejoin)
+            names, has_journal, has_snapshot = disk.list(self.path), False, False
         if has_snapshot and not has_journal:
             raise ConfigError(f"data directory {self.path} has a snapshot and no journal; {rejoin}")
         if _IDENTITY in names:
@@ -192,6 +197,17 @@ class DataDirectory:
         incarnation = self._random_bytes(8).hex()
         self._write_identity(node_id, incarnation, 0)
         return node_id, incarnation, 0
+
+    def _begin_anew(self, disk: Disk, rejoin: str) -> None:
+        """Empty the directory of a node that has left, so that the node comes back as another member. Raises OSError."""
+        node_id, incarnation, _ = _read_identity(self.path / _IDENTITY, rejoin)
+        logger.info("node %s had left its cluster: its old data is removed, and it joins anew", node_id)
+        # In this order, so that whatever is interrupted is done again: first the identity expects no journal, and only what has
+        # none any more may lose the mark.
+        self._write_identity(node_id, incarnation, 0)
+        departure.empty(disk, self.path)
+        disk.remove(self.path / _REMOVED)
+        disk.sync_directory(self.path)
 
     def _write_identity(self, node_id: str, incarnation: str, starts: int) -> None:
         identity = {

@@ -14,7 +14,7 @@ from cacheflow.errors import NewerCacheFlow
 from cacheflow.raft.log.disk import Disk
 
 # The suffix of a file that is not complete yet.
-_WRITING = ".new"
+WRITING = ".new"
 
 
 def write_document(disk: Disk, path: Path, fields: dict[str, Any]) -> None:
@@ -24,7 +24,7 @@ def write_document(disk: Disk, path: Path, fields: dict[str, Any]) -> None:
 
 def write_text(disk: Disk, path: Path, text: str) -> None:
     """Write ``text`` to the file ``path``, durably, in place of its content: as a whole or not at all. Raises OSError."""
-    temporary = path.with_name(path.name + _WRITING)
+    temporary = path.with_name(path.name + WRITING)
     handle = disk.open(temporary, create=True)
     try:
         disk.write(handle, 0, text.encode())

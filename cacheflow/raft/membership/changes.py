@@ -123,6 +123,13 @@ class Reconfiguration:
         """
         self._ask(Member(node_id, incarnation, "", "", False), 0, True, False, done)
 
+    def is_to_go(self, member: Member) -> bool:
+        """True if ``member``'s removal was asked for and is not over, as far as this node knows: the leader knows of all."""
+        return any(
+            change.removes and change.member.id == member.id and change.member.incarnation in ("", member.incarnation)
+            for change in (*self._waiting, *self._own, *([self._proposed] if self._proposed is not None else []))
+        )
+
     def _ask(self, member: Member, level: int, removes: bool, was_member: bool, done: ChangeDone) -> None:
         if self._core.is_leader:
             if len(self._waiting) >= WAITING_MAX:

@@ -10,8 +10,9 @@ disrupting).
    So a member that lags cannot send away a node that joined meanwhile, and a stale message changes nothing.
 3. Only a node that *was* a member can have been removed, which the machine knows. A newcomer whose own entry was
    dropped before it was committed is told so (``was`` is false) and registers again.
-
-4. A member of a cluster that a recovery has replaced ends likewise: it is told by members of the new one, in the handshake
+4. A node that leaves by itself is removed as any other; only what it says of that differs (``by_itself``), and what its next
+   start does (``log/departure.py``).
+5. A member of a cluster that a recovery has replaced ends likewise: it is told by members of the new one, in the handshake
    (``transport/handshake.py``), for nothing else passes between the two.
 
 Not safe for concurrent use: the event loop owns it. ``removed_at`` is a plain value that any thread reads.
@@ -68,6 +69,10 @@ class Removal:
         # The index of a configuration without this node, or that of the last entry applied here when the cluster was replaced;
         # None as long as the node belongs to the cluster.
         self.removed_at: int | None = None
+        # Whether the removal is being noted on the disk, or has been.
+        self.is_believed = False
+        # Whether this node has asked for its own removal: in this start, or in the one before, if nothing was certain then.
+        self.by_itself = False
         self._core = core
         self._journal = journal
         self._network = network
@@ -78,8 +83,6 @@ class Removal:
         # The position of this node's configuration, if its entry was dropped before it was committed; None otherwise.
         self._disowned: Position | None = None
         self._asked_at_ms = 0
-        # Whether the removal is being noted, or has been.
-        self._believes_it = False
         # {node id: when it was last told that it is no member}.
         self._told_at_ms: dict[str, int] = {}
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
@@ -190,23 +193,30 @@ class Removal:
 
     def replaced_by(self, cluster_id: str) -> None:
         """Stop this node's part in its cluster, because the cluster ``cluster_id`` has replaced that one in a recovery."""
+        # What it had wished for was to leave the old one. Its data may be wanted still.
+        self.by_itself = False
         old = self._membership.configurations.latest.cluster_id
         self._end(f"was a member of cluster {old}, which cluster {cluster_id} has replaced in a recovery")
 
     def _removed(self, index: int) -> None:
-        self._end(f"was removed from the cluster at index {index}", index)
+        self._end(f"{'has left' if self.by_itself else 'was removed from'} the cluster at index {index}", index)
 
     def _end(self, why: str, index: int | None = None) -> None:
         # First the removal is noted on the disk: what this node says of itself must hold after a restart. A disk that hangs is
         # not waited for here; until it answers this node goes on as one that is cut off.
-        if not self._believes_it:
-            self._believes_it = True
+        if not self.is_believed:
+            self.is_believed = True
             at = self._core.last_applied if index is None else index
             self.on_removed(f"node {self._membership.node_id} {why}", functools.partial(self._noted, why, at))
 
     def _noted(self, why: str, index: int) -> None:
         self.removed_at = index
-        self._replica.fail(f"it {why}; to use it again, stop it, remove its data directory and start it with --seed")
+        again = (
+            "stop it and start it again: it joins anew"
+            if self.by_itself
+            else "to use it again, stop it, remove its data directory and start it with --seed"
+        )
+        self._replica.fail(f"it {why}; {again}")
         self._network.set_peers({})
 
     def _first(self) -> Position | None:

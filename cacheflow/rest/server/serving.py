@@ -150,8 +150,8 @@ class HttpServer:
             for listening in sockets
         ]
         self._threads = threads
-        self._draining_until_s: float | None = None  # written once, by stop()
-        self._stop_lock = threading.Lock()  # makes that once
+        self._draining_until_s: float | None = None  # written by stop()
+        self._stop_lock = threading.Lock()  # has one of its callers begin the end
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
@@ -165,11 +165,14 @@ class HttpServer:
     def stop(self, drain_s: float = 10.0) -> None:
         """Stop the HTTP server: accept no more connections, let running requests end within ``drain_s`` seconds, and close.
 
-        Returns when all is closed.
+        Returns when all is closed. Called again, it may shorten that.
         """
+        until_s = time.monotonic() + drain_s
         with self._stop_lock:
-            if self._draining_until_s is None:
-                self._draining_until_s = time.monotonic() + drain_s
+            if self._draining_until_s is not None:
+                self._draining_until_s = min(self._draining_until_s, until_s)
+            else:
+                self._draining_until_s = until_s
                 if self._thread.ident is None:
                     wasyncore.close_all(self._map)
                 else:
