@@ -202,6 +202,27 @@ class CacheClient(Face):
         if answer.status >= 300:
             raise problem_of(answer)
 
+    def promote_node(self, node_id: str) -> dict[str, Any]:
+        """Give the member ``node_id`` a vote, and return the member as ``nodes`` shows it. One that votes stays as it is.
+
+        Raises MemberUnknown, MemberConflict (replicas + 1 vote already), NotCommitted (also when it does not catch up in time).
+        """
+        return self._change_vote(node_id, "promote")
+
+    def demote_node(self, node_id: str) -> dict[str, Any]:
+        """Make the member ``node_id`` an observer, which votes no more until it is promoted; return the member.
+
+        Raises MemberUnknown, MemberConflict (the cluster needs its vote now).
+        """
+        return self._change_vote(node_id, "demote")
+
+    def _change_vote(self, node_id: str, change: str) -> dict[str, Any]:
+        target = f"/nodes/{quote(arguments.check_node_id(node_id), safe='')}/{change}"
+        answer = self._nodes.call(Request("POST", target, None, self._headers, write=True))
+        if answer.status >= 300:
+            raise problem_of(answer)
+        return dict(answer.json())
+
     def raise_level(self, level: int) -> int:
         """Raise the cluster's feature level to ``level``, which cannot be undone; return the level in force.
 
@@ -334,6 +355,8 @@ class AsyncCacheClient(AsyncFace):
     status = in_thread(CacheClient.status)
     digest = in_thread(CacheClient.digest)
     remove_node = in_thread(CacheClient.remove_node)
+    promote_node = in_thread(CacheClient.promote_node)
+    demote_node = in_thread(CacheClient.demote_node)
     raise_level = in_thread(CacheClient.raise_level)
     _get_many = in_thread(CacheClient._get_many)
     _replicate = in_thread(CacheClient._replicate)

@@ -14,6 +14,7 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.idempotency import KEEP_MS
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
+from cacheflow.raft.membership.votes import UnderWay
 from cacheflow.results import Digest
 
 # Seconds between two looks while something is waited for.
@@ -26,6 +27,7 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
     """Return the members of the cluster as this node sees them, one dictionary each."""
     node = engine.local.node
     down = node.peers.down_ids()
+    under_way = node.reconfiguration.votes.under_way()
     rows = []
     for member in node.members():
         seen_ms = 0 if member.id == node.node_id else node.peers.last_seen_ms(member.id)
@@ -37,12 +39,29 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
                 "role": "leader" if member.id == node.leader_id else "follower",
                 "raft_address": member.raft_address,
                 "voter": member.voter,
+                "observer": member.observer,
+                "change": _change_of(engine, member.id, under_way),
                 "build": _build_of(engine, member.id),
                 "level": engine.local.machine.level_told(member.id) or None,
                 "last_seen": None if seen_ms is None else seen_ms / 1000,
             }
         )
     return rows
+
+
+def _change_of(engine: Engine, member_id: str, under_way: dict[str, UnderWay]) -> dict[str, Any] | None:
+    """Return which change of the member ``member_id`` is under way, in seconds, as far as this node knows; None if none is.
+
+    under_way: changes of votes, which only the leader knows.
+    """
+    since_ms = engine.local.node.hand_over.since_ms(member_id)
+    if since_ms is not None:
+        return {"what": "hand-over", "since": since_ms / 1000, "due": None}
+    change = under_way.get(member_id)
+    if change is None:
+        return None
+    due_ms = change.due_ms
+    return {"what": change.what, "since": change.since_ms / 1000, "due": None if due_ms is None else due_ms / 1000}
 
 
 def _build_of(engine: Engine, member_id: str) -> str | None:
@@ -186,6 +205,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "pending_commands": engine.local.proposals.pending,
         "members": len(node.members()),
         "voters": sum([member.voter for member in node.members()]),
+        "observers": sum([member.observer for member in node.members()]),
         "members_down": len(node.peers.down_ids()),
         "sets_total": machine.contents.written,
         "deletes_total": machine.contents.deleted + machine.contents.swept,

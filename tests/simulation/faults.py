@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from simulation.machine_faults import MACHINE_FAULTS, all_found
 from simulation.membership_faults import MEMBERSHIP_FAULTS
 from simulation.narrow import narrow
+from simulation.roles import ROLE_FAULTS
 from simulation.upgrades import UPGRADE_FAULTS
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ ALL: dict[str, float] = {
     "narrow": 1,
     "hand_over": 1,
     "snapshot": 1,
-    **{name: weight for name, (weight, _) in (MACHINE_FAULTS | MEMBERSHIP_FAULTS | UPGRADE_FAULTS).items()},
+    **{
+        name: weight
+        for name, (weight, _) in (MACHINE_FAULTS | MEMBERSHIP_FAULTS | UPGRADE_FAULTS | ROLE_FAULTS).items()
+    },
 }
 
 
@@ -110,6 +114,8 @@ class Faults:
             MEMBERSHIP_FAULTS[name][1](self)
         elif name in UPGRADE_FAULTS:
             UPGRADE_FAULTS[name][1](self)
+        elif name in ROLE_FAULTS:
+            ROLE_FAULTS[name][1](self)
         else:
             getattr(self, f"_{name}")()
 
@@ -128,6 +134,12 @@ class Faults:
     def anything_wrong(self) -> bool:
         """True if a fault is not over, or the cluster has not recovered from it."""
         return bool(self._undo) or not self.cluster.healthy() or not all_found(self)
+
+    @property
+    def may_lose_one(self) -> bool:
+        """True if enough vote that the others go on, and know better, without any one of them."""
+        leader = self.cluster.leader
+        return leader is not None and len(leader.node.configurations.latest.voters) >= 3
 
     def alone(self, strike: Callable[[], None]) -> None:
         """Let a fault strike that needs an otherwise healthy cluster: only when nothing is wrong, or at times later."""
