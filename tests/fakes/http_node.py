@@ -294,6 +294,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, {"results": self.server.node.state.batch(json.loads(body)["ops"])}
             case "POST", ["cluster", "level"]:
                 return self._raise_level(json.loads(body)["level"])
+            case "POST", ["nodes", member, "promote" | "demote" as change]:
+                return self._change_vote(member, votes=change == "promote")
             case verb, ["cache", quoted, *rest]:
                 return self._entry(verb, unquote(quoted), rest, query, body)
             case _:
@@ -312,6 +314,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, {"status": "ok"}
             case _:
                 raise Refusal(404, "Not found")
+
+    def _change_vote(self, member: str, votes: bool) -> tuple[int, Any]:
+        if member == "needed":
+            raise Refusal(409, "Member conflict", "it is needed")
+        return 200, {"id": member, "voter": votes, "observer": not votes}
 
     def _raise_level(self, level: int) -> tuple[int, Any]:
         if level > 2:

@@ -44,7 +44,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
         if type(was_member) is not bool:
             raise InvalidRequest(f'"was_member" is true or false, not {shown(was_member)}')
         role = fields.get("role", VOTER)
-        if role not in ROLES:
+        if type(role) is not str or role not in ROLES:
             raise InvalidRequest(f'"role" is voter or observer, not {shown(role)}')
         with gate:
             joined = store.register(node_id, address, raft_address, was_member, role)
