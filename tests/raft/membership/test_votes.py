@@ -37,15 +37,8 @@ class Leader:
         links: Any = SimpleNamespace(now_ms=lambda: self.now_ms)
         replica: Any = SimpleNamespace(machine=SimpleNamespace(settings=self.settings))
         leading: Any = SimpleNamespace(committed_lately=100)
-        self.votes = Votes(
-            self.core,
-            links=links,
-            peers=self.peers,
-            replica=replica,
-            membership=self.membership,
-            leading=leading,
-            timing=Timing(1.0, 0.1, REPLACE_AFTER_S),
-        )
+        parts: dict[str, Any] = {"core": self.core, "links": links, "peers": self.peers, "membership": self.membership}
+        self.votes = Votes(**parts, replica=replica, leading=leading, timing=Timing(1.0, 0.1, REPLACE_AFTER_S))
         self.votes.look()
 
     def pass_s(self, seconds: float, step_s: float = 0.1) -> None:
