@@ -22,6 +22,8 @@ from cacheflow.errors import ConfigError
 EVICTION_POLICIES = ("lru", "lfu")
 FSYNC_MODES = ("always", "interval", "never")
 PEER_TLS_MODES = ("prefer", "require")
+VOTER, OBSERVER = "voter", "observer"
+ROLES = (VOTER, OBSERVER)
 # The port of the peer protocol minus that of HTTP, unless the settings say otherwise.
 RAFT_PORT_OFFSET = 1000
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -64,6 +66,11 @@ class NodeConfig:
     bootstrap_expect: int | None = None
     # Raft addresses of all founding nodes, for embedded use without HTTP.
     peers: tuple[str, ...] = ()
+    # The role with which this node joins a cluster; there it is changed by promoting and demoting.
+    role: str = VOTER
+    # Seconds after which this node, as leader, gives the vote of a voter that is down to another member; 0: never. So long
+    # that a machine can start again meanwhile.
+    replace_after_s: float = 300.0
     # Policy, limits and replicas are replicated: those of a cluster's first node count.
     eviction: str = "lru"
     max_items: int | None = 1000
@@ -128,6 +135,14 @@ class NodeConfig:
         for name, least in (("max_items", 1), ("max_bytes", 1024)):
             limit = getattr(self, name)
             self._check(name, limit is None or least <= limit <= _LIMIT_MAX, f"must be {least} to {_LIMIT_MAX}")
+        self._check("role", self.role in ROLES, "must be voter or observer")
+        founds = self.bootstrap or self.bootstrap_expect is not None
+        self._check(
+            "role", self.role == VOTER or not founds, "must be voter to found a cluster: join it with --seed alone"
+        )
+        self._check(
+            "replace_after_s", 0 <= self.replace_after_s <= 10**7, "must be 0, for never, or at most 10000000 seconds"
+        )
         self._check("replicas", 0 <= self.replicas <= 8, "must be 0 to 8")
         self._check("fsync", self.fsync in FSYNC_MODES, "must be always, interval or never")
         self._check("request_timeout_s", 0 < self.request_timeout_s <= 3600, "must be above 0 and at most 3600")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from cacheflow import arguments, values, verbs
 from cacheflow.arguments import KEYS_PAGE
-from cacheflow.config import NodeConfig, split_address
+from cacheflow.config import OBSERVER, VOTER, NodeConfig, split_address
 from cacheflow.contract import DATA, EXPIRES_AT_MS, KIND, Done, Outcome
 from cacheflow.errors import (
     ConfigError,
@@ -37,7 +37,7 @@ from cacheflow.net.slices import Breaks, Slices
 from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.unfinished import Unfinished
 from cacheflow.net.unsent import Unsent
-from cacheflow.node import forks, leaving, status
+from cacheflow.node import forks, leaving, promoting, status
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.backups import Backups
 from cacheflow.node.channels import Channels
@@ -479,14 +479,19 @@ class ReplicatedStore(Face):
         """Return (name, passed, detail) of each health check that must pass before clients should use this node."""
         return status.readiness(self._engine)
 
-    def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool:
+    def register(
+        self, node_id: str, address: str, raft_address: str, was_member: bool = False, role: str = VOTER
+    ) -> bool:
         """Make the node at ``raft_address`` a member of the cluster; return False if the node is a member already.
 
         was_member: that node says that it has been a member; if it is none now, it was removed, and is refused.
+        role: "voter", or "observer", which never votes unless it is promoted. That of a member stays as it is.
         Raises MemberConflict, InvalidRequest, NotCommitted, OutcomeUnknown.
         """
         outcome, detail = self._engine.run(
-            self._started().joining.register(node_id, address, raft_address, was_member), timeout_s=12.0, changes=True
+            self._started().joining.register(node_id, address, raft_address, was_member, role == OBSERVER),
+            timeout_s=12.0,
+            changes=True,
         )
         if outcome == CONFLICT:
             raise MemberConflict(detail)
@@ -506,6 +511,30 @@ class ReplicatedStore(Face):
         self._engine.run(
             leaving.remove(self._started().node, node_id, timeout_s), timeout_s=timeout_s + 5.0, changes=True
         )
+
+    def promote_node(self, node_id: str) -> dict[str, Any]:
+        """Give a member a vote, once it has caught up; return the member as ``nodes`` shows it. One that votes stays as it is.
+
+        Raises MemberUnknown, MemberConflict (replicas + 1 vote already), NotCommitted (also when it does not catch up in time),
+        OutcomeUnknown.
+        """
+        return self._change_vote(promoting.promote, node_id)
+
+    def demote_node(self, node_id: str) -> dict[str, Any]:
+        """Make a member an observer, which votes no more until it is promoted; return the member as ``nodes`` shows it.
+
+        A leader hands leadership over first. Raises MemberUnknown, MemberConflict (a majority could not be reached without its
+        vote), NotCommitted, OutcomeUnknown.
+        """
+        return self._change_vote(promoting.demote, node_id)
+
+    def _change_vote(
+        self, change: Callable[[Engine, str, float], Coroutine[Any, Any, dict[str, Any]]], node_id: str
+    ) -> dict[str, Any]:
+        arguments.check_node_id(node_id)
+        self._started()
+        timeout_s = self.config.request_timeout_s
+        return self._engine.run(change(self._engine, node_id, timeout_s), timeout_s=timeout_s + 5.0, changes=True)
 
     def transfer_leadership(self, node_id: str | None = None) -> str:
         """Hand leadership to ``node_id``, or to the most complete voter; return the id of the new leader.

@@ -162,6 +162,8 @@ class AsyncReplicatedStore(AsyncFace):
     status = in_thread(ReplicatedStore.status)
     digest = in_thread(ReplicatedStore.digest)
     remove_node = in_thread(ReplicatedStore.remove_node)
+    promote_node = in_thread(ReplicatedStore.promote_node)
+    demote_node = in_thread(ReplicatedStore.demote_node)
     raise_level = in_thread(ReplicatedStore.raise_level)
 
     # Writes

@@ -129,6 +129,7 @@ def _row(member: Member) -> dict[str, Any]:
         "raft_address": member.raft_address,
         "address": member.address,
         "voter": member.voter,
+        "observer": member.observer,
         "incarnation": member.incarnation,
     }
 

@@ -4,7 +4,7 @@
     [SESSION, id, member id, start, nonce, level, last]   followed by this session's results and reads
     [RESULT, result]                        one result of the session before it, in order
     [READ, last, bytes]                     of the session before it: what its block up to ``last`` has read, in order
-    [MEMBER, id, incarnation, raft_address, address, voter]
+    [MEMBER, id, incarnation, raft_address, address, voter, observer]
     [REMOVED, id, incarnation]              in the order of their removals
     [KEPT, client key, when it took place, fingerprint, packed result or nothing]
     [SCOPE, id, nonce, floor, used]         in the order of their use, followed by this scope's results
@@ -25,7 +25,7 @@ or a field, that a later level brings is written once that level is in force, so
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from sys import intern
 from typing import Any, ClassVar, Final
 
@@ -143,7 +143,7 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
         for block_last, size in session.reads:
             yield READ, block_last, size
     for member in machine.members.values():
-        yield MEMBER, member.id, member.incarnation, member.raft_address, member.address, member.voter
+        yield MEMBER, *astuple(member)
     for node_id, incarnation in machine.removed:
         yield REMOVED, node_id, incarnation
     for client_key, kept in machine.idempotency.kept.items():

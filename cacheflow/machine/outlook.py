@@ -11,7 +11,7 @@ build are compared: a later one may look at more. So no file is judged by the ou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, Final
@@ -48,7 +48,7 @@ def _rows(machine: State) -> Iterator[Any]:
     yield contents.now_ms, contents.revision, [getattr(contents, name) for name in COUNTERS]
     yield len(contents.raw), contents.bytes_used, machine.restoring and machine.restoring.row()
     for member in machine.members.values():
-        yield member.id, member.incarnation, member.raft_address, member.address, member.voter
+        yield astuple(member)
     yield list(islice(reversed(machine.removed), ROWS_MAX)), list(machine.replaced)
     for session_id, session in machine.sessions:
         yield (

@@ -31,7 +31,8 @@ from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import SEGMENT_BYTES, Journal, Submit
 from cacheflow.raft.membership.recovery import enter, read_recovery
-from cacheflow.raft.node import RaftNode, Timing
+from cacheflow.raft.node import RaftNode
+from cacheflow.raft.seams import Timing
 from cacheflow.raft.snapshots import storage
 from cacheflow.raft.snapshots.storage import Builder, SnapshotStorage
 from cacheflow.raft.transport.network import Identity, Network, Peer
@@ -161,7 +162,7 @@ class LocalNode:
                 machine_type=around.machine_type,
             ),
             events=self,
-            timing=Timing(config.election_timeout_s, config.heartbeat_s),
+            timing=Timing(config.election_timeout_s, config.heartbeat_s, config.replace_after_s),
             initial_settings=_replicated(config),
             random=around.random,
             turn=turn,

@@ -8,7 +8,7 @@
 4. With ``peers``, and with as many seeds as ``bootstrap_expect`` says, the founding nodes meet first: when all answer and
    all are without data, the one with the lowest id founds, and the others join it. Who is there is what their hellos say:
    one node may have several addresses, and find itself at one.
-5. With ``seed`` alone it never founds. With ``bootstrap`` it founds at once.
+5. With ``seed`` alone it never founds, and neither does an observer. With ``bootstrap`` it founds at once.
 
 A member that registers somebody dials the address first: only what answers there, with the cluster's secret, has an
 identity, and that identity (id and incarnation) is what becomes a member.
@@ -24,9 +24,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
-from cacheflow.config import NodeConfig
+from cacheflow.config import OBSERVER, NodeConfig
 from cacheflow.errors import ConfigError, InvalidRequest, NoCluster
 from cacheflow.machine.state.settings import Member, member_of
 from cacheflow.node.registration import AskSeed
@@ -92,7 +92,8 @@ class Joining:
     @property
     def me(self) -> Member:
         """This node's entry for the member table, with its present addresses; the node's network must listen already."""
-        return Member(self._node.node_id, self._node.incarnation, self._network.raft_address, self._http_address, False)
+        node, network, observer = self._node, self._network, self._config.role == OBSERVER
+        return Member(node.node_id, node.incarnation, network.raft_address, self._http_address, False, observer)
 
     def found_at_once(self) -> None:
         """Found a cluster of this node alone if the node has no data and its setting ``bootstrap`` is on.
@@ -100,7 +101,7 @@ class Joining:
         Called before the node starts. Raises ConfigError if no member may have this node's id or addresses.
         """
         try:
-            member_of([*_fields(self.me), False])
+            member_of(list(astuple(self.me)))
         except ValueError as error:
             raise ConfigError(f"this node cannot be a member of any cluster: {error}") from None
         if self._config.bootstrap and not (self._is_known() or self._found_one):
@@ -141,11 +142,11 @@ class Joining:
         logger.info("member of the cluster")
 
     async def register(
-        self, node_id: str, address: str, raft_address: str, was_member: bool = False
+        self, node_id: str, address: str, raft_address: str, was_member: bool = False, observer: bool = False
     ) -> tuple[str, str]:
         """Dial ``raft_address`` and have the node that answers there made a member; return (outcome, text for people).
 
-        node_id: the id that the node there must have.  address: that node's HTTP address.
+        node_id: the id that the node there must have.  address: that node's HTTP address.  observer: that node never votes.
         was_member: whether that node says that it has been a member. If it says so and is no member now, it was removed, and
         the outcome is CONFLICT.
         Raises InvalidRequest, NoCluster (the node that was asked belongs to no cluster).
@@ -161,7 +162,7 @@ class Joining:
         if peer.node_id != node_id:
             raise InvalidRequest(f"the node at {raft_address} has the id {peer.node_id!r}, not {node_id!r}")
         try:
-            member = member_of([node_id, peer.incarnation, raft_address, address, False])
+            member = member_of([node_id, peer.incarnation, raft_address, address, False, observer])
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
         return await self._register(member, peer.level, was_member)
@@ -216,6 +217,7 @@ class Joining:
             "address": me.address,
             "raft_address": me.raft_address,
             "was_member": self._was_member(),
+            "role": self._config.role,
         }
         answers = await asyncio.gather(*(self._ask_seed(url, document) for url in self._config.seed))
         if not all(answer.problem for answer in answers):
@@ -279,6 +281,8 @@ class Joining:
             return waits_for or f"no answer from {absent[0]}"
         if self._found_one or self._is_known():
             return "the cluster that was found answers no more"
+        if self.me.observer:
+            return "an observer founds no cluster: start it with a member of one as --seed"
         ids = sorted({self._node.node_id, *(peer.node_id for peer in there)})
         if len(ids) < least:
             return f"{len(ids)} of {least} nodes are there"
@@ -318,6 +322,7 @@ class Joining:
             "type": "register",
             "request": 0,
             "member": _fields(self.me),
+            "observer": self.me.observer,
             "was": self._was_member(),
             "level": self._level,
         }

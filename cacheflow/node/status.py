@@ -15,6 +15,7 @@ from cacheflow.machine.state.idempotency import KEEP_MS
 from cacheflow.machine.state.settings import Member
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
+from cacheflow.raft.membership.votes import UnderWay
 from cacheflow.results import Digest
 
 # Seconds between two looks while something is waited for.
@@ -27,6 +28,7 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
     """Return the members of the cluster as this node sees them, one dictionary each."""
     node = engine.local.node
     down = node.peers.down_ids()
+    under_way = node.reconfiguration.votes.under_way()
     known = node.configurations
     # Who is being removed is in the table still that is committed, and goes on as a member until the next one is.
     going = [member for member_id, member in known.settled.members.items() if member_id not in known.latest.members]
@@ -41,7 +43,8 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
                 "role": "leader" if member.id == node.leader_id else "follower",
                 "raft_address": member.raft_address,
                 "voter": member.voter,
-                "change": _coming_or_going(engine, member),
+                "observer": member.observer,
+                "change": _change_of(engine, member, under_way),
                 "build": _build_of(engine, member.id),
                 "level": engine.local.machine.level_told(member.id) or None,
                 "last_seen": None if seen_ms is None else seen_ms / 1000,
@@ -50,17 +53,25 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
     return rows
 
 
-def _coming_or_going(engine: Engine, member: Member) -> dict[str, Any] | None:
-    """Return that ``member`` joins or leaves the cluster, as far as this node knows; None if it does neither."""
+def _change_of(engine: Engine, member: Member, under_way: dict[str, UnderWay]) -> dict[str, Any] | None:
+    """Return which change of ``member`` is under way, with times in seconds, as far as this node knows; None if none is.
+
+    under_way: changes of votes, which only the leader knows.
+    """
     node = engine.local.node
     known = node.configurations
+    since_ms = node.hand_over.since_ms(member.id)
     if member.id not in known.latest.members or node.reconfiguration.is_to_go(member):
-        what = "leaves"
-    elif known.settled.lists(member.id, member.incarnation):
+        return {"what": "leaves", "since": None, "due": None}
+    if since_ms is not None:
+        return {"what": "hand-over", "since": since_ms / 1000, "due": None}
+    if not known.settled.lists(member.id, member.incarnation):
+        return {"what": "joins", "since": None, "due": None}
+    change = under_way.get(member.id)
+    if change is None:
         return None
-    else:
-        what = "joins"
-    return {"what": what, "since": None, "due": None}
+    due_ms = change.due_ms
+    return {"what": change.what, "since": change.since_ms / 1000, "due": None if due_ms is None else due_ms / 1000}
 
 
 def _build_of(engine: Engine, member_id: str) -> str | None:
@@ -205,6 +216,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "pending_commands": engine.local.proposals.pending,
         "members": len(node.members()),
         "voters": sum([member.voter for member in node.members()]),
+        "observers": sum([member.observer for member in node.members()]),
         "members_down": len(node.peers.down_ids()),
         "sets_total": machine.contents.written,
         "deletes_total": machine.contents.deleted + machine.contents.swept,

@@ -167,21 +167,23 @@ class Differs(TypedDict):
 
 
 class Register(TypedDict):
-    """Message that asks the leader to make a node a member, or to remove it.
+    """Message that asks the leader to make a node a member, to remove it, or to change its vote.
 
-    member: the node's id, incarnation, Raft address, HTTP address.  was: whether the node says that it has been a
-    member.  level: the highest feature level that the node's build knows; ignored in a removal.
+    member: the node's id, incarnation, Raft address, HTTP address.  observer: whether a newcomer is never to vote by itself.
+    was: whether a newcomer says that it has been a member.  level: the highest feature level that a newcomer's build knows.
+    The last three count in a registration alone.
     """
 
-    type: Literal["register", "remove"]
+    type: Literal["register", "remove", "promote", "demote"]
     request: int
     member: list[str]
+    observer: bool
     was: bool
     level: int
 
 
 class ChangeReply(TypedDict):
-    """Message in answer to a request to add or remove a member: the outcome of that change."""
+    """Message in answer to a request to add, remove, promote or demote a member: the outcome of that change."""
 
     type: Literal["change_reply"]
     request: int
@@ -252,6 +254,8 @@ MESSAGES: Final[dict[str, type]] = {
     "differs": Differs,
     "register": Register,
     "remove": Register,
+    "promote": Register,
+    "demote": Register,
     "change_reply": ChangeReply,
     "membership": Membership,
     "not_member": NotMember,

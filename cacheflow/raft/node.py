@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 from cacheflow.errors import NewerCacheFlow
@@ -43,7 +42,7 @@ from cacheflow.raft.roles.headers import Headers
 from cacheflow.raft.roles.leader import Leading
 from cacheflow.raft.roles.replication import Replicator
 from cacheflow.raft.roles.voters_time import VotersTime
-from cacheflow.raft.seams import Clock, Events, Loop
+from cacheflow.raft.seams import Clock, Events, Loop, Timing
 from cacheflow.raft.snapshots.building import Building
 from cacheflow.raft.snapshots.divergence import Divergence
 from cacheflow.raft.snapshots.receiving import Receiving
@@ -61,17 +60,6 @@ logger = logging.getLogger(__name__)
 APPLY_SLICE_S = 0.004
 # The messages that come with every entry and need no whole tick: if one changes a role, the core's position shows it.
 OF_LOAD = frozenset(("append_entries", "commit", "propose"))
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """A Raft node's election timeout and heartbeat interval, in seconds.
-
-    A follower campaigns after one to two election timeouts without its leader.
-    """
-
-    election_timeout_s: float = 1.0
-    heartbeat_s: float = 0.1
 
 
 class RaftNode:
@@ -200,6 +188,7 @@ class RaftNode:
             membership=membership,
             leading=self.leading,
             hand_over=self.hand_over,
+            timing=timing,
         )
         self.removal = Removal(
             core, journal, network, links=links, membership=membership, replica=replica, elections=self.elections
@@ -314,6 +303,7 @@ class RaftNode:
                 self.hand_over.step_aside()
             else:
                 self.leading.keep_house()
+                self.reconfiguration.votes.look()
                 if self.replica.machine.level < self.replica.machine.build_level:
                     self.level_raising.consider()
         self.receiving.consider()

@@ -27,7 +27,7 @@ from cacheflow.raft.membership.recovery import TERMS_APART, Recovery, read_recov
 from cacheflow.raft.snapshots.files import SnapshotMeta, newest_snapshot, restored, snapshot_path
 
 # What a row of a file of members may hold.
-_ROW_FIELDS = frozenset(("id", "raft_address", "address", "voter"))
+_ROW_FIELDS = frozenset(("id", "raft_address", "address", "voter", "observer"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +152,14 @@ def decide_alone(found: Found, random_bytes: Callable[[int], bytes]) -> Recovery
     me = found.table.members.get(found.node_id)
     if me is None or me.incarnation != found.incarnation:
         raise ConfigError(f"node {found.node_id} is no member by its own log: it cannot begin a cluster with that log")
-    return _decision(found, random_bytes(8).hex(), [replace(me, voter=True)])
+    return _decision(found, random_bytes(8).hex(), [replace(me, voter=True, observer=False)])
 
 
 def decide_with(found: Found, rows: Any) -> Recovery:
     """Return the decision, for one stopped node, to go over to a new cluster of the members that ``rows`` names.
 
     Nodes that are given equal rows come into one cluster. found: what is on the node's disk.
-    rows: [{"id", "raft_address", "address"?, "voter"?}, ...]. Raises ConfigError.
+    rows: [{"id", "raft_address", "address"?, "voter"?, "observer"?}, ...]. Raises ConfigError.
     """
     members = _members_of(rows, found.table)
     if found.node_id not in members or members[found.node_id].incarnation != found.incarnation:
@@ -174,7 +174,10 @@ def decide_with(found: Found, rows: Any) -> Recovery:
 
 def _name_of(old_id: str, members: dict[str, Member]) -> str:
     """Return the id of the new cluster of ``members`` that replaces the cluster ``old_id``: the same on every node."""
-    rows = [(member.id, member.incarnation, member.raft_address, member.voter) for _, member in sorted(members.items())]
+    rows = [
+        (member.id, member.incarnation, member.raft_address, member.voter, member.observer)
+        for _, member in sorted(members.items())
+    ]
     return blake2b(msgpack.packb((old_id, rows)), digest_size=8).hexdigest()
 
 
@@ -201,7 +204,8 @@ def _members_of(rows: Any, table: Configuration) -> dict[str, Member]:
     for row in rows:
         if type(row) is not dict or type(row.get("id")) is not str or not _ROW_FIELDS.issuperset(row):
             raise ConfigError(
-                f'{json.dumps(row)[:200]}: a member is {{"id", "raft_address", "address"?, "voter"?}} and nothing else'
+                f'{json.dumps(row)[:200]}: a member is {{"id", "raft_address", "address"?, "voter"?, "observer"?}} and '
+                "nothing else"
             )
         known = table.members.get(row["id"])
         if known is None:
@@ -212,7 +216,8 @@ def _members_of(rows: Any, table: Configuration) -> dict[str, Member]:
         try:
             split_address(str(row.get("raft_address", "")))
             fields = [known.id, known.incarnation, row["raft_address"], row.get("address", known.address)]
-            member = member_of([*fields, row.get("voter", True)])
+            observer = row.get("observer", False)
+            member = member_of([*fields, row.get("voter", observer is False), observer])
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f"node {row['id']}: {error}") from None
         if member.id in members or member.raft_address in [other.raft_address for other in members.values()]:

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cacheflow.machine.machine import CacheMachine, Settled
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """A Raft node's election timeout and heartbeat interval, in seconds.
+
+    A follower campaigns after one to two election timeouts without its leader.
+    replace_after_s: a leader that has not heard a voter for so many seconds gives its vote to another member; 0: never.
+    """
+
+    election_timeout_s: float = 1.0
+    heartbeat_s: float = 0.1
+    replace_after_s: float = 0.0
 
 
 class Loop(Protocol):

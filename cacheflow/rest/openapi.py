@@ -7,6 +7,7 @@ from typing import Any
 from cacheflow import values
 from cacheflow.access.roles import Role
 from cacheflow.arguments import TTL_S_MAX
+from cacheflow.config import ROLES
 from cacheflow.rest.request.auth import NEEDS
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.verbs import OPS_MAX
@@ -372,19 +373,40 @@ def _cluster_paths() -> Json:
             "status": {"enum": ["up", "down"]},
             "role": {"enum": ["leader", "follower"]},
             "raft_address": _STRING,
+            "voter": {**_BOOLEAN, "description": "it votes now"},
+            "observer": {**_BOOLEAN, "description": "it never votes unless it is promoted"},
+            "change": {
+                "description": "what is under way for it: what, since, due in seconds, as the leader tells; or null"
+            },
             "last_seen": {},
-            "change": {"description": "what is under way: {what, since, due}, or null"},
         },
         ("id", "address", "status", "role"),
     )
     was_member = {**_BOOLEAN, "description": "it says that it has been one: refused when it was removed"}
     member = _object(
-        {"id": _NAME, "address": _ADDRESS, "raft_address": _NAME, "was_member": was_member}, ("id", "address")
+        {
+            "id": _NAME,
+            "address": _ADDRESS,
+            "raft_address": _NAME,
+            "was_member": was_member,
+            "role": {"enum": list(ROLES), "description": "an observer never votes unless it is promoted"},
+        },
+        ("id", "address"),
     )
     node_id = {"name": "id", "in": "path", "required": True, "description": "a node id", "schema": _STRING}
     removal = _call(
         "Remove a member; refused (409) when the voters that remain could not reach a majority",
         {204: {"description": "Removed: committed"}},
+        (401, 404, 409, 503, 504),
+    )
+    promotion = _call(
+        "Give a member a vote, once it has caught up; refused (409) when replicas + 1 nodes vote already",
+        {200: _answer("The member", node)},
+        (401, 404, 409, 503, 504),
+    )
+    demotion = _call(
+        "Make a member an observer; refused (409) when the voters that remain could not reach a majority",
+        {200: _answer("The member", node)},
         (401, 404, 409, 503, 504),
     )
     # A member may be called "list" or "register".
@@ -410,6 +432,8 @@ def _cluster_paths() -> Json:
             "parameters": [node_id],
             "delete": removal,
         },
+        "/nodes/{id}/promote": {"parameters": [node_id], "post": promotion},
+        "/nodes/{id}/demote": {"parameters": [node_id], "post": demotion},
         "/cluster/status": {
             "get": _call(
                 "Leader, term, indexes, lag and configuration", {200: _answer("Status", {"type": "object"})}, (401,)

@@ -9,7 +9,14 @@ from fakes.http_node import FakeNode
 
 from cacheflow import values
 from cacheflow.client.client import AsyncCacheClient, CacheClient
-from cacheflow.errors import InvalidRequest, KeyNotFound, LevelConflict, NotAnInteger, PreconditionFailed
+from cacheflow.errors import (
+    InvalidRequest,
+    KeyNotFound,
+    LevelConflict,
+    MemberConflict,
+    NotAnInteger,
+    PreconditionFailed,
+)
 
 pytestmark = pytest.mark.usefixtures("short_pauses", "no_looking_for_others")
 
@@ -180,6 +187,11 @@ def test_the_cluster_can_be_asked(client: CacheClient, node: FakeNode) -> None:
         client.raise_level(3)
     with pytest.raises(InvalidRequest):
         client.raise_level(0)
+    assert client.promote_node("b c")["voter"]
+    assert node.requests[-1][:2] == ("POST", "/nodes/b%20c/promote")
+    assert client.demote_node("b")["observer"]
+    with pytest.raises(MemberConflict, match="it is needed"):
+        client.demote_node("needed")
     client.digest(index=5)
     assert node.requests[-1][1] == "/cluster/digest?index=5"
     client.digest(full=True)

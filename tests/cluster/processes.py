@@ -285,7 +285,11 @@ class Nodes:
         return (
             len(leaders) == 1
             and all(rows.get(node.node_id, {}).get("status") == "up" for rows in seen for node in alive)
-            and all(sum(row["voter"] for row in rows.values()) >= min(most, len(rows)) for rows in seen)
+            and all(
+                sum(row["voter"] for row in rows.values())
+                >= min(most, sum(not row["observer"] for row in rows.values()))
+                for rows in seen
+            )
         )
 
     def leader(self) -> NodeProcess:

@@ -336,8 +336,10 @@ class _Handler(BaseHTTPRequestHandler):
         return 204, b""
 
     def _change_vote(self, node_id: str, voter: bool) -> tuple[int, Any]:
-        [row] = [row for row in self.server.node.nodes if row["id"] == node_id]
-        row["voter"] = voter
+        if node_id == "needed":
+            raise Refusal(409, "Member conflict", "it is needed")
+        [row] = [row for row in self.server.node.nodes if row["id"] == node_id] or [{"id": node_id}]
+        row["voter"], row["observer"] = voter, not voter
         return 200, row
 
     def _raise_level(self, level: int) -> tuple[int, Any]:

@@ -36,7 +36,7 @@ class Driver:
 
     def table(self, *member_ids: str) -> None:
         """Have a table of these members, each with the incarnation "1"."""
-        self.one(c.members("cluster", [[member_id, "1", "h:1", "h:2", True] for member_id in member_ids]))
+        self.one(c.members("cluster", [[member_id, "1", "h:1", "h:2", True, False] for member_id in member_ids]))
 
     def session(self, member_id: str = "a", start: int = 1) -> int:
         if member_id not in self.machine.members:

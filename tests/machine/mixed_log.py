@@ -16,7 +16,7 @@ def mixed_log(seed: int, length: int, *, removals: float = 0.0, many: int = 1500
     random = Random(seed)
     now_ms = 10**6
     opening = [
-        c.members("cluster", [["a", "1", "h:1", "h:2", True], ["b", "1", "h:3", "h:4", True]]),
+        c.members("cluster", [["a", "1", "h:1", "h:2", True, False], ["b", "1", "h:3", "h:4", True, False]]),
         *(c.open_session("a", "1", 1, "x"), c.open_session("b", "1", 1, "y")),
         c.configure({"policy": "lfu", "max_items": 900}),
     ]
@@ -93,7 +93,9 @@ def _command(random: Random, many: int) -> Any:
         inner = random.choice([c.incr("n", 1, 0), _set(random, "k1"), c.batch([c.get("k1"), c.get("k2")])])
         return c.scoped(random.randrange(1, 4), "x", number, random.randrange(1, number + 1), inner)
     if chance < 0.09:
-        return c.members("cluster", [["a", "1", "h:1", "h:2", True], ["b", "1", "h:3", "h:4", random.random() < 0.5]])
+        return c.members(
+            "cluster", [["a", "1", "h:1", "h:2", True, False], ["b", "1", "h:3", "h:4", random.random() < 0.5, False]]
+        )
     if chance < 0.12:
         return c.recency([(f"k{random.randrange(60)}", random.randrange(1, 5)) for _ in range(20)])
     if chance < 0.16:

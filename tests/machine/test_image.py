@@ -129,7 +129,7 @@ DAMAGES: dict[str, Callable[[list[list[Any]]], None]] = {
     "a level that is none": lambda r: first(r, image.SESSION).__setitem__(5, None),
     "a session of nobody": lambda r: first(r, image.SESSION).__setitem__(2, "nobody"),
     "a result that is none": lambda r: first(r, image.RESULT).__setitem__(1, 5),
-    "a member twice": lambda r: r.__setitem__(slice(1, 1), [[image.MEMBER, "a", "", "", "", True]] * 2),
+    "a member twice": lambda r: r.__setitem__(slice(1, 1), [[image.MEMBER, "a", "", "", "", True, False]] * 2),
     "an item twice": lambda r: r.append(r[-1]),
     "a key that is none": lambda r: r[-1].__setitem__(1, ""),
     "a value that is none": lambda r: r[-1].__setitem__(2, "x"),

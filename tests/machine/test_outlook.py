@@ -18,7 +18,7 @@ def filled(policy: str) -> Driver:
     """Return a machine with items, a session with answers, kept answers, and removals that wait."""
     driver = Driver()
     driver.run(c.configure({"policy": policy, "max_items": 5000, "max_bytes": None}))
-    driver.run(c.members("cluster", [["n1", "i", "h:1", "h:2", True], ["n2", "i", "h:3", "h:4", True]]))
+    driver.run(c.members("cluster", [["n1", "i", "h:1", "h:2", True, False], ["n2", "i", "h:3", "h:4", True, False]]))
     for number in range(30):
         driver.run(c.set_(f"k{number}", b"v", 0))
         driver.run(c.idempotent(f"client-{number}", c.incr("n", 1, 0)))

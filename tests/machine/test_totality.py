@@ -65,11 +65,13 @@ NEARLY = (
     | st.tuples(st.just(c.RESTORE_BEGIN), KEYS, KEYS, NUMBERS, NUMBERS, st.booleans())
     | st.tuples(st.just(c.RESTORE_ITEMS), KEYS, NUMBERS, st.lists(RESTORED, max_size=4))
     | st.tuples(st.just(c.RESTORE_END), KEYS, st.booleans())
-    | st.tuples(st.just(c.MEMBERS), KEYS, st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans()), max_size=3))
+    | st.tuples(
+        st.just(c.MEMBERS), KEYS, st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans(), st.booleans()), max_size=3)
+    )
     | st.tuples(
         st.just(c.RECOVER),
         KEYS,
-        st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans()), max_size=3),
+        st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans(), st.booleans()), max_size=3),
         st.lists(KEYS | ATOMS, max_size=3),
     )
 )

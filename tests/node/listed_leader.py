@@ -15,7 +15,7 @@ NONCE = "this start"
 
 def table(*member_ids: str) -> Command:
     """The command for a table of these members."""
-    return commands.members("c", [(member_id, "i", "h:1", "", True) for member_id in member_ids])
+    return commands.members("c", [(member_id, "i", "h:1", "", True, False) for member_id in member_ids])
 
 
 class Cluster:

@@ -279,6 +279,7 @@ def test_a_node_asks_its_seeds_until_it_is_a_member(caplog: pytest.LogCaptureFix
         "address": "127.0.0.1:8001",
         "raft_address": "127.0.0.1:9001",
         "was_member": False,
+        "role": "voter",
     }
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(told) == 1 and "lives at 127.0.0.1:7" in told[0], "said once, in the member's words"

@@ -278,7 +278,7 @@ def test_a_decision_with_a_wrong_field_is_refused(wrong: dict[str, Any]) -> None
         "cluster_id": "new",
         "replaced": ["old"],
         "term": 9,
-        "members": [["a", "1", "h:1", "h:2", True]],
+        "members": [["a", "1", "h:1", "h:2", True, False]],
     }
     write_document(disk, DATA / "recovery", fields)
     assert read_recovery(disk, DATA) == Recovery.of("new", ("old",), 9, [A])

@@ -188,7 +188,9 @@ class FakeStore:
         at = self.index if index is None else index
         return Digest(at, "ff" * 16 if full else self.digests[at]) if at in self.digests else None
 
-    def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool:
+    def register(
+        self, node_id: str, address: str, raft_address: str, was_member: bool = False, role: str = "voter"
+    ) -> bool:
         self._replicate()
         if was_member and node_id not in self.members:
             raise MemberConflict(f"{node_id} was removed")
@@ -209,6 +211,29 @@ class FakeStore:
         if len(self.members) == 1:
             raise MemberConflict(f"{node_id} is the only one")
         del self.members[node_id]
+
+    def promote_node(self, node_id: str) -> dict[str, Any]:
+        return self._change_vote(node_id, True)
+
+    def demote_node(self, node_id: str) -> dict[str, Any]:
+        return self._change_vote(node_id, False)
+
+    def _change_vote(self, node_id: str, votes: bool) -> dict[str, Any]:
+        self._replicate()
+        if node_id not in self.members:
+            raise MemberUnknown(f"no node {node_id!r} is a member")
+        if len(self.members) == 1:
+            raise MemberConflict(f"{node_id} is the only one")
+        address, raft_address = self.members[node_id]
+        return {
+            "id": node_id,
+            "address": address,
+            "raft_address": raft_address,
+            "status": "up",
+            "role": "follower",
+            "voter": votes,
+            "observer": not votes,
+        }
 
     def transfer_leadership(self, node_id: str | None) -> str:
         self._replicate()

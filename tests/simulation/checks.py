@@ -124,12 +124,14 @@ class Checks:
         if journal.term_at(committed) not in (None, node.term):
             self.complain(f"membership: {process.name} changes it before an entry of term {node.term} is committed")
         for position in pending:
+            self._cluster.roles.changed(process, stack[max(0, position - 1)], stack[position])
             changed = set(stack[position].voters) ^ set(stack[max(0, position - 1)].voters)
             if len(changed) > 1:
                 self.complain(f"membership: {process.name} changes {len(changed)} votes at once: {sorted(changed)}")
 
     def _elected(self, process: Process) -> None:
         self.one_cluster(process)
+        self._cluster.roles.elected(process)
         node, journal = process.node, process.journal
         other = self.leaders.setdefault(node.term, process.name)
         if other != process.name:

@@ -19,11 +19,12 @@ from simulation import bulk, clears, once, published, scoped
 from simulation.checks import Checks
 from simulation.leases import LEASE_SLACK_S
 from simulation.network import SimNetwork, Wire
+from simulation.roles import Roles
 from simulation.scheduler import ProcessLoop, Scheduler
 from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
 from simulation.upgrades import RAISE_AFTER_MS, Upgrades
 
-from cacheflow.config import NodeConfig
+from cacheflow.config import OBSERVER, VOTER, NodeConfig
 from cacheflow.contract import Done
 from cacheflow.errors import CacheFlowError, ConfigError, NewerCacheFlow, NoCluster
 from cacheflow.machine import image
@@ -330,7 +331,8 @@ class Cluster:
         self.transcript: list[str] = []
         self.fingerprint = 0
         self.checks = Checks(self)
-        # Machines whose member an operator is taking out.
+        self.roles = Roles(self)
+        # Machines whose member an operator is taking out, or promotes or demotes.
         self.leaving: set[str] = set()
         self.trace = trace
         # How far a lease may end from its time; inf once time was taken from wall clocks half of which were set, and is wrong.
@@ -348,6 +350,8 @@ class Cluster:
 
     def config_of(self, host: Host) -> NodeConfig:
         """Return the settings of a machine's node, which are the same at every start but for ``--bootstrap``."""
+        observers = self.roles.observers
+        founders = [other for other in self.hosts if other.node_id not in observers]
         urls = [url_of(other) for other in self.hosts]
         if host.founds_by_mistake:
             return NodeConfig(node_id=host.node_id, bootstrap=True, fsync=self.fsync)
@@ -355,17 +359,21 @@ class Cluster:
         peers: tuple[str, ...] = ()
         if self.founding == PEERS:
             peers = tuple(
-                other.address.upper() if other.node_id in host.capitals else other.address for other in self.hosts
+                other.address.upper() if other.node_id in host.capitals else other.address
+                # Who has moved is found by anybody who knows of it.
+                for other in (self.hosts if host.rejoins else founders)
             )
         elif self.founding == TEMPLATE:
-            seeds = tuple(urls)
+            seeds = tuple(url_of(other) for other in founders)
         elif not host.founds or host.rejoins:
             seeds = tuple(url for url in urls if url != url_of(host))
         return NodeConfig(
             node_id=host.node_id,
             seed=seeds,
             bootstrap=self.founding == BOOTSTRAP and host.founds and not host.was_emptied,
-            bootstrap_expect=len(urls) if self.founding == TEMPLATE else None,
+            bootstrap_expect=len(founders) if self.founding == TEMPLATE and host in founders else None,
+            role=OBSERVER if host.node_id in observers else VOTER,
+            replace_after_s=self.roles.replace_after_s,
             peers=peers,
             fsync=self.fsync,
             request_timeout_s=TIMEOUT_S,
@@ -392,7 +400,11 @@ class Cluster:
         async def register() -> None:
             try:
                 outcome, detail = await asked.joining.register(
-                    document["id"], document["address"], document["raft_address"], document["was_member"]
+                    document["id"],
+                    document["address"],
+                    document["raft_address"],
+                    document["was_member"],
+                    document["role"] == OBSERVER,
                 )
                 told = SeedAnswer("" if outcome in (JOINED, KNOWN) else detail)
             except NoCluster as error:
@@ -465,6 +477,7 @@ class Cluster:
         if process is None:
             return
         self.note(f"{process.name} {'loses power' if power else 'is killed'}")
+        self.roles.died_at[host.node_id] = self.scheduler.now
         process.die()
         host.disk.out_of_handles = False
         self.wire.vanish(process.site, silently=power)
@@ -501,13 +514,15 @@ class Cluster:
         leader = self.leader
         if leader is None or len(processes) != len(self.hosts) or self.leaving:
             return False
+        table, replicas = leader.node.configurations.latest, leader.machine.settings.replicas
+        eligible = sum(not member.observer for member in table.members.values())
         return all(
             process.node.last_applied >= index
             and process.node.links.route is not None
             and process.node.links.route.leader_id == leader.node_id
             and process.node.may_read
             for process in processes
-        ) and len(leader.node.configurations.latest.voters) == min(len(processes), self.settings["replicas"] + 1)
+        ) and len(table.voters) == min(eligible, len(processes), (replicas or 0) + 1)
 
 
 def leader_of(cluster: Cluster) -> Process:

@@ -18,13 +18,14 @@ from simulation.departures import DEPARTURE_FAULTS
 from simulation.machine_faults import MACHINE_FAULTS, all_found
 from simulation.membership_faults import MEMBERSHIP_FAULTS
 from simulation.narrow import narrow
+from simulation.roles import ROLE_FAULTS
 from simulation.upgrades import UPGRADE_FAULTS
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Host
 
 # The kinds that have files of their own: by name, how often each strikes, and what it does.
-OTHERS = MACHINE_FAULTS | MEMBERSHIP_FAULTS | DEPARTURE_FAULTS | UPGRADE_FAULTS
+OTHERS = MACHINE_FAULTS | MEMBERSHIP_FAULTS | DEPARTURE_FAULTS | UPGRADE_FAULTS | ROLE_FAULTS
 # All kinds of faults by name, and how often each strikes compared with the others.
 ALL: dict[str, float] = {
     "kill": 3,
@@ -127,6 +128,12 @@ class Faults:
     def anything_wrong(self) -> bool:
         """True if a fault is not over, or the cluster has not recovered from it."""
         return bool(self._undo) or not self.cluster.healthy() or not all_found(self)
+
+    @property
+    def may_lose_one(self) -> bool:
+        """True if enough vote that the others go on, and know better, without any one of them."""
+        leader = self.cluster.leader
+        return leader is not None and len(leader.node.configurations.latest.voters) >= 3
 
     def alone(self, strike: Callable[[], None]) -> None:
         """Let a fault strike that needs an otherwise healthy cluster: only when nothing is wrong, or at times later."""

@@ -43,7 +43,7 @@ def hung_disk(faults: Faults) -> None:
     process = host.process
     if process is None or process.writer.hung:
         return
-    well = not faults.anything_wrong
+    well = not faults.anything_wrong and faults.may_lose_one
     faults.cluster.note(f"{host.node_id}'s disk hangs")
     writers = (process.writer, process.background)
     for writer in writers:
@@ -143,9 +143,10 @@ def empty(faults: Faults) -> None:
     """Empty a machine's disk, only while no other is in trouble: a majority then keeps everything."""
 
     def strike() -> None:
-        host = faults.somebody()
-        faults.cluster.crash(host, power=False)
-        _come_back_empty(faults, host)
+        if faults.may_lose_one:
+            host = faults.somebody()
+            faults.cluster.crash(host, power=False)
+            _come_back_empty(faults, host)
 
     faults.alone(strike)
 
@@ -160,7 +161,7 @@ def _come_back_empty(faults: Faults, host: Host) -> None:
 
 def bit_flip(faults: Faults) -> None:
     """Flip one bit of what a disk has promised. The node must refuse and name the file; then it is emptied."""
-    faults.alone(lambda: _flip(faults))
+    faults.alone(lambda: _flip(faults) if faults.may_lose_one else None)
 
 
 def _flip(faults: Faults) -> None:
@@ -178,7 +179,7 @@ def _flip(faults: Faults) -> None:
 
 def damage(faults: Faults) -> None:
     """Change a node's memory: it must notice by the others' digests, or its own disk's, and load its contents anew."""
-    faults.alone(lambda: _damage(faults))
+    faults.alone(lambda: _damage(faults) if faults.may_lose_one else None)
 
 
 def _damage(faults: Faults) -> None:

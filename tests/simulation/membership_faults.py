@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ATTEMPT_S = 4.0
 AGAIN_S = 0.3
+# Seconds for which an attempt without an answer may still be carried out: it may be late, and wait at the leader.
+LATE_S = 12.0
 
 
 class _Removal:
@@ -30,8 +32,8 @@ class _Removal:
         self._host = host
         self._incarnation = host.incarnation
         self._attempt = 0
-        # An attempt without an answer may still be carried out.
-        self._unsure = False
+        # An attempt without an answer may still be carried out, until then.
+        self._unsure_until = 0.0
         self._over = False
         self._cluster.leaving.add(host.node_id)
         self._cluster.note(f"operator: remove {host.node_id}")
@@ -58,7 +60,7 @@ class _Removal:
 
     def _silent(self, attempt: int) -> None:
         if attempt == self._attempt and not self._over:
-            self._unsure = True
+            self._unsure_until = self._cluster.scheduler.now + LATE_S
             self._ask()
 
     def _answered(self, attempt: int, outcome: str, detail: str) -> None:
@@ -70,12 +72,13 @@ class _Removal:
             self._over = True
             self._faults.later(0.0, 6.0, self._empty)
             return
-        if outcome == CONFLICT and not self._unsure:
+        if outcome == CONFLICT and self._cluster.scheduler.now >= self._unsure_until:
             self._over = True
             self._cluster.leaving.remove(host_id)
             return
         if attempt == self._attempt:
-            self._unsure = self._unsure or outcome not in (NO_LEADER, CONFLICT)
+            if outcome not in (NO_LEADER, CONFLICT):
+                self._unsure_until = self._cluster.scheduler.now + LATE_S
             # The one that is silent is taken for answered: this one takes its place.
             self._attempt += 1
             self._cluster.scheduler.at(AGAIN_S, self._ask)
@@ -117,7 +120,7 @@ MET_WITHIN_S = 3.0
 
 def _second_cluster(faults: Faults) -> None:
     """Let a machine whose disk was emptied found a cluster of its own, as its operator's mistake, while all others run."""
-    faults.alone(lambda: _found_by_mistake(faults))
+    faults.alone(lambda: _found_by_mistake(faults) if faults.may_lose_one else None)
 
 
 def _found_by_mistake(faults: Faults) -> None:

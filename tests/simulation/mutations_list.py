@@ -20,6 +20,7 @@ from simulation import mutations_machine as machine
 from simulation import mutations_raft as raft
 from simulation import mutations_recovery as recovery
 from simulation import mutations_restores as restoring
+from simulation import mutations_roles as roles
 from simulation import mutations_storage as storage
 from simulation import restores
 from simulation.recoveries import play
@@ -162,6 +163,14 @@ MUTATIONS = (
     Mutation("a log has one cluster", recovery.believe_the_tables_of_the_old_cluster, recovers=True),
     Mutation("and stops nobody", recovery.stop_for_members_of_the_old_cluster, recovers=True),
     Mutation("a decision is whole", recovery.write_the_decision_in_place, recovers=True),
+    Mutation("an observer never votes", roles.give_observers_a_vote, "kill replicas", nodes=5),
+    Mutation("who is demoted stays so", roles.give_a_demoted_voter_its_vote_again, "demote"),
+    Mutation("a majority is left", roles.demote_whoever_is_left, "demote kill", nodes=5),
+    Mutation("a leader has a vote", roles.lead_on_without_a_vote, "demote_leader"),
+    Mutation("one vote at a time", roles.swap_two_votes_at_once, "outage", nodes=5),
+    Mutation("a short silence costs no vote", roles.replace_whoever_is_silent, "kill replicas", nodes=5),
+    Mutation("a dead voter is replaced", roles.replace_nobody, "outage", nodes=5),
+    Mutation("replicas counts", roles.leave_everybody_a_vote, "replicas"),
     Mutation("", raft.acknowledge_what_was_not_verified),
     Mutation("", raft.vote_for_anybody),
     Mutation("", raft.read_without_a_barrier, "isolate_leader isolate"),

@@ -96,12 +96,10 @@ def change_the_members_at_once(patch: pytest.MonkeyPatch) -> None:
             if proposal is not None:
                 change.index = self._leading.append_configuration(proposal)
                 self._proposed = change
-        for member_id in self._membership.others():
-            latest = self._membership.configurations.latest
-            learner = self._ready_learner(latest)
-            if learner is not None and learner.id == member_id:
-                voter = type(learner)(learner.id, learner.incarnation, learner.raft_address, learner.address, True)
-                self._leading.append_configuration(latest.with_member(voter))
+        for _ in self._membership.others():
+            table = self.votes.next_table(self._membership.configurations.latest)
+            if table is not None:
+                self._leading.append_configuration(table)
 
     patch.setattr(Reconfiguration, "proceed", proceed)
 

@@ -13,6 +13,7 @@ from simulation.clients import Workload
 from simulation.cluster import BOOTSTRAP, COMMAND, PEERS, TEMPLATE, TIMEOUT_S, Cluster, patched
 from simulation.faults import ALL, Faults, Strike, draw
 from simulation.leases import LEASE_SLACK_S
+from simulation.roles import ROLE_FAULTS
 
 from cacheflow.node.joining import LISTEN_S
 
@@ -87,6 +88,8 @@ def run(
     (founding,) = random.choices((PEERS, TEMPLATE, COMMAND, BOOTSTRAP), (2, 2, 4, 2))
     cluster = Cluster(random.getrandbits(64), nodes, settings=settings, trace=trace, drift=drift, founding=founding)
     workload = None
+    if kinds.keys() & ROLE_FAULTS.keys():
+        cluster.roles.choose(Random(f"{seed} roles"), nodes)
     if random.random() < 0.2:
         cluster.wire.usual_delay_s = cluster.wire.delay_s = (0.005, 0.03)
     with patched(cluster, journal_bytes=journal_bytes):

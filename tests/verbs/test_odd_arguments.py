@@ -132,6 +132,8 @@ def test_an_odd_argument_is_answered_alike_everywhere_and_by_an_error_of_the_tre
         ("remove_node", ("\ud800",), {}),
         ("remove_node", (None,), {}),
         ("remove_node", ("",), {}),
+        ("promote_node", ("\ud800",), {}),
+        ("demote_node", (None,), {}),
     ],
 )
 def test_an_argument_of_a_wrong_kind_is_refused(

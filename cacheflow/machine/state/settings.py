@@ -33,7 +33,9 @@ class Settings:
 class Member:
     """One member of the cluster, as a row of the member table.
 
-    Another incarnation of the same id is a node whose disk was emptied.
+    Another incarnation of the same id is a node whose disk was emptied.  voter: whether the member votes now.
+    observer: whether the member stays without a vote until an operator promotes it. A member that is neither is a spare: it
+    is given a vote when one is wanted.
     """
 
     id: str
@@ -41,6 +43,12 @@ class Member:
     raft_address: str
     address: str
     voter: bool
+    observer: bool = False
+
+    @property
+    def is_spare(self) -> bool:
+        """True if the member does not vote now and may be given a vote without being asked for by an operator."""
+        return not (self.voter or self.observer)
 
 
 def is_whole(value: Any, least: int, most: int = INT64_MAX) -> bool:
@@ -75,18 +83,20 @@ def is_name(value: Any) -> bool:
 
 
 def member_of(row: Any) -> Member:
-    """Return the member in ``row``, [id, incarnation, raft_address, address, voter]. Raises ValueError for any other row.
+    """Return the member in ``row``, the values of a Member's fields in a list. Raises ValueError for any other row.
 
     Rows are checked before they are written to the log, too: the log would take what the machine then refuses.
     """
-    if type(row) is not list or len(row) != 5:
-        raise ValueError("a member is not a list of five")
+    if type(row) is not list or len(row) != 6:
+        raise ValueError("a member is not a list of six")
     member = Member(*row)
     texts = (member.incarnation, member.raft_address, member.address)
     if not is_name(member.id) or any(type(text) is not str or len(text) > NAME_CHARS_MAX for text in texts):
         raise ValueError("a member's id or address is not a short str")
-    if type(member.voter) is not bool:
-        raise ValueError("a member's voter flag is not a bool")
+    if type(member.voter) is not bool or type(member.observer) is not bool:
+        raise ValueError("a member's flags are not bools")
+    if member.voter and member.observer:
+        raise ValueError("an observer has a vote")
     return member
 
 

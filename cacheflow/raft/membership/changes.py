@@ -1,8 +1,8 @@
 """Reconfiguration: how the leader changes the membership of the cluster.
 
 One change is made at a time, each proposed only when the one before and the leader's no-op are applied here
-(dissertation 4.1 and its erratum). A learner becomes a voter once it has what is committed, while fewer than
-``replicas`` + 1 vote. A leader that is to be removed hands leadership over first (``hand_over.py``).
+(dissertation 4.1 and its erratum). What was asked for comes first, then what ``votes.py`` says. A leader that is to be
+removed or to give its vote back hands leadership over first (``hand_over.py``).
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from cacheflow.machine.language.levels import BUILD_LEVEL
 from cacheflow.machine.state.settings import MEMBERS_MAX, Member, member_of
@@ -22,16 +22,23 @@ from cacheflow.raft.links import Links
 from cacheflow.raft.membership.configuration import Configuration
 from cacheflow.raft.membership.hand_over import HandOver
 from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.membership.votes import Votes
 from cacheflow.raft.message_types import Register
-from cacheflow.raft.peers import REPLICATE, Peers
+from cacheflow.raft.peers import Peers
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.leader import Leading
+from cacheflow.raft.seams import Timing
 from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Peer
 
 # Outcomes of a change, as they travel between nodes. UNSURE: it was proposed, and its leader has lost leadership since.
 JOINED, REMOVED, KNOWN, UNKNOWN, CONFLICT = "joined", "removed", "known", "unknown", "conflict"
 NO_LEADER, UNSURE = "no leader", "unsure"
+# Outcomes of a change of a vote: it is done, or the member lacks something that it will soon have.
+CHANGED, BEHIND = "changed", "behind"
+# The kinds of changes, as the types of the messages that ask for them.
+REGISTER, REMOVE, PROMOTE, DEMOTE = "register", "remove", "promote", "demote"
+_DONE = {REGISTER: JOINED, REMOVE: REMOVED, PROMOTE: CHANGED, DEMOTE: CHANGED}
 # Changes that may wait at once, more are refused; and how long one may wait, when its asker has given up.
 WAITING_MAX = 100
 WAITING_MS = 8000
@@ -44,15 +51,16 @@ ChangeDone = Callable[[str, str], None]
 
 @dataclass(slots=True)
 class _Change:
-    """A requested change of the cluster's members: ``member`` is to be added, or removed if ``removes`` is true.
+    """A requested change of the cluster's members: ``member`` is to be added, removed, or given or denied a vote.
 
-    member: in a removal its incarnation may be empty, which stands for any incarnation.
+    kind: REGISTER, REMOVE, PROMOTE or DEMOTE.
+    member: if it is a member already, its incarnation may be empty, which stands for any incarnation.
     """
 
+    kind: str
     member: Member
-    # The highest feature level that its build knows; 0 where it is to be removed.
+    # The highest feature level that a newcomer's build knows; 0 for other changes.
     level: int
-    removes: bool
     # The node says that it has been a member: if it is none now, it was removed.
     was_member: bool
     # The change is refused if it still waits then.
@@ -76,6 +84,7 @@ class Reconfiguration:
         membership: Membership,
         leading: Leading,
         hand_over: HandOver,
+        timing: Timing,
     ) -> None:
         self._core = core
         self._links = links
@@ -85,21 +94,35 @@ class Reconfiguration:
         self._membership = membership
         self._leading = leading
         self._hand_over = hand_over
+        self.votes = Votes(
+            core,
+            links=links,
+            peers=peers,
+            replica=replica,
+            membership=membership,
+            leading=leading,
+            timing=timing,
+        )
         self._waiting: deque[_Change] = deque()
         self._proposed: _Change | None = None
-        # This node's own removal, which the next leader is asked for.
+        # This node's own removal or demotion, which the next leader is asked for.
         self._own: deque[_Change] = deque()
         # {number: callback} of the changes that the leader was asked for.
         self._requests: dict[int, ChangeDone] = {}
         # Why a member has refused to register this node, which asks without waiting (request 0); "" if none has.
         self.refusal = ""
         self._next_request = 0
-        # Whether any turn may bring a change on: one waits, a learner is to become a voter once it has what is committed, or a
-        # hand-over is under way. A plain value, because each turn asks; whoever begins one of these wakes the node.
+        # Whether any turn may bring a change on: one waits, more or fewer members are to vote, or a hand-over is under way. A
+        # plain value, because each turn asks; whoever begins one of these wakes the node.
         self.is_pending = False
+        self._deciders: dict[str, Callable[[Configuration, _Change], Configuration | None]] = {
+            REGISTER: self._decide,
+            REMOVE: self._decide_removal,
+            PROMOTE: self._decide_promotion,
+            DEMOTE: self._decide_demotion,
+        }
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
-            "register": self._on_change,
-            "remove": self._on_change,
+            **dict.fromkeys(_DONE, self._on_change),
             "change_reply": self._on_change_reply,
         }
 
@@ -113,7 +136,7 @@ class Reconfiguration:
         higher.
         was_member: by its own log the node has been a member; if it is no member now, it was removed, and is refused.
         """
-        self._ask(member, level, False, was_member, done)
+        self._ask(REGISTER, member, level, was_member, done)
 
     def remove(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
         """Remove the member ``node_id`` from the cluster; on a follower, by asking the leader for it.
@@ -121,21 +144,31 @@ class Reconfiguration:
         incarnation: that of the member to remove; empty for any.
         done: called once with (outcome, detail), two texts, unless the leader vanishes.
         """
-        self._ask(Member(node_id, incarnation, "", "", False), 0, True, False, done)
+        self._ask(REMOVE, Member(node_id, incarnation, "", "", False), 0, False, done)
 
     def is_to_go(self, member: Member) -> bool:
         """True if ``member``'s removal was asked for and is not over, as far as this node knows: the leader knows of all."""
         return any(
-            change.removes and change.member.id == member.id and change.member.incarnation in ("", member.incarnation)
+            change.kind == REMOVE
+            and change.member.id == member.id
+            and change.member.incarnation in ("", member.incarnation)
             for change in (*self._waiting, *self._own, *([self._proposed] if self._proposed is not None else []))
         )
 
-    def _ask(self, member: Member, level: int, removes: bool, was_member: bool, done: ChangeDone) -> None:
+    def promote(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
+        """Give the member ``node_id`` a vote; on a follower, by asking the leader for it. Arguments as for ``remove``."""
+        self._ask(PROMOTE, Member(node_id, incarnation, "", "", False), 0, False, done)
+
+    def demote(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
+        """Make the member ``node_id`` an observer; on a follower, by asking the leader for it. Arguments as for ``remove``."""
+        self._ask(DEMOTE, Member(node_id, incarnation, "", "", False), 0, False, done)
+
+    def _ask(self, kind: str, member: Member, level: int, was_member: bool, done: ChangeDone) -> None:
         if self._core.is_leader:
             if len(self._waiting) >= WAITING_MAX:
                 done(NO_LEADER, "too many nodes come and go at once; try again")
                 return
-            self._waiting.append(_Change(member, level, removes, was_member, self._links.now_ms() + WAITING_MS, done))
+            self._waiting.append(_Change(kind, member, level, was_member, self._links.now_ms() + WAITING_MS, done))
             self._ticks.wake()
             return
         route = self._links.route
@@ -149,9 +182,10 @@ class Reconfiguration:
         self._requests[self._next_request] = done
         fields = [member.id, member.incarnation, member.raft_address, member.address]
         message: Register = {
-            "type": "remove" if removes else "register",
+            "type": cast(Any, kind),
             "request": self._next_request,
             "member": fields,
+            "observer": member.observer,
             "was": was_member,
             "level": level,
         }
@@ -163,17 +197,17 @@ class Reconfiguration:
         request = guards.natural(message, "request")
         fields = message.get("member")
         try:
-            member = member_of([*fields, False] if type(fields) is list else None)
+            member = member_of([*fields, False, message.get("observer")] if type(fields) is list else None)
         except ValueError as error:
             raise guards.BadMessage(f"{message['type']}: {error}") from None
-        removes = message["type"] == "remove"
-        if removes and not self._membership.is_member(peer):
+        kind = message["type"]
+        if kind != REGISTER and not self._membership.is_member(peer):
             return
         node_id = peer.node_id
         self._ask(
+            kind,
             member,
             guards.natural(message, "level"),
-            removes,
             message.get("was") is True,
             lambda outcome, detail: self._answer(node_id, request, outcome, detail),
         )
@@ -202,8 +236,8 @@ class Reconfiguration:
     def proceed(self) -> None:
         """As leader, propose the next requested membership change, unless an earlier change or hand-over is still under way.
 
-        As follower, ask the leader for this node's own removal, if that was requested. Called in every turn in which the
-        leader or the membership may have changed.
+        As follower, ask the leader for this node's own removal or demotion, if that was requested. Called in every turn in which
+        the leader or the membership may have changed.
         """
         if not self._core.is_leader:
             self.is_pending = False
@@ -211,11 +245,12 @@ class Reconfiguration:
             return
         self._hand_over.proceed()
         latest = self._membership.configurations.latest
-        learning = self._wants_voters(latest) and len(latest.voters) < len(latest.members)
         if self._core.has_settled and latest.index <= self._core.last_applied and not self._membership.is_unlogged:
-            if not self._proposes_what_was_asked(latest) and learning and self._hand_over.heir is None:
-                self._promote_a_learner(latest)
-        self.is_pending = learning or self._hand_over.heir is not None or bool(self._waiting)
+            if not self._proposes_what_was_asked(latest) and self._hand_over.heir is None:
+                table = self.votes.next_table(latest)
+                if table is not None:
+                    self._leading.append_configuration(table)
+        self.is_pending = self.votes.is_wanted(latest) or self._hand_over.heir is not None or bool(self._waiting)
 
     def _proposes_what_was_asked(self, latest: Configuration) -> bool:
         """As leader, answer or propose the waiting membership changes, up to the first that needs a new member table.
@@ -227,7 +262,7 @@ class Reconfiguration:
             if change.until_ms < self._links.now_ms():
                 change.done(NO_LEADER, "it could not be done in time")
                 continue
-            proposal = self._decide_removal(latest, change) if change.removes else self._decide(latest, change)
+            proposal = self._deciders[change.kind](latest, change)
             if proposal is not None:
                 change.index = self._leading.append_configuration(proposal)
                 if not (self._waiting and self._waiting[0] is change):
@@ -236,33 +271,33 @@ class Reconfiguration:
         return False
 
     def _pass_on(self) -> None:
-        """Ask the new leader to remove this node, if that was requested while this node led.
+        """Ask the new leader to remove or demote this node, if that was requested while this node led.
 
-        The new leader is asked at once: otherwise two nodes that are both to be removed would hand leadership to each other
-        for ever.
+        The new leader is asked at once: otherwise two nodes that are both to go would hand leadership to each other for
+        ever.
         """
         while self._own and (self._links.route is not None or self._own[0].until_ms < self._links.now_ms()):
             change = self._own.popleft()
-            self._ask(change.member, 0, True, False, change.done)
+            self._ask(change.kind, change.member, 0, False, change.done)
 
     def applied(self, index: int) -> None:
         """Report the proposed membership change as done if its log entry is applied. index: the last applied entry."""
         change = self._proposed
         if change is not None and change.index <= index:
             self._proposed = None
-            change.done(REMOVED if change.removes else JOINED, "")
+            change.done(_DONE[change.kind], "")
 
     def deposed(self) -> None:
         """Report to all callers that wait for a membership change that this node leads no more: they may ask the new leader.
 
-        A request to remove this node itself is kept, and passed on to the new leader.
+        A request to remove or demote this node itself is kept, and passed on to the new leader.
         """
         waiting, proposed = [*self._waiting], self._proposed
         self._waiting.clear()
         self._proposed = None
         self._hand_over.heir = None
         for change in waiting:
-            if change.removes and change.member.id == self._membership.node_id:
+            if change.kind in (REMOVE, DEMOTE) and change.member.id == self._membership.node_id:
                 self._own.append(change)
             else:
                 change.done(NO_LEADER, "the leader changed meanwhile")
@@ -289,7 +324,7 @@ class Reconfiguration:
             if (known.raft_address, known.address) == (member.raft_address, member.address):
                 change.done(KNOWN, "")
                 return None
-            return latest.with_member(replace(member, voter=known.voter))
+            return latest.with_member(replace(member, voter=known.voter, observer=known.observer))
         if change.was_member or (member.id, member.incarnation) in self._replica.machine.removed:
             change.done(
                 CONFLICT,
@@ -322,13 +357,69 @@ class Reconfiguration:
 
         latest: the member table in force.
         """
+        known = self._known(latest, change)
+        return None if known is None else self._without_vote(latest, latest.without(known.id), change)
+
+    def _decide_demotion(self, latest: Configuration, change: _Change) -> Configuration | None:
+        """Return the member table in which the member of ``change`` is an observer; None if this is refused, done or waits.
+
+        latest: the member table in force.
+        """
+        known = self._known(latest, change)
+        if known is None:
+            return None
+        if known.observer:
+            change.done(KNOWN, "")
+            return None
+        after = latest.with_member(replace(known, voter=False, observer=True))
+        return self._without_vote(latest, after, change)
+
+    def _decide_promotion(self, latest: Configuration, change: _Change) -> Configuration | None:
+        """Return the member table in which the member of ``change`` votes; None if this is refused or done already.
+
+        latest: the member table in force.
+        """
+        known = self._known(latest, change)
+        if known is None:
+            return None
+        if known.voter:
+            change.done(KNOWN, "")
+            return None
+        replicas = self.votes.replicas()
+        lack = self.votes.lack_of(known.id)
+        if replicas is None:
+            change.done(NO_LEADER, "the cluster has just begun; try again")
+        elif len(latest.voters) > replicas:
+            change.done(
+                CONFLICT,
+                f"{len(latest.voters)} nodes vote, which are all that replicas = {replicas} allows: raise replicas, or "
+                "demote another node first",
+            )
+        elif lack:
+            change.done(BEHIND, f"{known.id!r} cannot vote yet: {lack}")
+        else:
+            return latest.with_member(replace(known, voter=True, observer=False))
+        return None
+
+    def _known(self, latest: Configuration, change: _Change) -> Member | None:
+        """Return the row of the member of ``change`` in ``latest``, the member table in force.
+
+        Returns None if no such member is in it, and reports that to the caller that waits for the change.
+        """
         node_id, incarnation = change.member.id, change.member.incarnation
         known = latest.members.get(node_id)
         if known is None or incarnation not in ("", known.incarnation):
             change.done(UNKNOWN, f"no node {node_id!r} is a member of this cluster")
             return None
-        after = latest.without(node_id)
-        if known.voter:
+        return known
+
+    def _without_vote(self, latest: Configuration, after: Configuration, change: _Change) -> Configuration | None:
+        """Return ``after``, in which the member of ``change`` has no vote; None if the cluster cannot spare it, or it leads yet.
+
+        latest: the member table in force.
+        """
+        node_id = change.member.id
+        if latest.members[node_id].voter:
             down = self._peers.down_ids()
             voters = after.voters
             there = [voter_id for voter_id in voters if voter_id not in down]
@@ -343,25 +434,10 @@ class Reconfiguration:
                 )
                 return None
         if node_id == self._membership.node_id:
-            # The next leader removes this node as any other.
+            # The next leader removes or demotes this node as any other.
             self._waiting.appendleft(change)
             if self._hand_over.begin(None) is None:
                 self._waiting.popleft()
-                change.done(NO_LEADER, "nobody can take over leadership from the node that is to be removed")
+                change.done(NO_LEADER, "nobody can take over leadership from that node")
             return None
         return after
-
-    def _wants_voters(self, latest: Configuration) -> bool:
-        replicas = self._replica.machine.settings.replicas
-        return replicas is not None and len(latest.voters) <= replicas
-
-    def _promote_a_learner(self, latest: Configuration) -> None:
-        """As leader, propose that one learner whose log has caught up becomes a voter. latest: the member table in force."""
-        down = self._peers.down_ids()
-        for _, member in sorted(latest.members.items()):
-            progress = self._peers.progress.get(member.id)
-            if not member.voter and progress is not None and member.id not in down:
-                # The learner lacks at most one round of what is committed (4.2.1), a round being a heartbeat.
-                if progress.state == REPLICATE and progress.match_index >= self._leading.committed_lately:
-                    self._leading.append_configuration(latest.with_member(replace(member, voter=True)))
-                    return

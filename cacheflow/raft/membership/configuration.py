@@ -4,8 +4,7 @@
    (dissertation 4.1). When its entry is dropped, the one before counts again.
 2. One change is made at a time: the next one only after the last, and the leader's own no-op, are committed (4.1,
    erratum).
-3. A new member is a learner: it receives entries and does not count (4.2.1). It votes once it has caught up, while
-   fewer than ``replicas`` + 1 members vote.
+3. A new member is a learner: it receives entries and does not count (4.2.1). Who votes is decided in ``votes.py``.
 4. A member is a node id *and* an incarnation: an emptied disk comes back as somebody else.
 5. A log that was recovered (``recovery.py``) begins with tables of an older cluster: they never count again.
 6. Tables of two nodes are compared by (term, index), as logs are: if one of two is committed, the later one is the
@@ -15,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 from cacheflow.machine.language import commands
 from cacheflow.machine.state.settings import Member
@@ -27,16 +26,19 @@ class Configuration:
     """A table of the cluster's members.
 
     index: that of the log entry which holds the table; 0 for NOBODY, the empty table.  members: the members by node id.
-    voters: the sorted ids of the members that vote.
+    voters: the sorted ids of the members that vote.  spares: the members, by id, that may be given a vote.
     """
 
     index: int
     cluster_id: str
     members: Mapping[str, Member]
     voters: list[str] = field(init=False, compare=False)
+    spares: list[Member] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "voters", sorted([member.id for member in self.members.values() if member.voter]))
+        members = [member for _, member in sorted(self.members.items())]
+        object.__setattr__(self, "voters", [member.id for member in members if member.voter])
+        object.__setattr__(self, "spares", [member for member in members if member.is_spare])
 
     def lists(self, node_id: str, incarnation: str) -> bool:
         """True if this member table lists the node ``node_id`` with this ``incarnation``."""
@@ -51,12 +53,9 @@ class Configuration:
         """Return a copy of this member table without the member ``node_id``."""
         return replace(self, members={key: value for key, value in self.members.items() if key != node_id})
 
-    def rows(self) -> list[tuple[str, str, str, str, bool]]:
-        """Return the members as commands hold them: (id, incarnation, raft_address, address, voter), in the order of the ids."""
-        return [
-            (member.id, member.incarnation, member.raft_address, member.address, member.voter)
-            for _, member in sorted(self.members.items())
-        ]
+    def rows(self) -> list[tuple[str, str, str, str, bool, bool]]:
+        """Return the members as commands hold them: a tuple of each member's fields, in the order of the ids."""
+        return [astuple(member) for _, member in sorted(self.members.items())]
 
     def command(self) -> commands.Command:
         """Return the command that puts this member table in force in the cluster, once it is in the log."""

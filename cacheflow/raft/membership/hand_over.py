@@ -53,6 +53,10 @@ class HandOver:
         self._ticks.wake()
         return self.heir
 
+    def since_ms(self, node_id: str) -> int | None:
+        """Return for how many ms this node has been handing its leadership to the voter ``node_id``; None if it is not."""
+        return None if node_id != self.heir else max(0, HAND_OVER_MS - (self._until_ms - self._links.now_ms()))
+
     def step_aside(self) -> None:
         """Stop leading at once, as this node's disk delays the cluster, and ask a voter with the whole log to campaign."""
         heir = self._most_complete(None)

@@ -35,6 +35,8 @@ NEEDS: Final[Mapping[str, Role]] = {
     "GET /nodes/list": Role.READ,
     "POST /nodes/register": Role.ADMIN,
     "DELETE /nodes/{id}": Role.ADMIN,
+    "POST /nodes/{id}/promote": Role.ADMIN,
+    "POST /nodes/{id}/demote": Role.ADMIN,
     "GET /cluster/status": Role.READ,
     "POST /cluster/leader": Role.ADMIN,
     "POST /cluster/level": Role.ADMIN,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, request
 
 from cacheflow.arguments import check_digest, known_fields, shown
-from cacheflow.config import RAFT_PORT_OFFSET, join_address, split_address
+from cacheflow.config import RAFT_PORT_OFFSET, ROLES, VOTER, join_address, split_address
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.language.commands import INT64_MAX
 from cacheflow.rest.answers import Answer, json_answer
@@ -28,7 +28,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
     @blueprint.post("/nodes/register", endpoint="register")
     def register() -> Answer:
         fields = read_object(request.environ, body_bytes_max)
-        known_fields(fields, ("id", "address", "raft_address", "was_member"))
+        known_fields(fields, ("id", "address", "raft_address", "was_member", "role"))
         node_id = checks.text_field(fields, "id")
         if "raft_address" not in fields:
             address = checks.text_field(fields, "address")
@@ -43,8 +43,11 @@ def cluster_blueprint(services: Services) -> Blueprint:
         was_member = fields.get("was_member", False)
         if type(was_member) is not bool:
             raise InvalidRequest(f'"was_member" is true or false, not {shown(was_member)}')
+        role = fields.get("role", VOTER)
+        if type(role) is not str or role not in ROLES:
+            raise InvalidRequest(f'"role" is voter or observer, not {shown(role)}')
         with gate:
-            joined = store.register(node_id, address, raft_address, was_member)
+            joined = store.register(node_id, address, raft_address, was_member, role)
         member = {"id": node_id, "address": address, "raft_address": raft_address}
         return json_answer(
             {**member, "status": "joined" if joined else "known"}, services.raft_headers(), 201 if joined else 200
@@ -55,6 +58,16 @@ def cluster_blueprint(services: Services) -> Blueprint:
         with gate:
             store.remove_node(raw_id)
         return Answer(b"", 204, services.raft_headers())
+
+    @blueprint.post("/nodes/<raw_id>/promote", endpoint="promote")
+    def promote(raw_id: str) -> Answer:
+        with gate:
+            return json_answer(store.promote_node(raw_id), services.raft_headers())
+
+    @blueprint.post("/nodes/<raw_id>/demote", endpoint="demote")
+    def demote(raw_id: str) -> Answer:
+        with gate:
+            return json_answer(store.demote_node(raw_id), services.raft_headers())
 
     @blueprint.get("/cluster/status", endpoint="status")
     def status() -> Answer:

@@ -36,6 +36,8 @@ HELP: Mapping[str, str] = {
     "in_doubt": "1 while this node's contents may be wrong and are checked.",
     "reloads_total": "Times that the contents were wrong and were loaded from this node's disk.",
     "members_down": "Members that do not answer.",
+    "voters": "Members that vote.",
+    "observers": "Members that never vote unless they are promoted.",
     "disk_hung": "1 while this node's disk does not answer.",
     "failed": "1 when this node's disk failed and it takes no further part.",
     "removed": "1 when this node was removed from the cluster.",

@@ -97,7 +97,12 @@ COMMANDS = st.one_of(PLAIN, PLAIN, PLAIN, PLAIN, DELETES, OTHERS)
 def test_any_log_leaves_the_same_by_both_ways(log: list[tuple[int, int, list[Any]]]) -> None:
     straight, general = Driver(), Driver()
     opening = c.encode_entry(
-        1, [c.encode_block(0, 0, 0, [c.members("c", [["a", "1", "h:1", "", True]]), c.open_session("a", "1", 1, "x")])]
+        1,
+        [
+            c.encode_block(
+                0, 0, 0, [c.members("c", [["a", "1", "h:1", "", True, False]]), c.open_session("a", "1", 1, "x")]
+            )
+        ],
     )
     assert_equal_after(straight, general, opening)
     at_ms, number = 1, 1

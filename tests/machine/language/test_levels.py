@@ -27,7 +27,7 @@ WRAPPED: list[Callable[[Any], Any]] = [
 
 
 def members(driver: Driver, *ids: str) -> None:
-    driver.one(c.members("cluster", [[name, f"disk of {name}", f"{name}:1", f"{name}:2", True] for name in ids]))
+    driver.one(c.members("cluster", [[name, f"disk of {name}", f"{name}:1", f"{name}:2", True, False] for name in ids]))
 
 
 def starts(driver: Driver, name: str, level: int, number: int = 1) -> c.Result:
@@ -126,7 +126,7 @@ def test_a_newcomer_and_an_emptied_disk_count_as_unknown_until_they_have_told() 
     starts(driver, "a", 2)
     members(driver, "a", "b")
     assert driver.one(c.raise_level(2)) == [c.PRECONDITION, 1, "b"]
-    driver.one(c.members("cluster", [["a", "another disk", "a:1", "a:2", True]]))
+    driver.one(c.members("cluster", [["a", "another disk", "a:1", "a:2", True, False]]))
     assert driver.one(c.raise_level(2)) == [c.PRECONDITION, 1, "a"]
 
 

@@ -13,8 +13,8 @@ from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import REVISION_MAX, CacheMachine
 from cacheflow.machine.state.entries import VERSION
 
-A = ["a", "1", "h:1", "h:2", True]
-B = ["b", "1", "h:3", "h:4", True]
+A = ["a", "1", "h:1", "h:2", True, False]
+B = ["b", "1", "h:3", "h:4", True, False]
 
 
 def recovery(cluster_id: str = "new", rows: Any = (A,), replaced: Any = ("old",)) -> c.Command:

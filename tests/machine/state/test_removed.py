@@ -9,7 +9,7 @@ from cacheflow.machine.machine import REMOVED_KEPT
 
 
 def row(node_id: str, incarnation: str) -> list[object]:
-    return [node_id, incarnation, "h:1", "h:2", True]
+    return [node_id, incarnation, "h:1", "h:2", True, False]
 
 
 def test_who_leaves_is_remembered_with_its_disk_and_who_comes_back_is_not(driver: Driver) -> None:

@@ -105,14 +105,14 @@ def test_only_the_incarnation_in_the_table_opens_a_session(driver: Driver) -> No
 
 def test_a_new_incarnation_of_a_member_closes_its_session_and_counts_its_starts_anew(driver: Driver) -> None:
     session = driver.session("a", start=7)
-    driver.one(c.members("cluster", [["a", "2", "h:1", "h:2", True]]))
+    driver.one(c.members("cluster", [["a", "2", "h:1", "h:2", True, False]]))
     assert driver.send(session, 1, INCR) == [[c.UNKNOWN_SESSION]]
     assert driver.one(c.open_session("a", "2", 1, "start")) == [c.OK, session + 1, "start"]
 
 
 def test_a_member_that_left_the_table_loses_its_session(driver: Driver) -> None:
     gone, stays = driver.session("gone"), driver.session("stays")
-    driver.one(c.members("cluster", [["stays", "1", "h:1", "h:2", True]]))
+    driver.one(c.members("cluster", [["stays", "1", "h:1", "h:2", True, False]]))
     assert driver.send(gone, 1, INCR) == [[c.UNKNOWN_SESSION]]
     assert numbers(driver.send(stays, 1, INCR)) == [1]
 

@@ -10,7 +10,7 @@ from machine.driver import Driver
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.state.settings import Member, Settings
 
-ROW: list[Any] = ["a", "1", "h:1", "h:2", True]
+ROW: list[Any] = ["a", "1", "h:1", "h:2", True, False]
 
 
 def test_a_new_machine_has_no_limits_and_knows_that_nobody_set_any(driver: Driver) -> None:
@@ -57,9 +57,9 @@ def test_a_bad_setting_spoils_the_whole_command(driver: Driver, changes: Any) ->
 
 
 def test_the_member_table_is_replaced_as_a_whole(driver: Driver) -> None:
-    assert driver.one(c.members("cluster", [ROW, ["b", "", "", "", False]])) == [c.OK]
+    assert driver.one(c.members("cluster", [ROW, ["b", "", "", "", False, True]])) == [c.OK]
     assert driver.machine.cluster_id == "cluster"
-    assert driver.machine.members == {"a": Member(*ROW), "b": Member("b", "", "", "", False)}
+    assert driver.machine.members == {"a": Member(*ROW), "b": Member("b", "", "", "", False, True)}
     driver.one(c.members("cluster", [ROW]))
     assert list(driver.machine.members) == ["a"]
 
@@ -74,9 +74,12 @@ def test_the_member_table_is_replaced_as_a_whole(driver: Driver) -> None:
         [[1, *ROW[1:]]],
         [["", *ROW[1:]]],
         [["a", 1, *ROW[2:]]],
-        [["a", "1", b"h", "h", True]],
-        [["a", "1", "h", "h" * 257, True]],
-        [[*ROW[:4], 1]],
+        [["a", "1", b"h", "h", True, False]],
+        [["a", "1", "h", "h" * 257, True, False]],
+        [[*ROW[:4], 1, False]],
+        [[*ROW[:4], False, 0]],
+        [[*ROW[:4], True, True]],
+        [ROW[:5]],
         [ROW, ROW],
         [[[], *ROW[1:]]],
         [[str(number), *ROW[1:]] for number in range(1001)],

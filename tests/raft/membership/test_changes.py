@@ -9,8 +9,9 @@ import pytest
 
 from cacheflow.machine.state.settings import MEMBERS_MAX, Member
 from cacheflow.raft.guards import BadMessage
-from cacheflow.raft.membership.changes import CONFLICT, NO_LEADER, UNSURE, Reconfiguration, _Change
+from cacheflow.raft.membership.changes import CONFLICT, NO_LEADER, REGISTER, UNSURE, Reconfiguration, _Change
 from cacheflow.raft.membership.configuration import Configuration
+from cacheflow.raft.seams import Timing
 from cacheflow.raft.transport.network import Peer
 
 NEWCOMER = Member("new", "disk", "127.0.0.1:9", "", False)
@@ -27,7 +28,7 @@ def follower(delivers: bool) -> tuple[Reconfiguration, list[tuple[str, dict[str,
     core: Any = SimpleNamespace(is_leader=False)
     nothing: Any = None
     parts = dict.fromkeys(("ticks", "peers", "replica", "membership", "leading", "hand_over"), nothing)
-    return Reconfiguration(core, links=links, **parts), sent
+    return Reconfiguration(core, links=links, timing=Timing(), **parts), sent
 
 
 def test_who_asked_learns_at_once_that_the_leader_is_another() -> None:
@@ -63,7 +64,9 @@ def test_a_member_that_no_machine_would_take_is_passed_on_to_nobody(fields: Any)
     reconfiguration, sent = follower(delivers=True)
     peer = Peer("new", "disk", "127.0.0.1:9", "", "epoch")
     with pytest.raises(BadMessage):
-        reconfiguration.handlers["register"](peer, {"type": "register", "request": 1, "member": fields, "was": False})
+        reconfiguration.handlers["register"](
+            peer, {"type": "register", "request": 1, "member": fields, "observer": False, "was": False}
+        )
     assert sent == []
 
 
@@ -75,7 +78,7 @@ def test_a_full_table_takes_no_further_member() -> None:
     ids = [f"n{number}" for number in range(MEMBERS_MAX)]
     full = Configuration(1, "c", {node_id: Member(node_id, "disk", "", "", True) for node_id in ids})
     outcomes: list[str] = []
-    change = _Change(NEWCOMER, 1, False, False, 0, lambda outcome, _: outcomes.append(outcome))
+    change = _Change(REGISTER, NEWCOMER, 1, False, 0, lambda outcome, _: outcomes.append(outcome))
     assert reconfiguration._decide(full, change) is None and outcomes == [CONFLICT]
     assert reconfiguration._decide(full.without("n0"), change) is not None
 
@@ -87,7 +90,7 @@ def test_a_newcomer_below_the_level_in_force_is_refused_by_name() -> None:
     reconfiguration._peers, reconfiguration._replica = peers, replica
     table = Configuration(1, "c", {"n1": Member("n1", "disk", "", "", True)})
     told: list[tuple[str, str]] = []
-    change = _Change(NEWCOMER, 2, False, False, 0, lambda *outcome: told.append(outcome))
+    change = _Change(REGISTER, NEWCOMER, 2, False, 0, lambda *outcome: told.append(outcome))
     assert reconfiguration._decide(table, change) is None
     ((outcome, detail),) = told
     assert outcome == CONFLICT

@@ -116,6 +116,33 @@ def test_a_removal_that_fails_says_what_is_certain(
     assert ("Retry-After" in answer.headers) == (status == 503)
 
 
+def test_a_member_is_promoted_and_demoted(client: Client, store: FakeStore) -> None:
+    store.members["n2"] = ("h:1", "h:2")
+    demoted = client.post("/nodes/n2/demote")
+    assert (demoted.status_code, demoted.json["id"], demoted.json["voter"], demoted.json["observer"]) == (
+        200,
+        "n2",
+        False,
+        True,
+    )
+    assert client.post("/nodes/n2/promote").json["voter"]
+    for change in ("promote", "demote"):
+        unknown = client.post(f"/nodes/nobody/{change}")
+        assert (unknown.status_code, unknown.json["type"]) == (404, "urn:cacheflow:member-unknown")
+        assert client.get(f"/nodes/n2/{change}").status_code == 405
+    del store.members["n2"]
+    refused = client.post("/nodes/n1/demote")
+    assert (refused.status_code, refused.json["type"]) == (409, "urn:cacheflow:member-conflict")
+
+
+def test_a_node_registers_with_its_role(client: Client) -> None:
+    node = {"id": "n2", "address": "h:1", "raft_address": "h:2"}
+    assert client.post("/nodes/register", json={**node, "role": "observer"}).status_code == 201
+    for role in ("leader", "", None, 5, ["voter"]):
+        refused = client.post("/nodes/register", json={**node, "role": role})
+        assert (refused.status_code, "role" in refused.json["detail"]) == (400, True)
+
+
 def test_status_is_shown(client: Client) -> None:
     assert client.get("/cluster/status").json == {"leader": "n1", "term": 3, "commit_index": 0, "applied_index": 0}
 
