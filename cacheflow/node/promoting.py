@@ -46,7 +46,7 @@ async def _row(engine: Engine, node_id: str, votes: bool) -> dict[str, Any]:
     deadline = loop.time() + ENTRY_S
     while loop.time() < deadline:
         member = engine.local.node.configurations.latest.members.get(node_id)
-        if member is not None and member.voter == votes:
+        if member is not None and (member.voter, member.observer) == (votes, not votes):
             break
         await asyncio.sleep(AGAIN_S)
     row = next((row for row in status.nodes(engine) if row["id"] == node_id), None)

@@ -126,6 +126,8 @@ class FormedCache(Face):
     status = _handed_on(CacheClient.status)
     digest = _handed_on(CacheClient.digest)
     remove_node = _handed_on(CacheClient.remove_node)
+    promote_node = _handed_on(CacheClient.promote_node)
+    demote_node = _handed_on(CacheClient.demote_node)
     raise_level = _handed_on(CacheClient.raise_level)
 
     def close(self) -> Any:
@@ -205,6 +207,8 @@ class AsyncFormedCache(AsyncFace):
     status = _handed_on_async(CacheClient.status)
     digest = _handed_on_async(CacheClient.digest)
     remove_node = _handed_on_async(CacheClient.remove_node)
+    promote_node = _handed_on_async(CacheClient.promote_node)
+    demote_node = _handed_on_async(CacheClient.demote_node)
     raise_level = _handed_on_async(CacheClient.raise_level)
 
     async def close(self) -> Any:

@@ -89,6 +89,14 @@ def test_only_observers_are_left_and_nothing_more_is_wanted() -> None:
     assert leader.steps() == [] and not leader.votes.is_wanted(leader.membership.configurations.latest)
 
 
+def test_a_spare_that_is_down_keeps_no_turn_busy() -> None:
+    leader = Leader("a b- c?")
+    leader.peers.down = ["b"]
+    assert not leader.votes.is_wanted(leader.membership.configurations.latest)
+    leader.peers.down = []
+    assert leader.votes.is_wanted(leader.membership.configurations.latest)
+
+
 def test_those_go_first_who_are_down_then_the_furthest_behind_then_the_last_and_the_leader_never() -> None:
     leader = Leader("a b c d e f g", replicas=0)
     leader.peers.down = ["c"]
