@@ -16,8 +16,6 @@ import socket
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Final, Protocol
 
-from cacheflow.contract import Check
-
 logger = logging.getLogger(__name__)
 
 SOCKET: Final = "NOTIFY_SOCKET"
@@ -30,17 +28,18 @@ STATUS_MAX: Final = 200
 
 
 class Node(Protocol):
-    """What is asked of the node that this process serves."""
+    """What a notifier asks of the node that it tells of."""
 
-    def liveness(self) -> Sequence[Check]: ...
-    def readiness(self) -> Sequence[Check]: ...
+    # Checks: (name, whether it passed, detail for people).
+    def liveness(self) -> Sequence[tuple[str, bool, str]]: ...
+    def readiness(self) -> Sequence[tuple[str, bool, str]]: ...
     def on_loop(self, call: Callable[[], None]) -> None: ...
 
 
 class Notifier:
-    """Tells systemd how ``node`` is; does nothing where no socket of systemd's is named. Used by the main thread alone.
+    """Tells systemd how ``node`` is. Used by the main thread alone.
 
-    address: of systemd's socket; None: nobody is told.  watched: whether systemd waits for signs of life.
+    address: of the socket on which systemd listens; None: nobody is told.  watched: whether systemd waits for signs of life.
     """
 
     def __init__(self, node: Node, address: str | None, *, watched: bool = False) -> None:
@@ -67,7 +66,7 @@ class Notifier:
         return cls(node, "\0" + path[1:] if path[0] == "@" else path, watched=is_meant and _is_time(usec))
 
     def look(self) -> None:
-        """Tell what has changed since the last call, and give a sign of life. Called about once a second; never raises."""
+        """Tell systemd what has changed about the node, and give a sign of life; never raises. Called about once a second."""
         if self._address is None:
             return
         try:
@@ -87,7 +86,7 @@ class Notifier:
             self._give_sign()
 
     def stopping(self) -> None:
-        """Tell that the node ends."""
+        """Tell systemd that the node ends."""
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def _give_sign(self) -> None:

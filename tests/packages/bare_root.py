@@ -48,7 +48,7 @@ class BareRoot:
         self.place = "/"
 
     def make(self) -> None:
-        """Make the tree of the image."""
+        """Make the tree that an image of Python has."""
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True)
         for name in ("bin", "sbin", "lib", "lib64"):
@@ -81,7 +81,10 @@ class BareRoot:
             (self._local / "bin" / name).symlink_to(version)
 
     def follow(self, stage: Stage, context: Path, others: Mapping[str, BareRoot]) -> None:
-        """Do what a stage says. context: the folder that is given to the build.  others: earlier stages, by name."""
+        """Do in this root what a stage of the Dockerfile says.
+
+        context: the folder that is given to the build.  others: earlier stages, by name.
+        """
         for each in stage.instructions:
             if each.name == "RUN":
                 self.run(["sh", "-ec", each.shell], cache=each.cache)

@@ -14,32 +14,32 @@ BUILDING = ("COPY", "RUN")
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction. name: in capitals.  rest: what follows, its lines joined."""
+    """One instruction of a Dockerfile. name: in capitals.  rest: what stands behind it, as one line."""
 
     name: str
     rest: str
 
     @property
     def words(self) -> list[str]:
-        """The words of what follows, without options."""
+        """The words behind an instruction's name, without its options."""
         return [word for word in shlex.split(self.rest) if not word.startswith("--")]
 
     @property
     def options(self) -> dict[str, str]:
-        """The options, by name without dashes."""
+        """The instruction's options, by name without dashes."""
         given = [word for word in shlex.split(self.rest) if word.startswith("--")]
         return {name[2:]: value for name, _, value in (word.partition("=") for word in given)}
 
     @property
     def cache(self) -> str:
-        """The folder that is kept from one build to the next while this runs; "" for none."""
+        """The folder that a RUN finds as the build before has left it; "" for none."""
         kind, _, target = self.options.get("mount", "").partition(",target=")
         assert kind in ("", "type=cache")
         return target
 
     @property
     def shell(self) -> str:
-        """What a RUN hands to its shell."""
+        """The command line that a RUN hands to its shell."""
         return re.sub(r"^(--\S+ )+", "", self.rest)
 
     @property
@@ -52,7 +52,7 @@ class Instruction:
 
 @dataclass
 class Stage:
-    """One stage of a build. image: that it begins with.  name: under which later stages copy from it."""
+    """One stage of an image's build. image: that it begins with.  name: under which later stages copy from it."""
 
     image: str
     name: str

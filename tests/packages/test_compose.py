@@ -27,7 +27,7 @@ TIMEOUT_S = 60
 
 
 class Project:
-    """What ``docker compose`` makes of the file."""
+    """The containers that ``docker compose`` would make of the compose file."""
 
     def __init__(self, folder: Path, image: BareRoot, stage: Stage, network: namespaces.NamespaceNetwork) -> None:
         compose = yaml.safe_load(COMPOSE.read_text())
