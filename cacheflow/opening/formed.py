@@ -127,6 +127,8 @@ class FormedCache(Face):
     digest = _handed_on(CacheClient.digest)
     remove_node = _handed_on(CacheClient.remove_node)
     raise_level = _handed_on(CacheClient.raise_level)
+    settings = _handed_on(CacheClient.settings)
+    change_settings = _handed_on(CacheClient.change_settings)
 
     def close(self) -> Any:
         """Close the cache that this one wraps, and return what its ``close`` returns."""
@@ -206,6 +208,8 @@ class AsyncFormedCache(AsyncFace):
     digest = _handed_on_async(CacheClient.digest)
     remove_node = _handed_on_async(CacheClient.remove_node)
     raise_level = _handed_on_async(CacheClient.raise_level)
+    settings = _handed_on_async(CacheClient.settings)
+    change_settings = _handed_on_async(CacheClient.change_settings)
 
     async def close(self) -> Any:
         """Close the cache that this one wraps, and return what its ``close`` returns."""

@@ -91,8 +91,8 @@ IF_ONE_VALUE: Final = 16
 OK: Final = 0
 MISSING: Final = 1
 # -> present version, 0 when absent; of CONFIGURE that of the settings; of GUARDED: index of the condition that does not hold;
-# of RAISE_LEVEL: the level in force and the first member that does not know the one asked for, "" for none; of a restore: its items so far, -1 if it is not the
-# present one
+# of RAISE_LEVEL: the level in force and the first member that does not know the one asked for, "" for none; of a restore: its
+# items so far, -1 if it is not the present one
 PRECONDITION: Final = 2
 NOT_AN_INTEGER: Final = 3  # -> message
 TOO_LARGE: Final = 4  # -> message
