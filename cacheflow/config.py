@@ -64,7 +64,7 @@ class NodeConfig:
     bootstrap_expect: int | None = None
     # Raft addresses of all founding nodes, for embedded use without HTTP.
     peers: tuple[str, ...] = ()
-    # Policy, limits and replicas are replicated: those of a cluster's first node count.
+    # Policy, limits, replicas and max_value_bytes are replicated: those of a cluster's first node count.
     eviction: str = "lru"
     max_items: int | None = 1000
     max_bytes: int | None = None

@@ -527,7 +527,7 @@ class ReplicatedStore(Face):
         """Return the settings that all nodes of the cluster have, as far as this node has applied the log. Raises NotReady."""
         return verbs.settings_told(self._readable().machine.settings)
 
-    def change_settings(self, *, only_if_version: int | None = None, **changes: Any) -> ClusterSettings:
+    def change_settings(self, /, *, only_if_version: int | None = None, **changes: Any) -> ClusterSettings:
         """Change settings of the whole cluster, named as ``settings`` returns them, and return all of them.
 
         only_if_version: change them only if this is their version.

@@ -219,7 +219,7 @@ class CacheClient(Face):
         """Return the settings that all nodes of the cluster have, as the answering node knows them."""
         return ClusterSettings(**self._ask("/cluster/settings"))
 
-    def change_settings(self, *, only_if_version: int | None = None, **changes: Any) -> ClusterSettings:
+    def change_settings(self, /, *, only_if_version: int | None = None, **changes: Any) -> ClusterSettings:
         """Change settings of the whole cluster, named as ``settings`` returns them, and return all of them.
 
         only_if_version: change them only if this is their version.
