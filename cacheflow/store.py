@@ -525,7 +525,10 @@ class ReplicatedStore(Face):
 
     def settings(self) -> ClusterSettings:
         """Return the settings that all nodes of the cluster have, as far as this node has applied the log. Raises NotReady."""
-        return verbs.settings_told(self._readable().machine.settings)
+        found = self._readable().machine.settings
+        if not found.version:
+            raise NotReady(f"this node's contents {status.NO_SETTINGS}", 0.1)
+        return verbs.settings_told(found)
 
     def change_settings(self, /, *, only_if_version: int | None = None, **changes: Any) -> ClusterSettings:
         """Change settings of the whole cluster, named as ``settings`` returns them, and return all of them.

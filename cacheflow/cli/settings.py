@@ -133,7 +133,9 @@ SETTINGS: Final = (
     Setting("persistence", "persistence", _boolean, "false: keep log and snapshots in memory.", "BOOL"),
     Setting("fsync", "fsync", str, "always, interval or never: what an acknowledgement means.", "MODE"),
     Setting("request-timeout", "request_timeout_s", _seconds, "Seconds a write waits for its outcome.", "S"),
-    Setting("max-value-bytes", "max_value_bytes", _integer, "Largest value taken; the first node of a cluster decides.", "N"),
+    Setting(
+        "max-value-bytes", "max_value_bytes", _integer, "Largest value taken; the first node of a cluster decides.", "N"
+    ),
     Setting("http-threads", "http_threads", _integer, "Requests served at the same time.", "N"),
     Setting("election-timeout", "election_timeout_s", _seconds, "Seconds without a leader before an election.", "S"),
     Setting("heartbeat", "heartbeat_s", _seconds, "Seconds between two signs of life of the leader.", "S"),
