@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -217,7 +218,7 @@ class CacheClient(Face):
 
     def settings(self) -> ClusterSettings:
         """Return the settings that all nodes of the cluster have, as the answering node knows them."""
-        return ClusterSettings(**self._ask("/cluster/settings"))
+        return _settings_in(self._ask("/cluster/settings"))
 
     def change_settings(self, /, *, only_if_version: int | None = None, **changes: Any) -> ClusterSettings:
         """Change settings of the whole cluster, named as ``settings`` returns them, and return all of them.
@@ -231,7 +232,7 @@ class CacheClient(Face):
         answer = self._write(Request("PATCH", "/cluster/settings", body, headers, write=True), None)
         if answer.status >= 300:
             raise problem_of(answer)
-        return ClusterSettings(**answer.json())
+        return _settings_in(answer.json())
 
     # On the wire
 
@@ -292,6 +293,11 @@ class CacheClient(Face):
         if answer.status != 200:
             raise problem_of(answer)
         return answer.json()
+
+
+def _settings_in(document: Mapping[str, Any]) -> ClusterSettings:
+    """Return the settings in ``document``, a node's JSON of them, which may hold more than this build knows."""
+    return ClusterSettings(**{each.name: document[each.name] for each in fields(ClusterSettings)})
 
 
 def _open_scope(nodes: Nodes, headers: Mapping[str, str], deadline: float) -> str:

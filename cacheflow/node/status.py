@@ -79,6 +79,8 @@ def cluster(engine: Engine) -> dict[str, Any]:
             "max_items": machine.settings.max_items,
             "max_bytes": machine.settings.max_bytes,
             "replicas": machine.settings.replicas,
+            "max_value_bytes": machine.settings.max_value_bytes,
+            "version": machine.settings.version,
         },
     }
 

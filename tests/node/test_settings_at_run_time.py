@@ -130,7 +130,7 @@ def test_a_full_hash_takes_nothing_more_and_gives_fields_back(fronts: Fronts) ->
     fronts.store.change_settings(max_value_bytes=1000)
     for command in ("HSET h new 1", "HSET h field1 w", "HINCRBY h n 1"):
         with pytest.raises(redis.ResponseError):
-            resp.execute_command(*command.split())
+            resp.execute_command(*command.split())  # type: ignore[no-untyped-call]
     assert resp.hlen("h") == 50
     resp.hdel("h", *[f"field{number}" for number in range(45)])
     assert resp.hset("h", "new", "1") == 1

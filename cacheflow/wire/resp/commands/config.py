@@ -18,6 +18,8 @@ from cacheflow.wire.resp.replies import OK, CommandError, encode, error
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec
 from cacheflow.wire.streams import whole
 
+# What one CONFIG SET counts for among the requests of one log entry: another policy takes some milliseconds.
+CHANGE_WORK: Final = 200
 # Redis' names of the policies that there are here.
 POLICIES: Final = {"allkeys-lru": "lru", "allkeys-lfu": "lfu"}
 _NAMES_OF: Final = {policy: name for name, policy in POLICIES.items()}
@@ -143,7 +145,7 @@ _CONFIG: Final[dict[bytes, tuple[int, Local]]] = {
 def _control(session: RespSession, arguments: Arguments) -> None:
     answer = chosen(_CONFIG, session, arguments)
     if answer is _set:
-        session.write(_change(session, arguments), _changed)
+        session.write(_change(session, arguments), _changed, CHANGE_WORK)
     else:
         session.in_turn(lambda: whole(answer(session, arguments)))
 
