@@ -71,7 +71,7 @@ class NodeConfig:
     # Seconds after which this node, as leader, gives the vote of a voter that is down to another member; 0: never. So long
     # that a machine can start again meanwhile.
     replace_after_s: float = 300.0
-    # Policy, limits and replicas are replicated: those of a cluster's first node count.
+    # Policy, limits, replicas and max_value_bytes are replicated: those of a cluster's first node count.
     eviction: str = "lru"
     max_items: int | None = 1000
     max_bytes: int | None = None

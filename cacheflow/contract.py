@@ -14,7 +14,7 @@ from cacheflow.errors import ReplicationError
 from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
-from cacheflow.results import Digest, Item, RaftPosition
+from cacheflow.results import ClusterSettings, Digest, Item, RaftPosition
 
 __all__ = [
     "CHANNEL",
@@ -171,6 +171,11 @@ class RestStore(Protocol):
     def transfer_leadership(self, node_id: str | None) -> str: ...
     def raise_level(self, level: Any) -> int: ...
 
+    # The cluster's settings, and the largest value by these.
+    def settings(self) -> ClusterSettings: ...
+    @property
+    def value_bytes_max(self) -> int: ...
+
     @property
     def backups(self) -> Backups: ...
 
@@ -251,5 +256,8 @@ class WireStore(Protocol):
 
     def submit_barrier(self, done: Done) -> None:
         """Call the function ``done`` once this node has applied all writes that were acknowledged before this call."""
+
+    def settings(self) -> ClusterSettings:
+        """Return the settings that all nodes of the cluster have. Raises NotReady."""
 
     def metrics(self) -> dict[str, float]: ...

@@ -76,7 +76,7 @@ class BadBackup(InvalidRequest):
 
 
 class ValueTooLarge(InvalidRequest):
-    """Raised for a value over ``--max-value-bytes`` or the whole cache's limit, or a call too large for the log."""
+    """Raised for a value over the setting ``max_value_bytes`` or the whole cache's limit, or a call too large for the log."""
 
     http_status = 413
     title = "Value too large"

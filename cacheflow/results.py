@@ -55,6 +55,24 @@ class IncrResult(int):
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """The settings that all nodes of a cluster have. A limit of None is no limit.
+
+    version: a number that grows with each change.  changed_by: the name of the user who made the last change, "" if unknown.
+    changed_at: when that was, in seconds since 1970 by the cluster's time.
+    """
+
+    max_items: int | None
+    max_bytes: int | None
+    eviction: str
+    replicas: int | None
+    max_value_bytes: int
+    version: int
+    changed_by: str
+    changed_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Digest:
     """A hash, in hex, of a node's contents at an index of the log; equal on all nodes at an equal index."""
 

@@ -43,7 +43,7 @@ from cacheflow.node.backups import Backups
 from cacheflow.node.channels import Channels
 from cacheflow.node.engine import Engine
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
-from cacheflow.results import Digest, Item, RaftPosition
+from cacheflow.results import ClusterSettings, Digest, Item, RaftPosition
 
 # Seconds between two tries to read several keys at one moment, while entries of the log are applied; and how many are made: for a
 # quarter of a second, in which even a busy node comes to the end of an entry a hundred times.
@@ -104,6 +104,18 @@ class ReplicatedStore(Face):
     def on_loop(self, call: Callable[[], None]) -> None:
         """Have the node's own event loop call ``call`` soon; do nothing if the node is stopped. Any thread may use it."""
         self._engine.on_loop(call)
+
+    @property
+    def value_bytes_max(self) -> int:
+        """The most bytes that a value may have that is written now, as the cluster's settings say."""
+        return self._engine.value_bytes_max
+
+    def on_value_limit(self, limit: Callable[[int], None]) -> None:
+        """Have ``limit`` called on the node's loop with the most bytes of a value, whenever the cluster changes that.
+
+        Call it before ``start``.
+        """
+        self._engine.on_value_limit(limit)
 
     @property
     def handshakes(self) -> Handshakes | None:
@@ -425,7 +437,7 @@ class ReplicatedStore(Face):
             done(self._refusal())()
 
     def _replicate(self, command: Command) -> tuple[Result, int]:
-        arguments.check_size(command, self.config.max_value_bytes)
+        arguments.check_size(command, self._engine.value_bytes_max)
         (result,) = self.run([command])
         return result, self.now_ms()
 
@@ -554,6 +566,22 @@ class ReplicatedStore(Face):
         command = verbs.raise_level_command(level)
         (result,) = self.run([command])
         return verbs.level_of(level, result)
+
+    def settings(self) -> ClusterSettings:
+        """Return the settings that all nodes of the cluster have, as far as this node has applied the log. Raises NotReady."""
+        found = self._readable().machine.settings
+        if not found.version:
+            raise NotReady(f"this node's contents {status.NO_SETTINGS}", 0.1)
+        return verbs.settings_told(found)
+
+    def change_settings(self, /, *, only_if_version: int | None = None, **changes: Any) -> ClusterSettings:
+        """Change settings of the whole cluster, named as ``settings`` returns them, and return all of them.
+
+        only_if_version: change them only if this is their version.
+        Raises InvalidRequest (which names the setting), PreconditionFailed, NotCommitted, OutcomeUnknown.
+        """
+        (result,) = self.run([verbs.settings_command(changes, only_if_version)])
+        return verbs.settings_of(result)
 
     # ----------------------------------------------------------------------------------------------------------------
 

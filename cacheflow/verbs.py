@@ -40,7 +40,8 @@ from cacheflow.errors import (
 from cacheflow.forms.form import PLAIN, Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.results import IncrResult, Item, SetResult
+from cacheflow.machine.state.settings import BY_CHARS_MAX, RULES, Settings
+from cacheflow.results import ClusterSettings, IncrResult, Item, SetResult
 
 # The limits of a batch that set_many and its like send: it is one log entry, and a larger one makes every other write wait.
 BATCH_OPS_MAX: Final = 500
@@ -48,6 +49,14 @@ BATCH_BYTES_MAX: Final = 512 * 1024
 # The most operations of one batch, which is one log entry, and the most keys of one read.
 # As many as hold no node for longer than some milliseconds.
 OPS_MAX: Final = 2000
+# What the log calls each of the cluster's settings, by the name that users know.
+SETTINGS: Final = {
+    "max_items": "max_items",
+    "max_bytes": "max_bytes",
+    "eviction": "policy",
+    "replicas": "replicas",
+    "max_value_bytes": "max_value_bytes",
+}
 # Stands for "no default was given", since None is a value.
 MISSING: Final = object()
 
@@ -79,6 +88,26 @@ def level_of(level: int, result: Result) -> int:
         f"member {member_id} has not told that its CacheFlow knows level {level}: install one there that does and start it, "
         "or remove the member"
     )
+
+
+def settings_command(changes: Mapping[str, Any], only_if_version: int | None = None, by: str = "") -> Command:
+    """Return a command that changes the cluster's settings by ``changes``, {name: value}.
+
+    only_if_version: change them only if this is their version.  by: the name of the user who asks, which is cut to fit.
+    Raises InvalidRequest that names the setting.
+    """
+    if not changes:
+        raise InvalidRequest(f"name a setting to change: {', '.join(SETTINGS)}")
+    inner: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name not in SETTINGS:
+            raise InvalidRequest(f"no setting is called {shown(name)}; there are {', '.join(SETTINGS)}")
+        is_good, words = RULES[SETTINGS[name]]
+        if not is_good(value):
+            raise InvalidRequest(f'"{name}" is {words}, not {shown(value)}')
+        inner[SETTINGS[name]] = value
+    version = None if only_if_version is None else check_version(only_if_version, "only_if_version")
+    return commands.configure(inner, version, by[:BY_CHARS_MAX])
 
 
 def write(
@@ -212,6 +241,24 @@ def item_of(key: str, result: Result, now_ms: int) -> Item | None:
         return None
     _, data, kind, meta, version, expires_at_ms = checked(key, result)
     return Item(key, data, kind, meta, version, seconds_left(expires_at_ms, now_ms))
+
+
+def settings_of(result: Result) -> ClusterSettings:
+    """Return the settings in ``result``, the state machine's answer to a command that changes them.
+
+    Raises PreconditionFailed, with their version, and the errors of all writes.
+    """
+    if result[0] == commands.PRECONDITION:
+        raise PreconditionFailed(f"the settings are at version {result[1]}: read them again", result[1])
+    return settings_told(Settings(*checked("", result)[1:]))
+
+
+def settings_told(settings: Settings) -> ClusterSettings:
+    """Return ``settings``, the replicated ones of the state machine, as users are told them."""
+    told = {name: getattr(settings, inner) for name, inner in SETTINGS.items()}
+    return ClusterSettings(
+        **told, version=settings.version, changed_by=settings.changed_by, changed_at=settings.changed_at_ms / 1000
+    )
 
 
 # The verbs ----------------------------------------------------------------------------------------------------------

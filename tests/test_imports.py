@@ -42,7 +42,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *(*BASE, *CONTRACT, *VERBS, "machine.state.entries", "machine.listing", "net.ports", "net.tls.handshakes"),
         *("net.slices", "net.unfinished", "net.unsent", "raft.membership.changes", "node"),
     ),
-    **dict.fromkeys(VERBS, (*BASE, "machine.language", *VERBS)),
+    **dict.fromkeys(VERBS, (*BASE, "machine.language", "machine.state.settings", *VERBS)),
     "client": (*BASE, "machine.language", *VERBS, "net.tls.trust", "client"),
     # What opens a cache by its URL, whichever kind that is.
     "opening": (*BASE, "machine.language", *VERBS, "client", "store", "aio.store", "opening"),
@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "aio": ("client", "opening", "aio"),
     # Frameworks' caches: users of what an application opens, which nothing of ours imports.
     "integrations": (*BASE, "arguments", "opening", "integrations"),
-    "rest": (*FRONT, "net.unfinished", "net.unsent", "rest"),
+    "rest": (*FRONT, "machine.state.settings", "net.unfinished", "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "machine.deciding.field_decisions", "net.slices", "wire"),
     "cli": (

@@ -165,11 +165,13 @@ class AsyncReplicatedStore(AsyncFace):
     promote_node = in_thread(ReplicatedStore.promote_node)
     demote_node = in_thread(ReplicatedStore.demote_node)
     raise_level = in_thread(ReplicatedStore.raise_level)
+    settings = in_thread(ReplicatedStore.settings)
+    change_settings = in_thread(ReplicatedStore.change_settings)
 
     # Writes
 
     async def _replicate(self, command: Command) -> tuple[Result, int]:
-        arguments.check_size(command, self.store.config.max_value_bytes)
+        arguments.check_size(command, self.store.value_bytes_max)
         (result,) = await self._answered(lambda done: self.store.submit([command], done))
         return result, self.store.now_ms()
 

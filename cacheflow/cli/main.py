@@ -23,6 +23,7 @@ from cacheflow.cli import bench as load
 from cacheflow.cli import settings, texts
 from cacheflow.cli.backup import backup, restore
 from cacheflow.cli.cert import cert
+from cacheflow.cli.cluster_settings import cluster_settings
 from cacheflow.cli.demo import demo as demonstrate
 from cacheflow.cli.demo import tour as show_around
 from cacheflow.cli.dump import dump
@@ -112,6 +113,7 @@ commands.add_command(load_lines)
 commands.add_command(import_)
 commands.add_command(recover)
 commands.add_command(nodes)
+commands.add_command(cluster_settings)
 
 
 # Nodes

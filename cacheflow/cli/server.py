@@ -27,7 +27,18 @@ from cacheflow.cli.reloading import Reload, reload_all
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
 from cacheflow.errors import BadBackup, ConfigError
 from cacheflow.files.backup import verified
-from cacheflow.rest import TLS_ONLY, Doors, HttpServer, RestConfig, Uploads, at_once, create_app, may, turn_away
+from cacheflow.rest import (
+    TLS_ONLY,
+    Doors,
+    HttpServer,
+    RestConfig,
+    Uploads,
+    at_once,
+    body_bytes_max,
+    create_app,
+    may,
+    turn_away,
+)
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import WirePort, connections_allowed
@@ -60,7 +71,6 @@ def run(config: NodeConfig) -> int:
     rest = RestConfig(
         access=access,
         join_token=None if secret is None else join_token(secret),
-        max_value_bytes=config.max_value_bytes,
         threads=config.http_threads,
     )
     handshakes = store.handshakes
@@ -76,7 +86,7 @@ def run(config: NodeConfig) -> int:
         config.host,
         config.port,
         threads=rest.threads,
-        body_bytes_max=rest.body_bytes_max,
+        body_bytes_max=body_bytes_max(store.value_bytes_max),
         refusal_headers=app.services.raft_headers,
         turn_away=functools.partial(turn_away, app.services),
         at_once=at_once,
@@ -89,6 +99,7 @@ def run(config: NodeConfig) -> int:
         uploads=Uploads(lambda shown: may(access, shown, Role.ADMIN), store.backups.new_file, store.backups.room),
         secure=None if handshakes is None else handshakes.secure("http", TLS_ONLY),
     )
+    store.on_value_limit(lambda value_bytes_max: http.limit_bodies(body_bytes_max(value_bytes_max)))
     address = join_address(config.advertise or config.host, http.port)
     if handshakes is not None:
         address = f"https://{address}"
@@ -179,7 +190,7 @@ def _serve_wires(store: ReplicatedStore, config: NodeConfig, access: Access | No
     for make, port in told.items():
         service = make(
             store,
-            value_bytes_max=config.max_value_bytes,
+            value_bytes_max=store.value_bytes_max,
             access=access,
             connections_max=connections_allowed(len(told)),
             slices=store.slices,

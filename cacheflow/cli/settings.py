@@ -143,7 +143,9 @@ SETTINGS: Final = (
     Setting("request-timeout", "request_timeout_s", _seconds, "Seconds a write waits for its outcome.", "S"),
     Setting("drain", "drain_s", _seconds, "Seconds at the end between not ready and closed ports.", "S"),
     Setting("leave", "leave", _boolean, "Go out of the membership at the end.", "", switch=True),
-    Setting("max-value-bytes", "max_value_bytes", _integer, "Largest value taken.", "N"),
+    Setting(
+        "max-value-bytes", "max_value_bytes", _integer, "Largest value taken; the first node of a cluster decides.", "N"
+    ),
     Setting("http-threads", "http_threads", _integer, "Requests served at the same time.", "N"),
     Setting("election-timeout", "election_timeout_s", _seconds, "Seconds without a leader before an election.", "S"),
     Setting("heartbeat", "heartbeat_s", _seconds, "Seconds between two signs of life of the leader.", "S"),

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -38,7 +39,7 @@ from cacheflow.faces import AsyncFace, Face, in_thread
 from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.results import Digest, Item
+from cacheflow.results import ClusterSettings, Digest, Item
 
 # Seconds for a call: a node waits 10 s for an outcome (--request-timeout); the rest is for the way and one more node.
 TIMEOUT_S_DEFAULT: Final = 15.0
@@ -249,6 +250,24 @@ class CacheClient(Face):
         in_force: int = answer.json()["level"]
         return in_force
 
+    def settings(self) -> ClusterSettings:
+        """Return the settings that all nodes of the cluster have, as the answering node knows them."""
+        return _settings_in(self._ask("/cluster/settings"))
+
+    def change_settings(self, /, *, only_if_version: int | None = None, **changes: Any) -> ClusterSettings:
+        """Change settings of the whole cluster, named as ``settings`` returns them, and return all of them.
+
+        only_if_version: change them only if this is their version.
+        Raises InvalidRequest (which names the setting), PreconditionFailed, NotCommitted, OutcomeUnknown.
+        """
+        verbs.settings_command(changes, only_if_version)
+        headers = JSON_TYPE if only_if_version is None else {**JSON_TYPE, "If-Match": f'"{only_if_version}"'}
+        body = json.dumps(changes).encode()
+        answer = self._write(Request("PATCH", "/cluster/settings", body, headers, write=True), None)
+        if answer.status >= 300:
+            raise problem_of(answer)
+        return _settings_in(answer.json())
+
     # On the wire
 
     def _replicate(self, command: Command) -> tuple[Result, int]:
@@ -308,6 +327,11 @@ class CacheClient(Face):
         if answer.status != 200:
             raise problem_of(answer)
         return answer.json()
+
+
+def _settings_in(document: Mapping[str, Any]) -> ClusterSettings:
+    """Return the settings in ``document``, a node's JSON of them, which may hold more than this build knows."""
+    return ClusterSettings(**{each.name: document[each.name] for each in fields(ClusterSettings)})
 
 
 def _open_scope(nodes: Nodes, headers: Mapping[str, str], deadline: float) -> str:
@@ -372,5 +396,7 @@ class AsyncCacheClient(AsyncFace):
     promote_node = in_thread(CacheClient.promote_node)
     demote_node = in_thread(CacheClient.demote_node)
     raise_level = in_thread(CacheClient.raise_level)
+    settings = in_thread(CacheClient.settings)
+    change_settings = in_thread(CacheClient.change_settings)
     _get_many = in_thread(CacheClient._get_many)
     _replicate = in_thread(CacheClient._replicate)

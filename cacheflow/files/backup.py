@@ -194,8 +194,8 @@ def checked(file: BinaryIO, *, value_bytes_max: int, bytes_max: int | None) -> B
         # (A hash or set has a limit of its own.)
         if kind <= values.VALUE_MAX and len(data) > value_bytes_max:
             raise ValueTooLarge(
-                f"the backup holds a value of {len(data)} bytes, under {key[:100]!r}; this cluster's nodes take "
-                f"{value_bytes_max}: start them with a larger --max-value-bytes"
+                f"the backup holds a value of {len(data)} bytes, under {key[:100]!r}; this cluster takes "
+                f"{value_bytes_max}: raise that first (cacheflow settings set max_value_bytes {len(data)})"
             )
         if bytes_max is not None and entry_bytes(key, data, content_type) > bytes_max:
             raise ValueTooLarge(

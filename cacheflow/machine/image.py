@@ -25,7 +25,7 @@ or a field, that a later level brings is written once that level is in force, so
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 from sys import intern
 from typing import Any, ClassVar, Final
 
@@ -96,8 +96,6 @@ class State:
         # The rolling digest over all effects so far.
         self.digest = bytes(DIGEST_BYTES)
         self.settings = Settings()
-        # Whether any CONFIGURE took effect.
-        self.configured = False
         self.cluster_id = ""
         self.members: dict[str, Member] = {}
         # (id, incarnation) of the nodes that were members and are none any more, the latest last: a dictionary for its order.
@@ -122,7 +120,6 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
         "applied_index": machine.applied_index,
         "digest": machine.digest,
         "settings": asdict(machine.settings),
-        "configured": machine.configured,
         "cluster_id": machine.cluster_id,
         "replaced": list(machine.replaced),
         "latest_session": machine.sessions.latest_id,
@@ -334,7 +331,6 @@ def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
     machine.digest = _typed(fields["digest"], bytes)
     if len(machine.digest) != DIGEST_BYTES:
         raise CodecError("not a snapshot: the digest has the wrong length")
-    machine.configured = _typed(fields["configured"], bool)
     machine.cluster_id = _typed(fields["cluster_id"], str)
     machine.replaced = dict.fromkeys(_typed(each, str) for each in _typed(fields["replaced"], list))
     machine.sessions.latest_id = _count(fields["latest_session"])
@@ -346,12 +342,18 @@ def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
     machine.is_closed = machine.restoring is not None and machine.restoring.closes
     for name in COUNTERS:
         setattr(contents, name, _count(fields[name]))
-    settings = _typed(fields["settings"], dict)
-    replicas = settings.pop("replicas")
-    machine.settings = changed(Settings(), settings)
-    if replicas is not None:
-        machine.settings = changed(machine.settings, {"replicas": replicas})
+    machine.settings = _settings(fields["settings"])
     return _count(fields["passing"]), _count(fields["passed"])
+
+
+def _settings(fields: Any) -> Settings:
+    """Return the settings that a snapshot holds in ``fields``, {name: value}. Raises CodecError or ValueError."""
+    fields = _typed(fields, dict)
+    version, by, at_ms = _count(fields.pop("version")), fields.pop("changed_by"), _count(fields.pop("changed_at_ms"))
+    if fields["replicas"] is None:
+        # Nobody has set it: a value that no command can give it.
+        del fields["replicas"]
+    return replace(changed(Settings(), fields, by, at_ms), version=version)
 
 
 def _condemnation(record: list[Any], before: int, revision: int) -> Condemnation:

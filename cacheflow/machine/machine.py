@@ -16,6 +16,7 @@ last some of what is condemned is swept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, ClassVar, Final, TypeAlias
@@ -352,24 +353,22 @@ class CacheMachine(State):
         return [c.SWEEPING, revision] if counted else [c.OK]
 
     def _configure(self, command: list[Any]) -> Result:
-        _, only_if_unset, changes = command
-        if type(only_if_unset) is not bool:
-            raise Malformed("only_if_unset is not a bool")
+        _, version, by, changes = command
+        if version is not None and not is_whole(version, 0):
+            raise Malformed("the settings' version is a number from 0 on, or none")
         try:
-            settings = changed(self.settings, changes)
+            settings = changed(self.settings, changes, by, self.now_ms)
         except ValueError as error:
             raise Malformed(str(error)) from None
-        if only_if_unset and self.configured:
-            return [c.OK, False]
-        if settings.policy != self.settings.policy:
-            self.contents.set_policy(settings.policy)
-        self.settings = settings
-        self.configured = True
-        limits = (settings.max_items, settings.max_bytes)
-        self.contents.effects.append((CONFIGURED, settings.policy, *limits, settings.replicas))
-        self.contents.set_limits(*limits)
-        self.contents.evict_surplus()
-        return [c.OK, True]
+        if version is not None and version != self.settings.version:
+            return [c.PRECONDITION, self.settings.version]
+        if settings is not self.settings:
+            if settings.policy != self.settings.policy:
+                self.contents.set_policy(settings.policy)
+            self.settings = settings
+            self.contents.effects.append((CONFIGURED, *astuple(settings)))
+            self.contents.set_limits(settings.max_items, settings.max_bytes)
+        return [c.OK, *astuple(settings)]
 
     def _members(self, command: list[Any]) -> Result:
         _, cluster_id, rows = command

@@ -43,7 +43,7 @@ def outlook(machine: State) -> bytes:
 
 def _rows(machine: State) -> Iterator[Any]:
     contents = machine.contents
-    yield machine.level, machine.applied_index, machine.configured, machine.cluster_id, machine.sessions.latest_id
+    yield machine.level, machine.applied_index, machine.cluster_id, machine.sessions.latest_id
     yield asdict(machine.settings)
     yield contents.now_ms, contents.revision, [getattr(contents, name) for name in COUNTERS]
     yield len(contents.raw), contents.bytes_used, machine.restoring and machine.restoring.row()

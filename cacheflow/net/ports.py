@@ -52,6 +52,9 @@ class Service(Protocol):
     def end_overdue(self) -> None:
         """Close the connections of clients that take too long to send a whole request. Called every few seconds."""
 
+    def limit_values(self, bytes_max: int) -> None:
+        """Take values of up to ``bytes_max`` bytes from now on, and refuse larger ones."""
+
     async def drain(self) -> None:
         """Close all clients' connections of this wire protocol, after a moment in which each may send its pending replies."""
 
@@ -165,6 +168,11 @@ class ListeningPorts:
         if self._poller is not None:
             self._poller.close()
             self._poller = None
+
+    def limit_values(self, bytes_max: int) -> None:
+        """Have every open wire protocol take values of up to ``bytes_max`` bytes from now on."""
+        for service, _ in self._open:
+            service.limit_values(bytes_max)
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors of the clients' sockets, and of the epoll object that watches these for the event loop.

@@ -17,6 +17,7 @@ from typing import Any
 from cacheflow.config import NodeConfig
 from cacheflow.machine.language.commands import open_session
 from cacheflow.machine.machine import CacheMachine, Settled
+from cacheflow.machine.state.settings import Settings
 from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
 from cacheflow.node.channels import Channels
@@ -112,6 +113,8 @@ class LocalNode:
         self.misses = 0
         # Callers are served from the end of ``start`` until the node is stopped.
         self.is_serving = False
+        # Called on the loop with the replicated settings whenever they may have changed, before any call is answered.
+        self.on_settings: Callable[[Settings], None] = lambda settings: None
         self._config = config
         # Whether it was looked at which of this node's settings the cluster overrules.
         self._compared = False
@@ -134,6 +137,7 @@ class LocalNode:
             later=loop.call_later,
             random_bytes=around.random_bytes,
         )
+        self._settings = self.machine.settings
         storage.check_levels(self.journal, self.machine.build_level)
         storage.begin_journal_at(self.journal, newest, around.directory)
         recovery = read_recovery(around.disk, around.directory)
@@ -281,6 +285,7 @@ class LocalNode:
         Commands whose results this node has missed are sent again.
         """
         self.machine = machine
+        self._take_settings()
         self.proposals.answers_missed()
         # Where nobody writes no entry follows that would tell them.
         self.proposals.tell_counts(machine.contents)
@@ -291,6 +296,8 @@ class LocalNode:
         settled: for each block its session, the number of its first command, and the results of its commands.
         """
         inbox, proposals = self.inbox, self.proposals
+        if self.machine.settings is not self._settings:
+            self._take_settings()
         if inbox.waiting or inbox.barriers:
             inbox.empty()
         proposals.applied(settled)
@@ -300,6 +307,10 @@ class LocalNode:
             # Writes of threads that waited for the inbox while the answers above were given: they go on their way now.
             inbox.empty()
             proposals.flush()
+
+    def _take_settings(self) -> None:
+        self._settings = self.machine.settings
+        self.on_settings(self._settings)
 
     def route_changed(self) -> None:
         """Have this node's pending commands sent again, because the leader or the connection to it has changed."""
@@ -393,4 +404,5 @@ def _replicated(config: NodeConfig) -> dict[str, Any]:
         "max_items": config.max_items,
         "max_bytes": config.max_bytes,
         "replicas": config.replicas,
+        "max_value_bytes": config.max_value_bytes,
     }

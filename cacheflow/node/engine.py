@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 from cacheflow.config import NodeConfig, join_address, read_secret
 from cacheflow.errors import CacheFlowError, ConfigError, NoLeader, NotReady, OutcomeUnknown
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.machine.state.settings import Settings
 from cacheflow.net.loop import NodeLoop
 from cacheflow.net.ports import ListeningPorts, Service
 from cacheflow.net.tls.certificates import Certificates
@@ -76,6 +77,9 @@ class Engine:
         self.handshakes = _handshakes(config)
         # Commands that clients send in one turn of the poller are proposed together at the end of that turn.
         self.ports = ListeningPorts(lambda work: self._turn.run(work), self.handshakes)
+        # The largest value that is taken, as the replicated settings say once the node is started; and who else is told of it.
+        self.value_bytes_max = config.max_value_bytes
+        self._limited: list[Callable[[int], None]] = [self.ports.limit_values]
         self.local: LocalNode
         self.helper: HelperProcess
         # The digest of the whole contents that is being made, or was made last.
@@ -324,11 +328,26 @@ class Engine:
             data.note_removed,
         )
         self.local = local
+        local.on_settings = self._take_settings
+        self._take_settings(local.machine.settings)
         stack.callback(local.journal.close)
         data.note_start()
         await local.start()
         if config.collect_garbage:
             self._collect_new_objects()
+
+    def _take_settings(self, settings: Settings) -> None:
+        if settings.version and settings.max_value_bytes != self.value_bytes_max:
+            self.value_bytes_max = settings.max_value_bytes
+            for limit in self._limited:
+                limit(settings.max_value_bytes)
+
+    def on_value_limit(self, limit: Callable[[int], None]) -> None:
+        """Have ``limit`` called on the event loop with the most bytes of a value, whenever the cluster changes that.
+
+        The present number is ``value_bytes_max``. Call it before ``start``.
+        """
+        self._limited.append(limit)
 
     def _calling(self) -> ssl.SSLContext:
         """Return the TLS context for HTTPS calls to other nodes that begin now."""
@@ -398,7 +417,14 @@ class Engine:
 
         The node's event loop serves these clients. Raises ConfigError.
         """
-        return self.run(self.ports.open(service, host, port), timeout_s=5.0)
+
+        async def opened() -> int:
+            port_taken = await self.ports.open(service, host, port)
+            # The cluster may have changed that since the service was made.
+            service.limit_values(self.value_bytes_max)
+            return port_taken
+
+        return self.run(opened(), timeout_s=5.0)
 
 
 def _handshakes(config: NodeConfig) -> Handshakes | None:

@@ -22,6 +22,8 @@ from cacheflow.results import Digest
 WAIT_STEP_S = 0.01
 # Seconds within which what is applied here is on this node's disk, unless that hangs.
 DURABLE_WITHIN_S = 5.0
+# What is said of a new cluster's contents before its first leader has written the settings.
+NO_SETTINGS = "have no limits yet: the first leader is about to set them"
 
 
 def nodes(engine: Engine) -> list[dict[str, Any]]:
@@ -106,6 +108,8 @@ def cluster(engine: Engine) -> dict[str, Any]:
             "max_items": machine.settings.max_items,
             "max_bytes": machine.settings.max_bytes,
             "replicas": machine.settings.replicas,
+            "max_value_bytes": machine.settings.max_value_bytes,
+            "version": machine.settings.version,
         },
     }
 
@@ -269,13 +273,7 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         ("stays", not retiring, "is about to stop" if retiring else "is not about to stop"),
         ("member", is_member, "is one" if is_member else engine.local.joining.waits_for or "is none yet"),
         ("leader", leader_id is not None, f"is {leader_id}" if leader_id else "is not known"),
-        (
-            "contents",
-            node.may_read,
-            "caught up"
-            if node.may_read
-            else node.replica.stumbled or node.replica.doubt or "have not caught up since the start",
-        ),
+        ("contents", *_contents(engine.local)),
         ("restore", not closed_by(engine.local), closed_by(engine.local) or "none that clients would see"),
         ("disk", node.replica.failure is None and not node.disk.hung, node.replica.failure or node.disk.state),
         ("snapshots", not unbuilt, unbuilt or "can be built"),
@@ -283,6 +281,16 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         ("cluster", True, f"refused {', '.join(others)}" if others else "meets no other"),
         ("tasks", not problems, "; ".join(problems) or "run"),
     ]
+
+
+def _contents(local: LocalNode) -> tuple[bool, str]:
+    """Return whether this node's contents may be read and have the cluster's limits, and why not, for people."""
+    node = local.node
+    if not node.may_read:
+        return False, node.replica.stumbled or node.replica.doubt or "have not caught up since the start"
+    if not local.machine.settings.version:
+        return False, NO_SETTINGS
+    return True, "caught up"
 
 
 async def hand_over(engine: Engine, node_id: str | None) -> str:

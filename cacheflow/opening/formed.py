@@ -129,6 +129,8 @@ class FormedCache(Face):
     promote_node = _handed_on(CacheClient.promote_node)
     demote_node = _handed_on(CacheClient.demote_node)
     raise_level = _handed_on(CacheClient.raise_level)
+    settings = _handed_on(CacheClient.settings)
+    change_settings = _handed_on(CacheClient.change_settings)
 
     def close(self) -> Any:
         """Close the cache that this one wraps, and return what its ``close`` returns."""
@@ -210,6 +212,8 @@ class AsyncFormedCache(AsyncFace):
     promote_node = _handed_on_async(CacheClient.promote_node)
     demote_node = _handed_on_async(CacheClient.demote_node)
     raise_level = _handed_on_async(CacheClient.raise_level)
+    settings = _handed_on_async(CacheClient.settings)
+    change_settings = _handed_on_async(CacheClient.change_settings)
 
     async def close(self) -> Any:
         """Close the cache that this one wraps, and return what its ``close`` returns."""

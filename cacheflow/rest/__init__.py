@@ -2,11 +2,22 @@
 
 from cacheflow.rest.app import create_app
 from cacheflow.rest.request.auth import may
-from cacheflow.rest.request.context import RestConfig
+from cacheflow.rest.request.context import RestConfig, body_bytes_max
 from cacheflow.rest.request.waiting import at_once
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.files import Uploads
 from cacheflow.rest.server.refusals import turn_away
 from cacheflow.rest.server.serving import TLS_ONLY, HttpServer
 
-__all__ = ["TLS_ONLY", "Doors", "HttpServer", "RestConfig", "Uploads", "at_once", "create_app", "may", "turn_away"]
+__all__ = [
+    "TLS_ONLY",
+    "Doors",
+    "HttpServer",
+    "RestConfig",
+    "Uploads",
+    "at_once",
+    "body_bytes_max",
+    "create_app",
+    "may",
+    "turn_away",
+]

@@ -16,6 +16,7 @@ from cacheflow.rest.routes.cache import cache_blueprint
 from cacheflow.rest.routes.cluster import cluster_blueprint
 from cacheflow.rest.routes.monitoring import monitoring_blueprint
 from cacheflow.rest.routes.scopes import scopes_blueprint
+from cacheflow.rest.routes.settings import settings_blueprint
 
 
 class RestApp(Flask):
@@ -43,6 +44,7 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
     app.register_blueprint(cache_blueprint(services))
     app.register_blueprint(scopes_blueprint(services))
     app.register_blueprint(cluster_blueprint(services))
+    app.register_blueprint(settings_blueprint(services))
     app.register_blueprint(monitoring_blueprint(services))
     app.register_blueprint(backups_blueprint(services))
     app.register_error_handler(

@@ -8,6 +8,7 @@ from cacheflow import values
 from cacheflow.access.roles import Role
 from cacheflow.arguments import TTL_S_MAX
 from cacheflow.config import ROLES
+from cacheflow.machine.state.settings import MAX_BYTES_MIN, REPLICAS_MAX, VALUE_BYTES_MAX
 from cacheflow.rest.request.auth import NEEDS
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.verbs import OPS_MAX
@@ -58,12 +59,12 @@ _FAILURES = {
 
 
 # The method whose role each operation needs.
-_METHODS = {"get": "GET", "head": "GET", "put": "PUT", "post": "POST", "delete": "DELETE"}
+_METHODS = {"get": "GET", "head": "GET", "put": "PUT", "post": "POST", "delete": "DELETE", "patch": "PATCH"}
 
 
 def specification(config: RestConfig) -> Json:
     """Return the OpenAPI document of the REST API for an application with the settings ``config``."""
-    item = _item_paths(config)
+    item = _item_paths()
     document: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -204,10 +205,11 @@ def _body(schema: Json, required: bool = True) -> Json:
     return {"required": required, "content": _json({**schema, "additionalProperties": False})}
 
 
+_NOT_MODIFIED: Json = {"description": "Still at that version", "headers": _ETAG}
 _WRITE_FAILURES = (400, 401, 413, 422, 503, 504)
 
 
-def _item_paths(config: RestConfig) -> Json:
+def _item_paths() -> Json:
     written = _object({"key": _STRING, "version": _VERSION, "ttl": _SECONDS_LEFT})
     envelope = _object({"value": {"description": "any JSON"}, "ttl": _SECONDS_OR_NULL}, ("value",))
     read_parameters = [
@@ -220,11 +222,10 @@ def _item_paths(config: RestConfig) -> Json:
         "The entry; its bytes with ?raw or an Accept that prefers their type to JSON", {"anyOf": [_ITEM, bare]}, _ETAG
     )
     found["content"].update(_BYTES)
-    not_modified = {"description": "Still at that version", "headers": _ETAG}
     return {
         "parameters": [_KEY],
         "get": _call(
-            "Read a key", {200: found, 304: not_modified}, (400, 401, 404, 412, 503, 504), parameters=read_parameters
+            "Read a key", {200: found, 304: _NOT_MODIFIED}, (400, 401, 404, 412, 503, 504), parameters=read_parameters
         ),
         "head": _call(
             "Whether a key exists", {200: {"description": "It does", "headers": _ETAG}}, (400, 401, 404, 503, 504)
@@ -242,7 +243,7 @@ def _item_paths(config: RestConfig) -> Json:
             ],
             requestBody={
                 "required": True,
-                "description": f"At most {config.max_value_bytes} bytes of value",
+                "description": "At most the setting max_value_bytes of value",
                 "content": {**_json(envelope), **_BYTES},
             },
         ),
@@ -455,6 +456,7 @@ def _cluster_paths() -> Json:
                 requestBody=_body(_object({"level": _VERSION})),
             )
         },
+        "/cluster/settings": _settings_path(),
         "/cluster/digest": {
             "get": _call(
                 "A digest over effects: equal on all nodes at an equal index",
@@ -466,6 +468,30 @@ def _cluster_paths() -> Json:
                 ],
             )
         },
+    }
+
+
+def _settings_path() -> Json:
+    limit = {"type": ["integer", "null"], "minimum": 1, "description": "null: no limit"}
+    changed: Json = {
+        "max_items": limit,
+        "max_bytes": {**limit, "minimum": MAX_BYTES_MIN},
+        "eviction": {"enum": ["lru", "lfu"]},
+        "replicas": {"type": "integer", "minimum": 0, "maximum": REPLICAS_MAX},
+        "max_value_bytes": {"type": "integer", "minimum": 1, "maximum": VALUE_BYTES_MAX},
+    }
+    told = {**changed, "version": _INTEGER, "changed_by": _STRING, "changed_at": {"type": "number"}}
+    told["replicas"] = {"type": ["integer", "null"]}
+    settings = {200: _answer("The settings and their version", _object(told), _ETAG)}
+    return {
+        "get": _call("The settings that all nodes have", {**settings, 304: _NOT_MODIFIED}, (400, 401, 412, 503)),
+        "patch": _call(
+            "Change some of the settings; with If-Match only if they are at that version",
+            settings,
+            (*_WRITE_FAILURES, 412, 415),
+            parameters=[_IF_MATCH, *_REPEATABLE],
+            requestBody=_body(_object(changed, ())),
+        ),
     }
 
 

@@ -175,6 +175,10 @@ class Connection(asyncio.Protocol):
             self.close(self.TOO_LONG)
         return taken > 0
 
+    def take_requests_of(self, bytes_max: int) -> None:
+        """Let a request of this client have ``bytes_max`` bytes; never fewer than before, as it may be at such a request."""
+        self._request_bytes_max = max(bytes_max, self._request_bytes_max)
+
     def failure(self, error: ReplicationError) -> bytes:
         """Return the reply to a client's request that failed with ``error``: not committed, or of unknown outcome."""
         raise NotImplementedError

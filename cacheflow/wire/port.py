@@ -36,6 +36,7 @@ class WirePort:
     refusal: the reply to a client that comes when ``connections_max`` connections are open.
     tls_only: the reply to a client that speaks no TLS where it has to.
     answer_many: answers what it can of the input of several connections together, and returns the arrivals that are left.
+    limit: sets the most bytes of a value that the protocol takes; returns the most bytes of a request from then on.
     clock: returns seconds.
     """
 
@@ -47,6 +48,7 @@ class WirePort:
         tls_only: bytes,
         connections_max: int,
         answer_many: AnswerMany,
+        limit: Callable[[int], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -60,6 +62,7 @@ class WirePort:
         self.accepted = 0
         self.refused = 0
         self._make = make
+        self._limit = limit
         self._refusal = refusal
         self._connections: set[Connection] = set()
         self._requests_before = 0
@@ -102,6 +105,12 @@ class WirePort:
             except TimeoutError:
                 for connection in list(self._connections):
                     connection.abort()
+
+    def limit_values(self, bytes_max: int) -> None:
+        """Take values of up to ``bytes_max`` bytes from now on, on all connections of this port, and refuse larger ones."""
+        request_bytes_max = self._limit(bytes_max)
+        for connection in self._connections:
+            connection.take_requests_of(request_bytes_max)
 
     def recheck(self) -> None:
         """Close the connections of users who were removed or changed, after the replies to what they have sent so far."""

@@ -85,13 +85,12 @@ def empty() -> None:
     from flask import Flask
 
     from cacheflow.config import NodeConfig
-    from cacheflow.rest import HttpServer, RestConfig
+    from cacheflow.rest import HttpServer, body_bytes_max
 
     app = Flask("empty")
     app.add_url_rule("/empty", view_func=lambda: "", methods=["GET", "PUT"])
-    rest = RestConfig(access=None)
     threads = NodeConfig().http_threads
-    with HttpServer(app, "127.0.0.1", 0, threads=threads, body_bytes_max=rest.body_bytes_max) as server:
+    with HttpServer(app, "127.0.0.1", 0, threads=threads, body_bytes_max=body_bytes_max(0)) as server:
         print(server.port, flush=True)
         sys.stdin.read()
 

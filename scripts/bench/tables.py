@@ -60,7 +60,7 @@ ROWS_OF = {
             "django",
         ),
     ),
-    "promises": ("cas", "counted", "scripts", "lfu", "idlerestart", "clearing", "expiring"),
+    "promises": ("cas", "counted", "scripts", "lfu", "idlerestart", "clearing", "expiring", "settings"),
     "costs": ("pauses", "flat", "calls", "tls", "holds", "slowclients"),
     "delays": ("delays",),
 }

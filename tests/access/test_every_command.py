@@ -20,7 +20,7 @@ from cacheflow.wire.memcached.text import COMMANDS
 from cacheflow.wire.resp.commands.catalogue import _COMMAND
 from cacheflow.wire.resp.commands.channels import _LISTED, _PUBSUB
 from cacheflow.wire.resp.commands.clients import _SUBCOMMANDS
-from cacheflow.wire.resp.commands.info import _CONFIG
+from cacheflow.wire.resp.commands.config import _CONFIG
 from cacheflow.wire.resp.commands.objects import _MEMORY, _OBJECT
 from cacheflow.wire.resp.table import TABLE
 

@@ -20,12 +20,14 @@ from cacheflow.wire.resp.service import resp_port
 
 @pytest.fixture
 def store() -> FakeStore:
-    return FakeStore()
+    store = FakeStore()
+    store.value_bytes_max = 1000
+    return store
 
 
 @pytest.fixture(autouse=True)
 def server(store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
-    with HttpServer(create_app(store, RestConfig(max_value_bytes=1000)), "127.0.0.1", 0) as server:
+    with HttpServer(create_app(store, RestConfig()), "127.0.0.1", 0) as server:
         monkeypatch.setenv("CACHEFLOW_URL", f"http://127.0.0.1:{server.port}")
         yield server
 

@@ -95,6 +95,8 @@ def told(command: Any, result: c.Result) -> str:
             return f"until {rest[1]}"
         if verb == c.DELETE_PREFIX:
             return "ok"
+        if verb == c.CONFIGURE:
+            return f"settings v{rest[5]}"
         return " ".join(["ok", *(str(one) for one in rest)])
     if status == c.SWEEPING:
         return f"sweeping v{rest[0]}"

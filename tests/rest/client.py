@@ -29,6 +29,9 @@ class Client:
         # Every route that is posted to takes JSON.
         return self.open(path, "POST", **{"content_type": "application/json", **arguments})
 
+    def patch(self, path: str, **arguments: Any) -> Any:
+        return self.open(path, "PATCH", **arguments)
+
     def delete(self, path: str, **arguments: Any) -> Any:
         return self.open(path, "DELETE", **arguments)
 

@@ -12,12 +12,14 @@ from cacheflow.rest.request.context import RestConfig
 
 @pytest.fixture
 def store() -> FakeStore:
-    return FakeStore()
+    store = FakeStore()
+    store.value_bytes_max = 100_000
+    return store
 
 
 @pytest.fixture
 def app(store: FakeStore) -> RestApp:
-    return create_app(store, RestConfig(max_value_bytes=100_000))
+    return create_app(store, RestConfig())
 
 
 @pytest.fixture

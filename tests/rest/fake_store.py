@@ -9,6 +9,7 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any, BinaryIO
 
 from cacheflow import values, verbs
@@ -17,8 +18,9 @@ from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown, NotR
 from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.results import Digest, Item, RaftPosition
-from cacheflow.verbs import seconds_left
+from cacheflow.machine.state.settings import Settings, changed
+from cacheflow.results import ClusterSettings, Digest, Item, RaftPosition
+from cacheflow.verbs import seconds_left, settings_told
 
 
 class FakeBackups:
@@ -85,6 +87,7 @@ class FakeStore:
         self.digests: dict[int, str] = {0: "00" * 16}
         self.members = {"n1": ("127.0.0.1:8080", "127.0.0.1:9080")}
         self.value_bytes_max = 1024 * 1024
+        self.replicated = Settings(max_items=1000, replicas=2, version=1)
         self._lock = threading.RLock()  # guards all of the above against the server's threads
 
     # Reads
@@ -250,6 +253,11 @@ class FakeStore:
         self.level = int(level)
         return self.level
 
+    def settings(self) -> ClusterSettings:
+        if self.read_failure is not None:
+            raise self.read_failure
+        return settings_told(self.replicated)
+
     def readiness(self) -> list[tuple[str, bool, str]]:
         return self.ready
 
@@ -298,6 +306,7 @@ class FakeStore:
             commands.BATCH: self._apply_batch,
             commands.IDEMPOTENT: self._apply_idempotent,
             commands.SCOPED: self._apply_scoped,
+            commands.CONFIGURE: self._apply_configure,
             commands.OPEN_SCOPE: lambda nonce: [commands.OK, 7],
         }
         return apply[command[0]](*command[1:])
@@ -327,6 +336,13 @@ class FakeStore:
         else:
             expires_at_ms = self.clock_ms + ttl_ms if ttl_ms else 0
         return [commands.OK, self._put(key, data, kind, meta, expires_at_ms), old is None, expires_at_ms]
+
+    def _apply_configure(self, version: int | None, by: str, changes: dict[str, Any]) -> Result:
+        if version not in (None, self.replicated.version):
+            return [commands.PRECONDITION, self.replicated.version]
+        self.replicated = changed(self.replicated, changes, by, self.clock_ms)
+        self.value_bytes_max = self.replicated.max_value_bytes
+        return [commands.OK, *astuple(self.replicated)]
 
     def _apply_delete(self, key: str, version: int) -> Result:
         old = self._entry(key)

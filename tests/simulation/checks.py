@@ -12,8 +12,10 @@ import sys
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from simulation.clears import BOUNDS
 from simulation.leftovers import surplus
 
+from cacheflow.machine.effects import APPENDED, EVICTED, FIELDS_CHANGED, WRITTEN
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft.log.records import CONFIGURATION
@@ -28,6 +30,8 @@ MESSAGES_PER_S_MAX = 3000
 MESSAGES_IN_A_SECOND_MAX = 30_000
 # Outlooks are compared at every so many entries: one takes as long as applying some dozens.
 OUTLOOK_EVERY = 20
+# The effects of what may need room.
+NEED_ROOM = {WRITTEN, APPENDED, FIELDS_CHANGED}
 
 
 class Violation(Exception):
@@ -179,10 +183,18 @@ class Checks:
             if self._outlooks.setdefault(last, outlook) != outlook:
                 self.complain(f"state-machine safety: {process.name} has another outlook at {last}")
         self._starts_rise(process)
+        self._evicts_by_and_by(process)
         if last > self.last_committed:
             self.last_committed = self._committed_in[node.term] = last
         if machine.level > self._cluster.upgrades.level:
             self._cluster.upgrades.raised(process, before)
+
+    def _evicts_by_and_by(self, process: Process) -> None:
+        """Check how many items the latest entry has evicted, if it has written nothing for which room was needed."""
+        kinds = [effect[0] for effect in process.machine.contents.effects]
+        evicted = kinds.count(EVICTED)
+        if evicted > BOUNDS["EVICTED_PER_ENTRY_MAX"] and NEED_ROOM.isdisjoint(kinds):
+            self.complain(f"eviction: {process.name} evicts {evicted} items at once, for no write")
 
     def _starts_rise(self, process: Process) -> None:
         """Check that no session is taken over by an earlier start of the same member than had it before."""
@@ -333,6 +345,8 @@ class Checks:
             node = process.node
             if node.replica.failure is not None:
                 self.complain(f"progress: {process.name} has failed: {node.replica.failure}")
+            if process.machine.contents.behind:
+                self.complain(f"eviction: {process.name} has something that still waits for its turn to go")
             left = self._left(process)
             if left:
                 self.complain(f"bounded memory: {process.name} keeps {left} things when nothing is under way")

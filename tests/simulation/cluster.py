@@ -33,6 +33,7 @@ from cacheflow.machine.eviction import lfu, use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.state import contents, idempotency, scopes
+from cacheflow.machine.state.settings import Settings
 from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
 from cacheflow.node import channels, large_calls, proposals, supervisor
@@ -203,6 +204,9 @@ class Process(LocalNode):
             self._note_removal,
         )
         self.checked_index = 0
+        # What the fronts were told last of the settings.
+        self.settings_told = self.machine.settings
+        self.on_settings = self._note_settings
         # This process founds a cluster by mistake, or its cluster was replaced: nothing is promised but that it stops.
         self.is_stray = host.founds_by_mistake or host.is_out
         self._events = 0
@@ -211,6 +215,9 @@ class Process(LocalNode):
         if not self.is_stray:
             cluster.checks.watch(self)
         loop.create_task(self.start())
+
+    def _note_settings(self, settings: Settings) -> None:
+        self.settings_told = settings
 
     def send_unchecked(self, commands_: list[Command], done: Done) -> None:
         """Replicate what need not be a command: ``submit`` without its checks."""

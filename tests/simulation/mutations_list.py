@@ -21,6 +21,7 @@ from simulation import mutations_raft as raft
 from simulation import mutations_recovery as recovery
 from simulation import mutations_restores as restoring
 from simulation import mutations_roles as roles
+from simulation import mutations_settings as settings
 from simulation import mutations_storage as storage
 from simulation import restores
 from simulation.recoveries import play
@@ -171,6 +172,13 @@ MUTATIONS = (
     Mutation("a short silence costs no vote", roles.replace_whoever_is_silent, "kill replicas", nodes=5),
     Mutation("a dead voter is replaced", roles.replace_nobody, "outage", nodes=5),
     Mutation("replicas counts", roles.leave_everybody_a_vote, "replicas"),
+    Mutation("one of two at a version", settings.change_the_settings_at_any_version, ""),
+    Mutation("a change has a version", settings.count_no_change_of_the_settings, ""),
+    Mutation("and snapshots keep it", settings.forget_the_version_of_the_settings_at_a_snapshot, "snapshot kill"),
+    Mutation("fronts are told", settings.tell_no_front_of_new_settings, ""),
+    Mutation("a lowered limit goes in steps", settings.evict_all_that_is_above_a_limit_at_once, ""),
+    Mutation("and it goes", settings.keep_what_is_above_a_lowered_limit, ""),
+    Mutation("another policy finds all keys", settings.look_for_keys_of_another_policy_where_their_versions_are, ""),
     Mutation("", raft.acknowledge_what_was_not_verified),
     Mutation("", raft.vote_for_anybody),
     Mutation("", raft.read_without_a_barrier, "isolate_leader isolate"),

@@ -16,15 +16,15 @@ from cacheflow.aio.store import AsyncReplicatedStore
 from cacheflow.client.client import AsyncCacheClient, CacheClient
 from cacheflow.forms.form import PLAIN, Form
 from cacheflow.opening.formed import AsyncFormedCache, FormedCache
-from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
-from cacheflow.results import Digest, IncrResult, Item, SetResult
+from cacheflow.rest import HttpServer, RestConfig, at_once, body_bytes_max, create_app, turn_away
+from cacheflow.results import ClusterSettings, Digest, IncrResult, Item, SetResult
 from cacheflow.store import ReplicatedStore
 
 CLASSES = (ReplicatedStore, AsyncReplicatedStore, CacheClient, AsyncCacheClient)
 # What a class has beside the verbs: a node's life and its parts, and where a client's nodes are.
 OWN: dict[type, set[str]] = {
     ReplicatedStore: {
-        *("handshakes", "on_loop"),
+        *("handshakes", "on_loop", "value_bytes_max", "on_value_limit"),
         *("start", "serve", "wait_ready", "run", "submit", "submit_barrier", "barrier"),
         *(
             "lookup",
@@ -100,14 +100,14 @@ def running(folder: Path) -> Iterator[Four]:
             fsync="never",
         )
         store = twin.store
-        rest = RestConfig(max_value_bytes=VALUE_BYTES_MAX, threads=8)
+        rest = RestConfig(threads=8)
         app = create_app(store, rest)
         http = HttpServer(
             app,
             "127.0.0.1",
             0,
             threads=rest.threads,
-            body_bytes_max=rest.body_bytes_max,
+            body_bytes_max=body_bytes_max(VALUE_BYTES_MAX),
             refusal_headers=app.services.raft_headers,
             turn_away=functools.partial(turn_away, app.services),
             at_once=at_once,
@@ -138,8 +138,8 @@ def comparable(answer: Any) -> Any:
         own = isinstance(answer.meta, str) and answer.meta.startswith("application/x-cacheflow")
         meta = None if own else answer.meta
         return (answer.key, answer.value, meta, answer.ttl_s and 10 * math.ceil(answer.ttl_s / 10))
-    if isinstance(answer, Digest):
-        return Digest
+    if isinstance(answer, (Digest, ClusterSettings)):
+        return type(answer)
     if isinstance(answer, list) and answer and isinstance(answer[0], dict):
         changing: dict[str, Callable[[Any], Any]] = {"version": lambda version: version > 0, "detail": message}
         return [{name: changing.get(name, lambda each: each)(each) for name, each in one.items()} for one in answer]

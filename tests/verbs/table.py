@@ -17,7 +17,7 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
-from cacheflow.results import Digest
+from cacheflow.results import ClusterSettings, Digest
 
 # Stands for the version of "text" in a row's arguments.
 VERSION: Any = object()
@@ -237,4 +237,13 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("raise_level", (2,), {}, LevelConflict),
     ("raise_level", (0,), {}, InvalidRequest),
     ("raise_level", ("1",), {}, InvalidRequest),
+    ("settings", (), {}, ClusterSettings),
+    ("change_settings", (), {"max_items": 5000, "eviction": "lru"}, ClusterSettings),
+    ("change_settings", (), {"max_items": 5000, "only_if_version": 1}, ClusterSettings),
+    ("change_settings", (), {"max_items": 6000, "only_if_version": 7}, PreconditionFailed),
+    ("change_settings", (), {}, InvalidRequest),
+    ("change_settings", (), {"max_items": 0}, InvalidRequest),
+    ("change_settings", (), {"eviction": "fifo"}, InvalidRequest),
+    ("change_settings", (), {"policy": "lru"}, InvalidRequest),
+    ("change_settings", (), {"max_items": 7, "only_if_version": "1"}, InvalidRequest),
 ]

@@ -20,6 +20,8 @@ from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
 from cacheflow.node.channels import Channels
 from cacheflow.raft.transport.network import Network
+from cacheflow.results import ClusterSettings
+from cacheflow.verbs import settings_told
 
 START_MS = 1_700_000_000_000
 
@@ -126,6 +128,9 @@ class FakeStore:
             if count:
                 self.noted.append(key)
         return entry
+
+    def settings(self) -> ClusterSettings:
+        return settings_told(self.machine.settings)
 
     def peek(self, key: str) -> Entry | None:
         return self.machine.contents.get(key)

@@ -23,7 +23,7 @@ from cacheflow.machine.state.settings import is_name, is_whole
 REPEATABLE_OPS: Final = dict.fromkeys(
     (
         *(c.SET, c.DELETE, c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE),
-        *(c.BATCH, c.GUARDED, c.DELETE_PREFIX),
+        *(c.BATCH, c.GUARDED, c.DELETE_PREFIX, c.CONFIGURE),
     )
 )
 
@@ -94,7 +94,7 @@ def open_scope(state: State, command: list[Any]) -> Result:
 
 def _print_of(inner: Any, repeatable: Container[int]) -> bytes:
     if type(inner) is not list or type(inner[0]) is not int or inner[0] not in repeatable:
-        raise Malformed("only writes, batches and DELETE_PREFIX can be sent again")
+        raise Malformed("only writes, batches, DELETE_PREFIX and CONFIGURE can be sent again")
     return fingerprint(inner)
 
 

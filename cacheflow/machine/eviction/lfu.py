@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, Final
 
 import cachetools
 
 from cacheflow.machine.eviction.items import Items
-from cacheflow.machine.eviction.use_order import UseOrder
+from cacheflow.machine.eviction.use_order import Segment, UseOrder
 from cacheflow.machine.state.entries import VERSION, Entry
 
 # Keys of one link: a scan notes all of them whenever it comes to a link, also where those that it has given are gone.
 LINK_KEYS_MAX = 2_000
+# Keys of links that become one segment where another policy takes over: larger ones stay as they are, as moving keys takes time;
+# and of a count that few keys have there are many.
+JOINED_KEYS_MAX: Final = 250
 
 
 class LfuItems(Items, cachetools.LFUCache[str, Entry]):
@@ -60,16 +63,21 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
     def __del__(self) -> None:
         self._break_ring()
 
-    def _break_ring(self) -> list[OrderedDict[str, str]]:
-        """Take apart this LFU container's ring of links, each with the keys of one number of uses; return each link's keys.
+    def _break_ring(self) -> list[Segment]:
+        """Take apart this LFU container's ring of links, each with the keys of one number of uses; return their keys in order.
 
+        The keys come in dictionaries, those of small links together; each link's ``keys`` is then the dictionary with its keys.
         Without its cycles the ring leaves no work to the garbage collector.
         """
-        groups: list[OrderedDict[str, str]] = []
+        groups: list[Segment] = []
         root = self._LFUCache__root
         link = root.next
         while link is not root:
-            groups.append(link.keys)
+            if groups and len(groups[-1]) + len(link.keys) <= JOINED_KEYS_MAX:
+                groups[-1].update(link.keys)
+                link.keys = groups[-1]
+            else:
+                groups.append(link.keys)
             link.prev.next = link.prev = None
             link = link.next
         root.next = root.prev = self._scanned = None
@@ -80,15 +88,9 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         groups = self._break_ring()
         root = self._LFUCache__root
         root.next = root.prev = self._scanned = root
-        if 2 * len(self._order) >= len(self.raw):
-            for group in groups:
-                for key in group:
-                    self._order.append(key, self.raw[key][3])
-            return self._order
-        order = {key: key for key in self._order}
-        for group in groups:
-            order.update(group)
-        return UseOrder.of_one(order, version)
+        links, self._LFUCache__links = self._LFUCache__links, {}
+        self._order.take_over(groups, links, version)
+        return self._order
 
     def add(self, key: str, entry: Entry) -> None:
         self.raw[key] = entry

@@ -6,23 +6,36 @@ end of the newest segment.
 
 To move a key its segment must be found. An item's version tells it, for versions rise: each segment begins at a
 version, and a key that was only written is in the segment of its version. Keys that were used since are in ``_used``
-beside.
+beside. Keys that an LFU container had in its own order come with that container's own table, which tells the segments of these
+(``take_over``): so a change of policy touches no key, however many there are.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 # {key: key}: a plain dictionary does not tell which of two equal texts it holds, and a key should be in memory once.
 Segment: TypeAlias = dict[str, str]
+
+
+class Holder(Protocol):
+    """Interface: an object that knows the segment, a dictionary of keys, in which some keys taken over from elsewhere are."""
+
+    keys: Any
+
+
+# {key: the object that knows the key's segment}.
+Holders: TypeAlias = MutableMapping[str, Holder]
 
 # Keys of one segment: as many as fill the table of a dictionary that is built anew within half a millisecond.
 SEGMENT_KEYS_MAX = 21_000
 # Sparse segments that are joined with their neighbours whenever a new one begins: more than the one that is added.
 _JOINED_AT_ONCE: Final = 4
+# Tables of keys taken over that are looked through: one for each change of policy whose keys are not all used or gone since.
+TABLES_MAX: Final = 4
 
 
 class UseOrder:
@@ -31,7 +44,7 @@ class UseOrder:
     A key's version is that of its item.
     """
 
-    __slots__ = ("_coming", "_newest", "_pending", "_scanned", "_segments", "_starts", "_used", "_version")
+    __slots__ = ("_coming", "_newest", "_pending", "_scanned", "_segments", "_starts", "_taken", "_used", "_version")
 
     def __init__(self) -> None:
         self._newest: Segment = {}
@@ -40,6 +53,8 @@ class UseOrder:
         self._starts = [0]
         # {key: its segment} for the keys that are not in the segment of their version.
         self._used: dict[str, Segment] = {}
+        # Tables of the keys that were taken over and not used since; each such key is in one of them.
+        self._taken: list[Holders] = []
         # The highest version of any key so far.
         self._version = 0
         # The next keys of the oldest segment in reverse order, so that ``pop`` gives the first; some may have left it meanwhile.
@@ -69,18 +84,6 @@ class UseOrder:
             order._version = max(order._version, max(theirs))
         return order
 
-    @classmethod
-    def of_one(cls, keys: Segment, version: int) -> UseOrder:
-        """Return an order of use made of the dictionary ``keys``, {key: key}, the least recently used key first.
-
-        The dictionary is kept and not copied.  version: the highest version of any key's entry.
-        """
-        order = cls()
-        order._segments[0] = order._newest = keys
-        order._version = version
-        order._begin()
-        return order
-
     def __len__(self) -> int:
         return sum(map(len, self._segments))
 
@@ -95,19 +98,38 @@ class UseOrder:
         self._newest[key] = key
         self._version = version
 
-    def append(self, key: str, version: int) -> None:
-        """Add a new ``key`` at the end of the order of use, as most recently used, whatever its ``version`` is."""
-        # The next segment begins above all versions that there are: from then on a key may be found by its version.
+    def take_over(self, segments: list[Segment], holders: Holders, version: int) -> None:
+        """Add the keys of ``segments``, dictionaries of {key: key}, at the end of the order of use, as most recently used.
+
+        The dictionaries are kept and not copied.  holders: for each of their keys the object that knows its dictionary.
+        version: the highest version of any key's entry.
+        """
         self._version = max(self._version, version)
-        if len(self._newest) >= SEGMENT_KEYS_MAX:
-            self._begin()
-        self._newest[key] = key
-        self._used[key] = self._newest
+        # No version leads there: the segment that begins behind them begins at the same version.
+        self._segments += segments
+        self._starts += [self._version + 1] * len(segments)
+        self._taken = [table for table in (*self._taken, holders) if table]
+        while len(self._taken) > TABLES_MAX:
+            self._taken.sort(key=len, reverse=True)
+            least = self._taken.pop()
+            self._taken[-1].update(least)
+        self._begin()
+
+    def _leave_taken(self, key: str) -> Segment | None:
+        """Return the segment that ``key`` is in if it was taken over and not used since, and forget that; None otherwise."""
+        for table in self._taken:
+            holder = table.pop(key, None)
+            if holder is not None:
+                segment: Segment = holder.keys
+                return segment
+        return None
 
     def rewrite(self, key: str, before: int, version: int) -> None:
         """Move ``key`` to the end of the order of use: its entry of version ``before`` was replaced by one of ``version``."""
         # ``remove`` written out instead of called, because most writes come here.
         segment = self._used.pop(key, None) if self._used else None
+        if segment is None and self._taken:
+            segment = self._leave_taken(key)
         if segment is None:
             segment = self._segments[bisect_right(self._starts, before) - 1]
         held = segment.pop(key)
@@ -120,6 +142,8 @@ class UseOrder:
         """Move ``key`` to the end of the order of use, as most recently used; the ``version`` of its entry stays the same."""
         used = self._used
         segment = used.get(key)
+        if segment is None and self._taken:
+            segment = self._leave_taken(key)
         if segment is None:
             segment = self._segments[bisect_right(self._starts, version) - 1]
         held = segment.pop(key)
@@ -134,6 +158,8 @@ class UseOrder:
     def remove(self, key: str, version: int) -> str:
         """Remove ``key``, whose entry has ``version``, from the order of use; return the str object that was kept for it."""
         segment = self._used.pop(key, None) if self._used else None
+        if segment is None and self._taken:
+            segment = self._leave_taken(key)
         if segment is None:
             segment = self._segments[bisect_right(self._starts, version) - 1]
         return segment.pop(key)
@@ -156,6 +182,8 @@ class UseOrder:
                 elif oldest.pop(key, None) is not None:
                     if self._used:
                         self._used.pop(key, None)
+                    if self._taken:
+                        self._leave_taken(key)
                     if passed:
                         coming.append(protected)
                     return key
@@ -281,6 +309,10 @@ class UseOrder:
             for key in other:
                 if key in self._used:
                     self._used[key] = into
+        for table in self._taken:
+            for key in other:
+                if key in table:
+                    table[key].keys = into
         into.update(other)
         if not position:
             # A key may have left this segment and come back to its end with the other one.

@@ -13,7 +13,7 @@ Session 0 is for commands that may be applied twice: ticks, recency, opening a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Final
 
 import msgpack
@@ -33,7 +33,7 @@ TOUCH: Final = 4  # key, ttl_ms                                     -> version, 
 GET: Final = 5  # key; counts as a use                              -> data, kind, meta, version, expires_at_ms
 RECENCY: Final = 6  # [[key, uses], ...] in order of last use       ->
 DELETE_PREFIX: Final = 7  # prefix ("" is everything), only in database 0, counted ->; if counted: SWEEPING
-CONFIGURE: Final = 8  # only_if_unset, {name: value}                -> whether it took effect
+CONFIGURE: Final = 8  # version (None: any), by whom, {name: value} -> the settings now, as the fields of Settings
 MEMBERS: Final = 9  # cluster id, [[id, incarnation, raft_address, address, voter, observer], ...] ->
 NOOP: Final = 10  #                                                 ->
 OPEN_SESSION: Final = 11  # member id, incarnation, start, nonce, level -> session, nonce
@@ -90,9 +90,9 @@ IF_ONE_VALUE: Final = 16
 # Statuses, the first item of every result.
 OK: Final = 0
 MISSING: Final = 1
-# -> present version, 0 when absent; of GUARDED: index of the condition that does not hold; of RAISE_LEVEL: the level in force
-# and the first member that does not know the one asked for, "" for none; of a restore: its items so far, -1 if it is not the
-# present one
+# -> present version, 0 when absent; of CONFIGURE that of the settings; of GUARDED: index of the condition that does not hold;
+# of RAISE_LEVEL: the level in force and the first member that does not know the one asked for, "" for none; of a restore: its
+# items so far, -1 if it is not the present one
 PRECONDITION: Final = 2
 NOT_AN_INTEGER: Final = 3  # -> message
 TOO_LARGE: Final = 4  # -> message
@@ -195,12 +195,13 @@ def clear_database(number: int, counted: bool = False) -> Command:
     return (DELETE_PREFIX, PREFIXES[number], not number, counted)
 
 
-def configure(settings: dict[str, Any], only_if_unset: bool = False) -> Command:
-    """Return the command that changes replicated settings: policy, max_items, max_bytes, replicas.
+def configure(settings: Mapping[str, Any], version: int | None = None, by: str = "") -> Command:
+    """Return the command that changes replicated settings: policy, max_items, max_bytes, replicas, max_value_bytes.
 
-    only_if_unset: do nothing if an earlier command has changed any settings.
+    version: change them only if this is their version, which is 0 until somebody has set any; None: whatever it is.
+    by: the name of whoever changes them, at most 64 characters.
     """
-    return (CONFIGURE, only_if_unset, settings)
+    return (CONFIGURE, version, by, settings)
 
 
 def members(cluster_id: str, table: Sequence[Sequence[Any]]) -> Command:
@@ -369,6 +370,8 @@ def size_of(command: Command) -> int:
         return 64 + _text_bytes(command[1]) + size_of(command[3])
     if op == SCOPED:
         return 96 + _text_bytes(command[2]) + size_of(command[5])
+    if op == CONFIGURE:
+        return 256 + _text_bytes(command[2])
     # Other commands have one text and some numbers, or are a node's own, which are small.
     size = 64 + _text_bytes(command[1]) if len(command) > 1 and type(command[1]) is str else 256
     if op in (APPEND, COUNT_FIELD):

@@ -209,7 +209,7 @@ class Contents:
         self._overdue = self._expire(EXPIRED_PER_ENTRY_MAX) == EXPIRED_PER_ENTRY_MAX
         self._swept_for_room = SWEPT_FOR_ROOM_MAX
         self._note_backlog()
-        self.evict_surplus()
+        self._evict_surplus()
 
     def _expire(self, keys_max: int) -> int:
         """Remove up to ``keys_max`` items that are past their expiry; return how many were removed."""
@@ -264,7 +264,7 @@ class Contents:
             self._sweep(SWEPT_PER_ENTRY_MAX + len(self.effects) + self.uses, BURIED_PER_ENTRY_MAX)
             self._note_backlog()
 
-    def evict_surplus(self) -> None:
+    def _evict_surplus(self) -> None:
         """Evict some items, in eviction order, of a cache that is above a lowered limit.
 
         Do nothing while the cache may hold dead items, which are expired or were removed by prefix.
@@ -339,7 +339,10 @@ class Contents:
         return Tally(len(self.raw), self.with_ttl, self.expiries_ms)
 
     def set_limits(self, items_max: int | None, bytes_max: int | None) -> None:
-        """Set the cache's limits of items and bytes; None is no limit. What exceeds a lowered limit is evicted by and by."""
+        """Set the cache's limits of items and bytes; None is no limit.
+
+        What exceeds a lowered limit is evicted by and by, from the next log entry on: several changes in one entry cost no more.
+        """
         self.items_max = math.inf if items_max is None else items_max
         self.bytes_max = math.inf if bytes_max is None else bytes_max
         self._note_backlog()

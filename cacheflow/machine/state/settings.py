@@ -9,24 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from cacheflow.machine.language.commands import INT64_MAX
 
 MAX_BYTES_MIN: Final = 1024
 REPLICAS_MAX: Final = 8
+# The largest value that may be allowed: what carries values (blocks, frames, bodies of requests) has room for it.
+VALUE_BYTES_MAX: Final = 64 * 1024 * 1024
+# The name of who has changed the settings is cut to so many characters.
+BY_CHARS_MAX: Final = 64
 MEMBERS_MAX: Final = 1000
 NAME_CHARS_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The replicated settings of the cache. A limit of None means no limit; replicas is None until somebody has set it."""
+    """The replicated settings of the cache. A limit of None means no limit; replicas is None until somebody has set it.
+
+    version: grows by one with each change; 0 until somebody has set any.
+    changed_by, changed_at_ms: who has made the last change, "" if that is unknown, and when by the log's time.
+    """
 
     policy: str = "lru"
     max_items: int | None = None
     max_bytes: int | None = None
     replicas: int | None = None
+    max_value_bytes: int = 1024 * 1024
+    version: int = 0
+    changed_by: str = ""
+    changed_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +68,44 @@ def is_whole(value: Any, least: int, most: int = INT64_MAX) -> bool:
     return type(value) is int and least <= value <= most
 
 
-_IS_GOOD: Final[dict[str, Callable[[Any], bool]]] = {
-    "policy": lambda value: value in ("lru", "lfu"),
-    "max_items": lambda value: value is None or is_whole(value, 1),
-    "max_bytes": lambda value: value is None or is_whole(value, MAX_BYTES_MIN),
-    "replicas": lambda value: is_whole(value, 0, REPLICAS_MAX),
+# What a setting may be: a check, and the same in words.
+Rule: TypeAlias = tuple[Callable[[Any], bool], str]
+
+RULES: Final[dict[str, Rule]] = {
+    "policy": (lambda value: value in ("lru", "lfu"), "lru or lfu"),
+    "max_items": (lambda value: value is None or is_whole(value, 1), "a whole number from 1 on, or null for no limit"),
+    "max_bytes": (
+        lambda value: value is None or is_whole(value, MAX_BYTES_MIN),
+        f"a whole number from {MAX_BYTES_MIN} on, or null for no limit",
+    ),
+    "replicas": (lambda value: is_whole(value, 0, REPLICAS_MAX), f"a whole number from 0 to {REPLICAS_MAX}"),
+    "max_value_bytes": (
+        lambda value: is_whole(value, 1, VALUE_BYTES_MAX),
+        f"a whole number from 1 to {VALUE_BYTES_MAX} (64 MiB)",
+    ),
 }
 
 
-def changed(settings: Settings, changes: Any) -> Settings:
-    """Return ``settings`` changed by ``changes``, {name: value}. Raises ValueError for unknown names and bad values."""
+def changed(settings: Settings, changes: Any, by: Any, at_ms: int) -> Settings:
+    """Return ``settings`` changed by ``changes``, {name: value}, or ``settings`` itself where these are its values already.
+
+    by, at_ms: who makes the change, and when. Raises ValueError for unknown names and bad values.
+    """
     if type(changes) is not dict:
         raise ValueError("the settings are not a map")
+    if type(by) is not str or len(by) > BY_CHARS_MAX:
+        raise ValueError(f"who changes the settings is not a text of at most {BY_CHARS_MAX} characters")
     for name, value in changes.items():
-        is_good = _IS_GOOD.get(name)
-        if is_good is None:
+        rule = RULES.get(name)
+        if rule is None:
             raise ValueError("no setting has that name")
+        is_good, words = rule
         if not is_good(value):
-            raise ValueError(f"{name} cannot have that value")
-    return replace(settings, **changes)
+            raise ValueError(f"{name} is {words}")
+    new = replace(settings, **changes)
+    if new == settings and settings.version:
+        return settings
+    return replace(new, version=settings.version + 1, changed_by=by, changed_at_ms=at_ms)
 
 
 def is_name(value: Any) -> bool:

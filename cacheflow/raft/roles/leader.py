@@ -185,10 +185,10 @@ class Leading:
         if self._membership.recovery is not None and self._membership.is_unlogged and core.has_settled:
             self._begin_recovered_cluster(self._membership.recovery)
             return
-        if not self._replica.machine.configured and self._configured_term != core.term:
+        if not self._replica.machine.settings.version and self._configured_term != core.term:
             # Before any other entry: until it is applied, the cache has no limits.
             self._configured_term = core.term
-            configure = commands.configure(self._initial_settings, only_if_unset=True)
+            configure = commands.configure(self._initial_settings, version=0)
             self.queue.appendleft(("", commands.encode_block(0, 0, 0, [configure])))
         if self.queue and self.may_append():
             blocks: list[bytes] = []

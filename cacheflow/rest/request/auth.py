@@ -40,6 +40,8 @@ NEEDS: Final[Mapping[str, Role]] = {
     "GET /cluster/status": Role.READ,
     "POST /cluster/leader": Role.ADMIN,
     "POST /cluster/level": Role.ADMIN,
+    "GET /cluster/settings": Role.READ,
+    "PATCH /cluster/settings": Role.ADMIN,
     "GET /cluster/digest": Role.READ,
     "GET /backup": Role.ADMIN,
     "POST /restore": Role.ADMIN,
@@ -123,6 +125,12 @@ def may(access: Access | None, authorization: str, needed: Role) -> bool:
 def _token_in(authorization: str) -> bytes:
     scheme, _, text = authorization.partition(" ")
     return text.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
+
+
+def user_name(environ: WSGIEnvironment) -> str:
+    """Return the name of the user whose token an HTTP request shows; "" where a node asks nobody for a token."""
+    known: tuple[User, Access] | None = environ.get(_USER)
+    return "" if known is None else known[0].name
 
 
 def require(environ: WSGIEnvironment, needed: Role) -> None:

@@ -19,21 +19,20 @@ class RestConfig:
     access: Access | None = None
     # The token with which nodes that know the cluster's secret register themselves; None: they need an admin's.
     join_token: bytes | None = None
-    max_value_bytes: int = MIB
     # Threads of the server around the application: three quarters of them may wait for the cluster.
     threads: int = 40
     # The most requests that wait without a thread. At some thousand writes a second the last of them waits well under 0.1 s;
     # more would only make a longer queue.
     waiting_max: int = 128
 
-    @property
-    def body_bytes_max(self) -> int:
-        """The most bytes that an HTTP request's body may have, on any route: the HTTP server does not know the routes.
 
-        16 MiB has room for a batch, and for a text of 1 MiB of which JSON escapes every byte (as six bytes).
-        With larger values there is room for base64 in JSON (four bytes for three) and the rest of the document.
-        """
-        return max(16 * MIB, self.max_value_bytes * 4 // 3 + 64 * 1024)
+def body_bytes_max(value_bytes_max: int) -> int:
+    """Return the most bytes that a request's body may have, on any route, where values may have ``value_bytes_max`` bytes.
+
+    16 MiB has room for a batch, and for a text of 1 MiB of which JSON escapes every byte (as six bytes).
+    With larger values there is room for base64 in JSON (four bytes for three) and the rest of the document.
+    """
+    return max(16 * MIB, value_bytes_max * 4 // 3 + 64 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,11 @@ class Services:
     # gate: for requests that wait without a thread.  thread_gate: for those that hold one.
     gate: WaitingGate
     thread_gate: WaitingGate
+
+    @property
+    def body_bytes_max(self) -> int:
+        """The most bytes that a request's body may have now."""
+        return body_bytes_max(self.store.value_bytes_max)
 
     def raft_headers(self) -> list[tuple[str, str]]:
         """Return this node's present headers X-Raft-Index, X-Raft-Term and X-Served-By, which every HTTP answer carries."""

@@ -121,6 +121,7 @@ class HttpServer:
             # send_bytes stays at its 1: an answer is one write (see OneWriteTask), sent by the thread that made it.
         )
         # The parser of a request is handed these settings alone.
+        self._settings = settings
         settings.doors = doors or Doors()
         settings.uploads = uploads
         self._unsent = Unsent() if unsent is None else unsent
@@ -154,6 +155,11 @@ class HttpServer:
         self._stop_lock = threading.Lock()  # has one of its callers begin the end
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    def limit_bodies(self, bytes_max: int) -> None:
+        """Refuse requests from now on whose bodies have more than ``bytes_max`` bytes. Any thread may call it."""
+        # waitress refuses a body of exactly this many bytes.
+        self._settings.max_request_body_size = bytes_max + 1
 
     def start(self) -> None:
         """Start the HTTP server's threads and accept connections."""

@@ -63,6 +63,7 @@ def memcached_port(
         TLS_ONLY,
         connections_max,
         functools.partial(answer_gets, store),
+        shared.limit_values,
     )
     return shared.port
 

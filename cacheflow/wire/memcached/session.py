@@ -36,23 +36,23 @@ class Shared:
     ) -> None:
         self.version = version
         self.slices = Slices() if slices is None else slices
-        self.value_bytes_max = value_bytes_max
+        self.limit_values(value_bytes_max)
         self.access = access
         self.wall_s = wall_s
+
+    def limit_values(self, bytes_max: int) -> int:
+        """Take values of up to ``bytes_max`` bytes from now on; return the most bytes of a request, which follows from that."""
+        self.value_bytes_max = bytes_max
+        self.request_bytes_max = max(bytes_max, lines.KEYS_LINE_BYTES_MAX) + _OVERHEAD_BYTES
+        return self.request_bytes_max
 
 
 class MemcachedSession(Connection):
     """A memcached connection as the functions that carry out its commands use it: the client's role, settings and open get."""
 
     def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
-        super().__init__(
-            store,
-            max(shared.value_bytes_max + _OVERHEAD_BYTES, lines.KEYS_LINE_BYTES_MAX + _OVERHEAD_BYTES),
-            on_closed,
-            shared.slices,
-        )
+        super().__init__(store, shared.request_bytes_max, on_closed, shared.slices)
         self.shared = shared
-        self.value_bytes_max = shared.value_bytes_max
         self.wall_s = shared.wall_s
         self.admit(None)
         # The number of bytes behind the line that are still to come of a value that was refused, and thrown away.

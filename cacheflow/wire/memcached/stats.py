@@ -70,7 +70,7 @@ def _settings(connection: MemcachedSession) -> dict[str, object]:
         "flush_enabled": "yes",
         "dump_enabled": "no",
         "auth_enabled_ascii": "no" if connection.shared.access is None else "yes",
-        "item_size_max": connection.value_bytes_max,
+        "item_size_max": connection.shared.value_bytes_max,
         "client_flags_size": 4,
         "consistency": "linearizable" if connection.linearizable else "local",
     }

@@ -50,7 +50,7 @@ def store(connection: MemcachedSession, words: list[bytes], data: bytes, end: in
         connection.reply(b"" if quiet else lines.BAD_FORMAT)
         connection.skip = size + 2
         return end + 1
-    if size > connection.value_bytes_max:
+    if size > connection.shared.value_bytes_max:
         refuse(connection, key, words[0] == b"set", quiet)
         connection.skip = size + 2
         return end + 1
@@ -91,7 +91,7 @@ def outgrows(connection: MemcachedSession, key: str, added: bytes) -> bool:
         entry = connection.store.lookup(key, count=False)
     except NotReady:
         return False  # the write itself is refused then
-    return entry is not None and len(entry[DATA]) + len(added) > connection.value_bytes_max
+    return entry is not None and len(entry[DATA]) + len(added) > connection.shared.value_bytes_max
 
 
 def refuse(connection: MemcachedSession, key: str, replaces: bool, quiet: bool) -> None:

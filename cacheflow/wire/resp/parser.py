@@ -66,6 +66,10 @@ class RequestParser:
         self._exact.trusted = trusted
         self._quick = trusted and self.fault is None
 
+    def take_requests_of(self, bytes_max: int) -> None:
+        """Let requests have ``bytes_max`` bytes from now on."""
+        self._exact.request_bytes_max = bytes_max
+
     @property
     def kept_bytes(self) -> int:
         """The bytes of memory that are taken by the incomplete request that this parser keeps."""
@@ -175,7 +179,7 @@ class _Exact:
 
     def __init__(self, request_bytes_max: int, trusted: bool) -> None:
         self.trusted = trusted
-        self._request_bytes_max = request_bytes_max
+        self.request_bytes_max = request_bytes_max
         self._buffer = bytearray()
         # The request under way: its arguments so far, the number that is missing, the length of the next one (-1: unknown).
         self._arguments: Request = []
@@ -286,7 +290,7 @@ class _Exact:
         if length > STRANGER_BULK_BYTES_MAX and not self.trusted:
             raise ProtocolFault("unauthenticated bulk length")
         self._size += end - start + length + 2
-        if self._size > self._request_bytes_max:
+        if self._size > self.request_bytes_max:
             raise ProtocolFault("invalid bulk length")
         self._length = length
         return end

@@ -36,7 +36,13 @@ def resp_port(
     """
     service = RespService(store, TABLE, access=access, value_bytes_max=value_bytes_max, slices=slices)
     return WirePort(
-        "resp", service.connection, REFUSAL, TLS_ONLY, connections_max, functools.partial(answer_gets, store)
+        "resp",
+        service.connection,
+        REFUSAL,
+        TLS_ONLY,
+        connections_max,
+        functools.partial(answer_gets, store),
+        service.limit_values,
     )
 
 

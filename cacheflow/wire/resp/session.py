@@ -209,8 +209,7 @@ class Shared:
         self.slices = Slices() if slices is None else slices
         self.table = table
         self.access = access
-        self.value_bytes_max = value_bytes_max
-        self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * value_bytes_max), REQUEST_BYTES_MAX)
+        self.limit_values(value_bytes_max)
         self.wall = wall
         self.scans = Scans(store, GivenUp(self.slices).take)
         self.scripts = Scripts()
@@ -221,6 +220,12 @@ class Shared:
         self.stats_before: dict[str, int] = {}
         self.started_at = wall()
         self.run_id = os.urandom(20).hex()
+
+    def limit_values(self, bytes_max: int) -> int:
+        """Take values of up to ``bytes_max`` bytes from now on; return the most bytes of a request, which follows from that."""
+        self.value_bytes_max = bytes_max
+        self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * bytes_max), REQUEST_BYTES_MAX)
+        return self.request_bytes_max
 
     def wall_ms(self) -> int:
         """Return this node's wall clock in milliseconds since 1970, by which expiry times in Redis commands are counted."""
@@ -292,6 +297,10 @@ class RespSession(Connection):
         self._parser = RequestParser(service.request_bytes_max, trusted=False)
         self.speak(2)
         self.admit(None)
+
+    def take_requests_of(self, bytes_max: int) -> None:
+        super().take_requests_of(bytes_max)
+        self._parser.take_requests_of(self._request_bytes_max)
 
     def speak(self, protocol: int) -> None:
         """Use version 2 or 3 of RESP, given by ``protocol``, for all further replies to this client."""

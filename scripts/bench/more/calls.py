@@ -17,7 +17,7 @@ from typing import Any
 
 from cacheflow.config import NodeConfig
 from cacheflow.node.engine import Engine
-from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
+from cacheflow.rest import HttpServer, RestConfig, at_once, body_bytes_max, create_app, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.resp.service import resp_port
 from scripts.bench.harness import Verdict
@@ -71,14 +71,14 @@ def shown(figures: dict[str, Any]) -> str:
 
 def _measure(counting: Counting, writes: int, folder: Path, stack: contextlib.ExitStack) -> dict[str, float]:
     store = ReplicatedStore(NodeConfig(node_id="node", port=0, raft_port=0, bootstrap=True, data_dir=folder))
-    rest = RestConfig(access=None, max_value_bytes=store.config.max_value_bytes, threads=4)
+    rest = RestConfig(access=None, threads=4)
     app = create_app(store, rest)
     server = HttpServer(
         app,
         "127.0.0.1",
         0,
         threads=rest.threads,
-        body_bytes_max=rest.body_bytes_max,
+        body_bytes_max=body_bytes_max(store.value_bytes_max),
         refusal_headers=app.services.raft_headers,
         turn_away=functools.partial(turn_away, app.services),
         at_once=at_once,
@@ -89,7 +89,7 @@ def _measure(counting: Counting, writes: int, folder: Path, stack: contextlib.Ex
     stack.callback(server.stop)
     store.wait_ready(20)
     port = store.serve(
-        resp_port(store, value_bytes_max=rest.max_value_bytes, access=None, connections_max=4), "127.0.0.1", 0
+        resp_port(store, value_bytes_max=store.value_bytes_max, access=None, connections_max=4), "127.0.0.1", 0
     )
     client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
     web = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)))

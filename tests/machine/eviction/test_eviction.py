@@ -173,6 +173,17 @@ def test_an_order_is_handed_over_from_any_container_to_any(counts: list[int], ta
         assert in_order(items) == (["new", *reversed(keys)] if target == "lfu" else [*reversed(keys), "new"])
 
 
+def test_a_change_of_policy_copies_no_large_part_of_the_order() -> None:
+    keys = [f"k{number}" for number in range(3 * lfu.LINK_KEYS_MAX)]
+    items = LfuItems.filled({key: entry(number + 1) for number, key in enumerate(keys)}, keys, repeat(1, len(keys)))
+    held = [link.keys for link in dict.fromkeys(items._LFUCache__links.values())]
+    table = items._LFUCache__links
+    order = items.give_order(len(keys))
+    # The first segments of the new order are the dictionaries themselves, and so is the table of all keys.
+    assert [id(segment) for segment in order._segments if segment] == [id(keys) for keys in held]
+    assert len(order._taken) == 1 and order._taken[0] is table
+
+
 def test_an_order_that_comes_back_finds_what_was_written_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(use_order, "SEGMENT_KEYS_MAX", 4)
     lru = filled("lru", 8)
@@ -316,19 +327,22 @@ def test_an_item_larger_than_the_cache_is_refused_and_the_old_value_stays(cache:
     assert cache.one(c.set_("k", bytes(1024 - 65), 1))[0] == c.OK
 
 
-def test_a_lowered_limit_takes_at_once_what_would_have_been_evicted_next(cache: Driver) -> None:
+def test_a_lowered_limit_takes_with_the_next_entry_what_would_have_been_evicted_next(cache: Driver) -> None:
     cache.put(*"abcdef")
     cache.run(c.get("a"), c.get("b"))
     use_order = cache.order()
     cache.one(c.configure({"max_items": 4}))
+    assert cache.order() == use_order
+    cache.run()
     assert cache.order() == use_order[2:]
-    assert cache.told()[1:] == [(EVICTED, key) for key in use_order[:2]]
+    assert cache.told() == [(EVICTED, key) for key in use_order[:2]]
 
 
 def test_a_lowered_limit_in_bytes_takes_no_more_than_it_must(cache: Driver) -> None:
     cache.put(*"abcdefgh", data=bytes(100))
     cache.run(c.get("a"))
     cache.one(c.configure({"max_items": 7, "max_bytes": 1024}))
+    cache.work_off()
     assert cache.order() == [*"defgha"]
     cache.one(c.configure({"max_bytes": 1025}))
     assert cache.order() == [*"defgha"]

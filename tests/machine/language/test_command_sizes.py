@@ -36,7 +36,11 @@ COMMANDS: list[Command] = [
     c.set_fields("k", 3, [b"", b"1"] * 300, 2**20),
     c.remove_fields(WIDE, 4, [b"f" * 70_000] * 3),
     c.count_field(LONG, LARGE, -(2**62), 2**20),
-    c.configure({"policy": "lru", "max_items": 2**62, "max_bytes": 2**62, "replicas": 8}, only_if_unset=True),
+    c.configure(
+        {"policy": "lru", "max_items": 2**62, "max_bytes": 2**62, "replicas": 8, "max_value_bytes": 2**26},
+        version=2**62,
+        by="\U0001f600" * 64,
+    ),
     c.open_session("m" * 63, "i" * 16, 2**40, "n" * 16),
     c.noop(),
 ]

@@ -187,6 +187,7 @@ def test_a_lowered_limit_evicts_a_bounded_number_an_entry(cache: Driver) -> None
     count = 4 * EVICTED_PER_ENTRY_MAX
     cache.put(*(f"k{number:05}" for number in range(count + 10)))
     cache.one(c.configure({"max_items": 10}))
+    cache.run()
     assert (len(cache.machine.contents.raw), cache.machine.next_due_ms()) == (count + 10 - EVICTED_PER_ENTRY_MAX, 0)
     # A write in the meantime adds to nothing.
     cache.put("new", "newer")

@@ -78,6 +78,9 @@ class Service:
     def end_overdue(self) -> None:
         return
 
+    def limit_values(self, bytes_max: int) -> None:
+        return
+
     def answer_many(self, arrived: list[Arrival]) -> list[Arrival]:
         self.rows += 1
         return list(arrived)

@@ -79,7 +79,7 @@ def test_the_specification_lists_every_route_and_no_other(app: RestApp, client: 
         (path, method)
         for path, item in document["paths"].items()
         for method in item
-        if method in ("get", "head", "put", "post", "delete")
+        if method in ("get", "head", "put", "post", "patch", "delete")
     }
     served = {
         (re.sub(r"<(?:\w+:)?(?:raw_)?(\w+)>", r"{\1}", rule.rule), method.lower())
@@ -99,7 +99,7 @@ def test_the_specification_lists_every_route_and_no_other(app: RestApp, client: 
 def test_allow_names_the_methods_that_the_specification_has(client: Client) -> None:
     for path, item in client.get("/openapi.json").json["paths"].items():
         allowed = client.options(path.replace("{key}", "k").replace("{id}", "n")).headers["Allow"]
-        specified = {method.upper() for method in item if method in ("get", "head", "put", "post", "delete")}
+        specified = {method.upper() for method in item if method in ("get", "head", "put", "post", "patch", "delete")}
         # HEAD is served wherever GET is.
         heads = {"HEAD"} if "GET" in specified else set()
         assert set(allowed.split(", ")) == {"OPTIONS", *specified, *heads}, path

@@ -43,7 +43,7 @@ def meta_set(connection: MemcachedSession, words: list[bytes], data: bytes, end:
         connection.reply(refused.reply)
         connection.skip = size + 2
         return end + 1
-    if size > connection.value_bytes_max:
+    if size > connection.shared.value_bytes_max:
         refuse(connection, request.key, request.mode in (b"", b"S"), False)
         connection.skip = size + 2
         return end + 1

@@ -1,8 +1,7 @@
-"""The command INFO, and CONFIG: what tools ask a Redis server about itself."""
+"""The command INFO: what tools ask a Redis server about itself."""
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import resource
@@ -11,10 +10,8 @@ from typing import Final
 
 from cacheflow.contract import CHANNEL, PATTERN, SHARD
 from cacheflow.machine.language.databases import DATABASES
-from cacheflow.wire.resp.commands.clients import subcommand
-from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
-from cacheflow.wire.resp.replies import OK, encode, text
-from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec
+from cacheflow.wire.resp.replies import text
+from cacheflow.wire.resp.session import Arguments, RespSession, Spec
 
 # The release of Redis whose commands and answers these are.
 REDIS_VERSION: Final = "7.0.15"
@@ -51,11 +48,12 @@ def _sections(session: RespSession) -> dict[str, dict[str, object]]:
             "used_memory_human": _human(whole("bytes")),
             "maxmemory": whole("max_bytes"),
             "maxmemory_human": _human(whole("max_bytes")),
+            "maxmemory_policy": f"allkeys-{service.store.settings().eviction}",
         },
         # What is served is loaded, and a snapshot is another process's work.
         "Persistence": {"loading": 0, "rdb_bgsave_in_progress": 0, "aof_enabled": 1, "aof_rewrite_in_progress": 0},
         "Stats": {
-            **{name: number - service.stats_before.get(name, 0) for name, number in _stats(session).items()},
+            **{name: number - service.stats_before.get(name, 0) for name, number in stats(session).items()},
             "pubsub_channels": len(subscribed[CHANNEL]),
             "pubsub_patterns": len(subscribed[PATTERN]),
             "pubsubshard_channels": len(subscribed[SHARD]),
@@ -82,7 +80,7 @@ def _sections(session: RespSession) -> dict[str, dict[str, object]]:
     }
 
 
-def _stats(session: RespSession) -> dict[str, int]:
+def stats(session: RespSession) -> dict[str, int]:
     """Return those counters of INFO that CONFIG RESETSTAT sets back to 0, as they were counted since this node's start."""
     service = session.service
     metrics = service.store.metrics()
@@ -122,42 +120,6 @@ def info(session: RespSession, arguments: Arguments) -> bytes:
     return text(session.protocol, "\r\n".join(shown))
 
 
-def _config_get(session: RespSession, arguments: Arguments) -> bytes:
-    service = session.service
-    settings = {
-        "appendonly": "yes",
-        "databases": str(DATABASES),
-        "maxmemory": str(int(service.store.metrics().get("max_bytes", 0))),
-        "proto-max-bulk-len": str(service.value_bytes_max),
-        "save": "",
-        "timeout": "0",
-    }
-    chosen: dict[str, str] = {}
-    for pattern in arguments[2:]:
-        if len(pattern) <= PATTERN_BYTES_MAX:
-            matches = matcher(pattern.lower())
-            chosen.update({name: value for name, value in settings.items() if matches(name.encode())})
-    return encode(session.protocol, chosen)
-
-
-def _config_resetstat(session: RespSession, arguments: Arguments) -> bytes:
-    """Answer CONFIG RESETSTAT: set the counters in INFO back to 0. The counters in ``/metrics`` stay: they never fall."""
-    session.service.stats_before = _stats(session)
-    return OK
-
-
-_CONFIG: Final[dict[bytes, tuple[int, Local]]] = {b"GET": (-3, _config_get), b"RESETSTAT": (2, _config_resetstat)}
-
-_FLAGS: Final = ("loading", "stale", "fast")
-_local = functools.partial(Spec, group="server", flags=_FLAGS)
-
 SPECS: Final = (
-    _local("info", -1, "Tells about the node.", local=info),
-    _local(
-        "config",
-        -2,
-        "Tells settings.",
-        flags=("admin", "noscript", *_FLAGS),
-        local=functools.partial(subcommand, _CONFIG),
-    ),
+    Spec("info", -1, "Tells about the node.", group="server", flags=("loading", "stale", "fast"), local=info),
 )

@@ -18,6 +18,7 @@ from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.language.databases import database_of
 from cacheflow.net.slices import Breaks
+from cacheflow.results import ClusterSettings
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp.arguments import database_named
 from cacheflow.wire.resp.overlay import Overlay
@@ -125,6 +126,9 @@ class _Seen:
 
     def metrics(self) -> dict[str, float]:
         return self._store.metrics()
+
+    def settings(self) -> ClusterSettings:
+        return self._store.settings()
 
     def submit(self, commands: list[Command], done: Done, work: int = 0) -> None:
         raise NotImplementedError("a script's commands replicate nothing by themselves")

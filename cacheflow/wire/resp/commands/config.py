@@ -1,0 +1,164 @@
+"""The command CONFIG: the cluster's limit and policy under the names that they have in Redis, and what tools ask for beside."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from cacheflow.errors import CacheFlowError
+from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.language.databases import DATABASES
+from cacheflow.verbs import settings_command, settings_of
+from cacheflow.wire.resp.commands.clients import chosen, subcommand
+from cacheflow.wire.resp.commands.info import stats
+from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
+from cacheflow.wire.resp.replies import OK, CommandError, encode, error
+from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec
+from cacheflow.wire.streams import whole
+
+# What one CONFIG SET counts for among the requests of one log entry: another policy takes some milliseconds.
+CHANGE_WORK: Final = 200
+# Redis' names of the policies that there are here.
+POLICIES: Final = {"allkeys-lru": "lru", "allkeys-lfu": "lfu"}
+_NAMES_OF: Final = {policy: name for name, policy in POLICIES.items()}
+# Redis' policies that evict only keys with a TTL, or none at all.
+_OTHER_POLICIES: Final = (
+    *("noeviction", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"),
+)
+# A size as Redis writes it: 100mb is 100 * 1024 * 1024 bytes, 100m is 100,000,000.
+_SIZE: Final = re.compile(r"([0-9]{1,18})([kmg]?)(b?)", re.IGNORECASE)
+_UNITS: Final = {"": 0, "k": 1, "m": 2, "g": 3}
+
+
+def _told(session: RespSession) -> dict[str, str]:
+    """Return the parameters that CONFIG GET knows, with their values."""
+    settings = session.service.store.settings()
+    return {
+        "appendonly": "yes",
+        "databases": str(DATABASES),
+        "maxmemory": str(settings.max_bytes or 0),
+        "maxmemory-policy": _NAMES_OF[settings.eviction],
+        "proto-max-bulk-len": str(settings.max_value_bytes),
+        "save": "",
+        "timeout": "0",
+    }
+
+
+def _get(session: RespSession, arguments: Arguments) -> bytes:
+    known = _told(session)
+    found: dict[str, str] = {}
+    for pattern in arguments[2:]:
+        if len(pattern) <= PATTERN_BYTES_MAX:
+            matches = matcher(pattern.lower())
+            found.update({name: value for name, value in known.items() if matches(name.encode())})
+    return encode(session.protocol, found)
+
+
+def _max_bytes(text: str) -> int | None:
+    """Return the limit in bytes that ``text``, a size as Redis writes it, stands for; None for 0, which is no limit.
+
+    Raises ValueError that says what such a text is.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError("argument must be a memory value")
+    number, unit, binary = found.groups()
+    return int(number) * (1024 if binary else 1000) ** _UNITS[unit.lower()] or None
+
+
+def _policy(text: str) -> str:
+    """Return the policy of eviction that ``text`` is Redis' name of. Raises ValueError that says which there are."""
+    policy = POLICIES.get(text.lower())
+    if policy is None:
+        if text.lower() in _OTHER_POLICIES:
+            raise ValueError("this cache evicts from all keys by their use: allkeys-lru or allkeys-lfu")
+        raise ValueError("argument(s) must be one of the following: allkeys-lru, allkeys-lfu")
+    return policy
+
+
+# Redis' name of a parameter: the setting's own, and what its text means.
+_SETTABLE: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
+    "maxmemory": ("max_bytes", _max_bytes),
+    "maxmemory-policy": ("eviction", _policy),
+}
+
+
+def _change(session: RespSession, arguments: Arguments) -> Command:
+    """Return the command that changes the settings which CONFIG SET names, all of them or none. Raises CommandError."""
+    words = [argument.decode("utf-8", "replace") for argument in arguments[2:]]
+    if len(words) % 2:
+        raise CommandError("ERR wrong number of arguments for 'config|set' command")
+    changes: dict[str, Any] = {}
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        name = name.lower()
+        if name in changes:
+            raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - duplicate parameter")
+        if name not in _SETTABLE:
+            known = name in _told(session)
+            raise CommandError(
+                f"ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config"
+                if known
+                else f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'"
+            )
+        try:
+            changes[name] = _SETTABLE[name][1](value)
+        except ValueError as wrong:
+            raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {wrong}") from None
+    try:
+        return settings_command(
+            {_SETTABLE[name][0]: value for name, value in changes.items()},
+            by="" if session.user is None else session.user.name,
+        )
+    except CacheFlowError as wrong:
+        raise CommandError(f"ERR CONFIG SET failed - {wrong}") from None
+
+
+def _changed(result: Result) -> bytes:
+    try:
+        settings_of(result)
+    except CacheFlowError as failed:
+        return error(f"ERR CONFIG SET failed - {failed}")
+    return OK
+
+
+def _set(session: RespSession, arguments: Arguments) -> bytes:
+    raise CommandError("ERR CONFIG SET is not served inside MULTI")
+
+
+def _resetstat(session: RespSession, arguments: Arguments) -> bytes:
+    """Answer CONFIG RESETSTAT: set the counters in INFO back to 0. The counters in ``/metrics`` stay: they never fall."""
+    session.service.stats_before = stats(session)
+    return OK
+
+
+_CONFIG: Final[dict[bytes, tuple[int, Local]]] = {
+    b"GET": (-3, _get),
+    b"RESETSTAT": (2, _resetstat),
+    # What CONFIG SET has changed is in the log of every node already.
+    b"REWRITE": (2, lambda session, _: OK),
+    b"SET": (-4, _set),
+}
+
+
+def _control(session: RespSession, arguments: Arguments) -> None:
+    answer = chosen(_CONFIG, session, arguments)
+    if answer is _set:
+        session.write(_change(session, arguments), _changed, CHANGE_WORK)
+    else:
+        session.in_turn(lambda: whole(answer(session, arguments)))
+
+
+SPECS: Final = (
+    Spec(
+        "config",
+        -2,
+        "Tells settings, and changes those of the cluster.",
+        group="server",
+        flags=("admin", "noscript", "loading", "stale", "fast"),
+        control=_control,
+        # Inside a transaction.
+        local=functools.partial(subcommand, _CONFIG),
+    ),
+)
