@@ -46,8 +46,8 @@ from cacheflow.results import IncrResult, Item, SetResult
 BATCH_OPS_MAX: Final = 500
 BATCH_BYTES_MAX: Final = 512 * 1024
 # The most operations of one batch, which is one log entry, and the most keys of one read.
-# As many as hold no node for longer than some milliseconds.
-OPS_MAX: Final = 2000
+# As many as hold no node for longer than about five milliseconds.
+OPS_MAX: Final = 1000
 # Stands for "no default was given", since None is a value.
 MISSING: Final = object()
 

@@ -42,8 +42,9 @@ PENDING_MAX = 100_000
 PENDING_BYTES_MAX = 80 * 1024 * 1024
 # The limits of one block, and of all blocks on their way together: one node sends only so much to a leader that stands still, and
 # an entry has so much of each node at most. The machine applies it in one step of the loop, 2 to 6 us for each command, and each
-# of those in a batch counts; one that takes longer, on a large hash, counts as so many more (``Proposal.weight``).
-BLOCK_COMMANDS_MAX = 2000
+# of those in a batch counts; one that takes longer, on a large hash, counts as so many more (``Proposal.weight``). As many as
+# one connection of a wire port sends at once, and the clients of a usual pool together.
+BLOCK_COMMANDS_MAX = 1024
 BLOCK_BYTES_MAX = 1024 * 1024
 # The largest block that is sent: some small calls, and one as large as it may be. A frame takes it, with what the node sends in
 # front of it.

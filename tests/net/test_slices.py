@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 from cacheflow.net.slices import BREAK_EVERY_S, BREAK_S, SLICE_S, Breaks, Call, Slices
@@ -27,7 +28,7 @@ def test_a_thread_gives_way_when_it_has_kept_the_interpreter_for_so_long() -> No
 def test_a_slice_begins_before_the_first_step_of_its_turn() -> None:
     now_s = 1.0
     soon: list[Call] = []
-    slices = Slices(lambda: now_s, soon.append)
+    slices = Slices(lambda: now_s, soon.append, lambda: math.inf)
     steps: list[int] = []
 
     def work() -> None:
