@@ -190,9 +190,11 @@ class Poller:
         if self._late:
             late, self._late = self._late, []
             self._hand_over(list, late, turn_ends)
+            if time.monotonic() > turn_ends:
+                # What comes behind late input of the same client must not overtake it.
+                return
         cost = 0
-        # What comes behind late input of the same client must not overtake it.
-        while cost < COST_A_TURN and self.room > 0 and not self._late:
+        while cost < COST_A_TURN and self.room > 0:
             ready = self.epoll.poll(0, EVENTS_A_POLL)
             if self._left:
                 # These sockets come first, and one that the kernel tells of again counts once.

@@ -347,8 +347,8 @@ class Engine:
     def _freeze_items(self) -> None:
         """Freeze all objects, the dictionary of the items among them.
 
-        A full pass forgets a dictionary of untracked objects, and the next item makes it a young one again: then each pass would go
-        through a million items, 20 to 60 ms on the loop.
+        A full pass forgets a dictionary of untracked objects, and the next item makes it a young one again: then each pass would
+        go through a million items, 20 to 60 ms on the loop.
         """
         contents = self.local.machine.contents
         contents.track_items()

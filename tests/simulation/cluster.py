@@ -37,7 +37,7 @@ from cacheflow.net.unsent import Unsent
 from cacheflow.node import channels, large_calls, proposals, supervisor
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
-from cacheflow.node.proposals import Proposal
+from cacheflow.node.proposal import Proposal
 from cacheflow.node.registration import CONNECT_S, SeedAnswer
 from cacheflow.node.registration import TIMEOUT_S as HTTP_TIMEOUT_S
 from cacheflow.node.supervisor import Supervisor

@@ -109,7 +109,12 @@ class ProcessLoop:
     @property
     def turn_ends(self) -> float:
         """The time at which the present turn should end: in every third turn it is over already."""
-        return self.time() + (TURN_S if self._turns % 3 else -TURN_S)
+        return self.time() + (TURN_S if self._turns % 3 else -TURN_S) - self._mark
+
+    @property
+    def _mark(self) -> float:
+        """A small number that tells a turn from others of the same moment."""
+        return self._turns % 1000 * 1e-6
 
     def passed(self) -> float:
         """Return the time of a clock that goes on while the machine is suspended."""
