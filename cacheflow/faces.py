@@ -179,7 +179,7 @@ class Face(MutableMapping[str, Any]):
     ) -> dict[str, Any]:
         """Return {key: value} of those ``keys`` that are present; the options are those of ``get_item``.
 
-        Up to 2,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log;
+        Up to 1,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log;
         more are read in groups, each at its own moment. Raises the errors of ``get_item``.
         """
         return self._get_many(self._form, keys, consistency, max_staleness, peek)
@@ -369,7 +369,7 @@ class AsyncFace(abc.ABC):
     ) -> dict[str, Any]:
         """Return {key: value} of those ``keys`` that are present; the options are those of ``get_item``.
 
-        Up to 2,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log;
+        Up to 1,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log;
         more are read in groups, each at its own moment. Raises the errors of ``get_item``.
         """
         return await self._get_many(self._form, keys, consistency, max_staleness, peek)

@@ -370,6 +370,13 @@ class ReplicatedStore(Face):
         find, now_ms = local.machine.contents.get, local.clock.now_ms()
         return [key for key in keys if (entry := find(key)) is not None and not 0 < entry[EXPIRES_AT_MS] <= now_ms]
 
+    def freeze_what_is_there(self) -> None:
+        """Have the garbage collector never look at the objects of this process that exist now, nor at the cache's items.
+
+        For a process that is a server and nothing else.
+        """
+        self._engine.freeze_what_is_there()
+
     @property
     def unsent(self) -> Unsent:
         """The memory budget, shared by all fronts of this node, for answers that clients have not read yet."""

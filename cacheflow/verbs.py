@@ -47,8 +47,8 @@ from cacheflow.results import ClusterSettings, IncrResult, Item, SetResult
 BATCH_OPS_MAX: Final = 500
 BATCH_BYTES_MAX: Final = 512 * 1024
 # The most operations of one batch, which is one log entry, and the most keys of one read.
-# As many as hold no node for longer than some milliseconds.
-OPS_MAX: Final = 2000
+# As many as hold no node for longer than about five milliseconds.
+OPS_MAX: Final = 1000
 # What the log calls each of the cluster's settings, by the name that users know.
 SETTINGS: Final = {
     "max_items": "max_items",

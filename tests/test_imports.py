@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "aio": ("client", "opening", "aio"),
     # Frameworks' caches: users of what an application opens, which nothing of ours imports.
     "integrations": (*BASE, "arguments", "opening", "integrations"),
-    "rest": (*FRONT, "machine.state.settings", "net.unfinished", "net.unsent", "rest"),
+    "rest": (*FRONT, "machine.state.settings", "net.slices", "net.unfinished", "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "machine.deciding.field_decisions", "net.slices", "wire"),
     "cli": (

@@ -110,7 +110,7 @@ def run(config: NodeConfig) -> int:
             store.backups.begin_with(config.restore)
         ports = _serve_wires(store, config, access)
         http.start()
-        _freeze_what_stays()
+        _freeze_what_stays(store)
         if access is not None:
             reloads.append(functools.partial(_read_users_again, store, access, ports))
         logger.info("listening on %s", address if "//" in address else f"http://{address}")
@@ -159,17 +159,15 @@ def _close(store: ReplicatedStore) -> None:
         os._exit(1)
 
 
-def _freeze_what_stays() -> None:
+def _freeze_what_stays(store: ReplicatedStore) -> None:
     """Let the garbage collector never look at the objects that exist now, and seldom make full passes.
 
     A full pass goes through all objects, also the dictionary of a million cache entries, and stops the loop for up to 0.2 s.
-    Objects that exist now are never looked at again; later ones (a cleared cache begins a new dictionary) seldom. So objects
-    that are large, or that often come and go, must not be in a reference cycle: state machines and connections are not, and
-    tests check that. The collector belongs to the process, so an embedded store leaves it alone.
+    Objects that exist now and the items are never looked at again, later ones seldom. So objects that are large, or that often
+    come and go, must not be in a reference cycle: state machines and connections are not, and tests check that. The collector
+    belongs to the process, so an embedded store leaves it alone.
     """
-    # Garbage of the start must not be frozen with the rest.
-    gc.collect()
-    gc.freeze()
+    store.freeze_what_is_there()
     gc.set_threshold(*gc.get_threshold()[:2], FULL_PASS_AFTER)
 
 

@@ -23,8 +23,8 @@ from cacheflow.machine.state.entries import EXPIRES_AT_MS
 
 # The largest page that is picked by a heap: for more keys a heap is slower than sorting all.
 _PICKED_MAX: Final = 2000
-# Keys that one call copies, and that one call sorts: a millisecond or two where no key is in a cache of the processor.
-SLICE_KEYS: Final = 16_384
+# Keys that one call copies, and that one call sorts: half a millisecond, or one, where no key is in a cache of the processor.
+SLICE_KEYS: Final = 4096
 _SORTED_KEYS: Final = 2048
 # Keys that are gone through between two calls that give way to the event loop.
 STEP_KEYS: Final = 256
@@ -108,7 +108,7 @@ class KeysCopy:
     def go_on(self) -> Keys:
         """Copy the next slice of the cache's keys and return these keys; the copy's ``done`` tells whether it was the last.
 
-        A slice takes a few milliseconds. When the machine's contents were replaced the copy begins again, and keys may be
+        A slice takes about half a millisecond. When the machine's contents were replaced the copy begins again, and keys may be
         returned twice.
         """
         while True:

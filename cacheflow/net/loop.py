@@ -1,28 +1,41 @@
-"""NodeLoop: the node's event loop, which handles clients' input last in each turn.
+"""NodeLoop: the node's event loop, which handles clients' input last in each turn, and knows when a turn should end.
 
 A client that was answered by one node and asks another finds what it has written there: the commit reached that node's
 socket before the answer reached the client. But the kernel lists ready descriptors in an order of its own, so that the
 client's question could be handled before the commit, whenever both have come since the loop last looked.
+
+Whoever waits for the loop waits for all that is done in one turn, whoever has asked for it. So there is one budget of time for
+a turn, TURN_S, and what can be put off asks whether that is used up (``turn_ends``): entries behind the first one that a turn
+applies (``raft/node.py``), long work behind its first step (``slices.py``), and more input of clients (``poller.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
+import time
+from typing import Final
 
+# Seconds after which a turn begins nothing more that can wait for the next turn.
+TURN_S: Final = 0.004
 # Stands for no descriptor at all.
 _NONE = -1
 
 
 class _ClientsLast(selectors.DefaultSelector):
-    """A selector that lists the file descriptor ``last`` behind all others that are ready at the same time."""
+    """A selector that lists the file descriptor ``last`` behind all others that are ready at the same time.
+
+    looked_at: when it last returned, in seconds of the monotonic clock; the loop's present turn has begun then.
+    """
 
     last = _NONE
+    looked_at = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(timeout)
         if len(ready) > 1:
             ready.sort(key=lambda item: item[0].fd == self.last)
+        self.looked_at = time.monotonic()
         return ready
 
 
@@ -32,6 +45,11 @@ class NodeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._order = _ClientsLast()
         super().__init__(self._order)
+
+    @property
+    def turn_ends(self) -> float:
+        """The time, by this loop's clock, after which its present turn should begin nothing more that can wait."""
+        return self._order.looked_at + TURN_S
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors that this event loop watches, and those of its own selector and wake-up sockets."""

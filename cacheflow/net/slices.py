@@ -2,7 +2,8 @@
 
 The node's loop also serves peers, and a leader that is silent for long is deposed. So whatever a client asks for that may take
 long asks ``over`` from time to time, and when that is true has itself called in the next turn (``put``). The slice of a turn is
-for all clients together, and for what is published to them: a hundred who list all keys take no more of the loop than one.
+for all clients together, and for what is published to them: a hundred who list all keys take no more of the loop than one. It
+comes last in a turn and gets what the turn has left of its time (``loop.py``); one step is done in any case.
 
 What a thread beside the loop does in Python keeps the loop waiting as well: for 5 ms whenever the loop wants the interpreter,
 which it gives away with each call to the system, four times for the shortest request. So a thread that works long gives way.
@@ -11,12 +12,15 @@ which it gives away with each call to the system, four times for the shortest re
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-# Seconds of one turn for all long work.
+from cacheflow.net.loop import NodeLoop
+
+# The most seconds of one turn for all long work.
 SLICE_S: Final = 0.002
 # Seconds after which a thread beside the loop lets it have the interpreter, and for which it sleeps then: less would be over
 # before the loop's thread has woken up.
@@ -27,19 +31,32 @@ Call = Callable[[], object]
 
 
 def _soon(call: Call) -> None:
-    asyncio.get_running_loop().call_soon(call)
+    # Timers come behind what has been called for soon, and behind what the loop was told of: so the call is the next turn's last.
+    asyncio.get_running_loop().call_later(0.0, call)
+
+
+def _turn_ends() -> float:
+    loop = asyncio.get_running_loop()
+    return loop.turn_ends if isinstance(loop, NodeLoop) else math.inf
 
 
 class Slices:
     """The slice of time that long work may take in each turn of the event loop, and a queue of the work for later turns.
 
-    clock: returns seconds.  soon: calls its argument in the next turn of the loop.
+    clock: returns seconds.  soon: calls its argument at the end of the next turn of the loop.  turn_ends: returns the time at
+    which the present turn should end.
     Not safe for concurrent use: the event loop owns it.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, soon: Callable[[Call], object] = _soon) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        soon: Callable[[Call], object] = _soon,
+        turn_ends: Callable[[], float] = _turn_ends,
+    ) -> None:
         self._clock = clock
         self._soon = soon
+        self._turn_ends = turn_ends
         # When this turn's slice ends, 0 as long as it has not begun; and whether anybody has asked in this turn.
         self._until = 0.0
         self._asked = False
@@ -62,7 +79,7 @@ class Slices:
             self._begin()
 
     def _begin(self) -> None:
-        self._until = self._clock() + SLICE_S
+        self._until = min(self._clock() + SLICE_S, self._turn_ends())
         self._soon(self._next)
 
     def _next(self) -> None:

@@ -195,6 +195,7 @@ class LocalNode:
             cluster_ms=self.clock.now_ms,
             uses=self._uses_that_matter,
             later=loop.call_later,
+            peek=lambda key: self.machine.contents.get(key),
             collect=lambda: self.inbox.take(),
         )
         self.inbox: Inbox = Inbox(

@@ -18,7 +18,8 @@ from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command
 from cacheflow.node import large_calls
-from cacheflow.node.proposals import PENDING_MAX, Proposal, Proposals
+from cacheflow.node.proposal import Proposal
+from cacheflow.node.proposals import PENDING_MAX, Proposals
 from cacheflow.raft.turn import Turn
 
 

@@ -20,7 +20,7 @@ import logging
 import math
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from cacheflow.contract import Outcome
@@ -29,12 +29,12 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import Settled
 from cacheflow.machine.state.contents import Contents
+from cacheflow.machine.state.entries import Entry
+from cacheflow.node.growing import Growing
 from cacheflow.node.large_calls import CALL_BYTES_MAX
+from cacheflow.node.proposal import Proposal
 
 logger = logging.getLogger(__name__)
-
-# A function that is called once, on the loop, with the outcome of a proposal.
-Settle = Callable[[Outcome], None]
 
 # The most commands, and their bytes, that wait on one node; more are refused at once rather than kept until they time out. One
 # of the largest calls fits, and many small ones.
@@ -42,8 +42,9 @@ PENDING_MAX = 100_000
 PENDING_BYTES_MAX = 80 * 1024 * 1024
 # The limits of one block, and of all blocks on their way together: one node sends only so much to a leader that stands still, and
 # an entry has so much of each node at most. The machine applies it in one step of the loop, 2 to 6 us for each command, and each
-# of those in a batch counts; one that takes longer, on a large hash, counts as so many more (``Proposal.weight``).
-BLOCK_COMMANDS_MAX = 2000
+# of those in a batch counts; one that takes longer, on a large hash, counts as so many more (``Proposal.weight``). One
+# connection of a wire port sends as many at once.
+BLOCK_COMMANDS_MAX = 1024
 BLOCK_BYTES_MAX = 1024 * 1024
 # The largest block that is sent: some small calls, and one as large as it may be. A frame takes it, with what the node sends in
 # front of it.
@@ -79,44 +80,13 @@ class Sender(Protocol):
     def log_progress(self) -> tuple[int, bool]: ...
 
 
-class Proposal:
-    """One call: its commands, and those of their results that have arrived.
-
-    done: called once, on the event loop, with the outcome of the call.  callers: how many callers wait for that.
-    first: the number of the call's first command in the session; 0 before the commands are sent.  work: what the commands cost
-    the state machine beyond their number, counted in plain commands.  weight: the number of the commands, those in batches
-    counted singly, plus ``work``.
-    """
-
-    __slots__ = ("callers", "commands", "deadline", "done", "first", "results", "size", "weight")
-
-    def __init__(
-        self,
-        commands_: Sequence[Command],
-        size: int,
-        deadline: float,
-        done: Settle | None,
-        callers: int = 1,
-        work: int = 0,
-    ) -> None:
-        self.commands = commands_
-        # One command, most often: without the call.
-        is_one = len(commands_) == 1 and commands_[0][0] not in commands.WITH_INNER
-        self.weight = (1 if is_one else commands.weight_of(commands_)) + work
-        self.size = size
-        self.deadline = deadline
-        self.done = done
-        self.callers = callers
-        self.first = 0
-        self.results: list[Result] = []
-
-
 class Proposals:
     """The commands of this process that have no result yet, and the session in which they are numbered.
 
     opening: the command that opens the session.  clock: returns monotonic seconds.  later: the event loop's ``call_later``.
     cluster_ms: returns the cluster's time as this node knows it.
     uses: returns (key, number of local reads) pairs since it was last called; they go with the next block.
+    peek: returns the item of a key in this node's memory, None for an absent key.
     collect: fetches the calls that wait in the node's inbox and sends all; without it only calls fetched before are sent.
     """
 
@@ -129,6 +99,7 @@ class Proposals:
         cluster_ms: Callable[[], int],
         uses: Callable[[], list[tuple[str, int]]],
         later: Callable[[float, Callable[[], None]], object],
+        peek: Callable[[str], Entry | None],
         collect: Callable[[], None] | None = None,
     ) -> None:
         self._sender = sender
@@ -138,6 +109,7 @@ class Proposals:
         self._cluster_ms = cluster_ms
         self._uses = uses
         self._later = later
+        self._growing = Growing(peek)
         self._collect = collect or self.flush
         self._gathering = False
         # Callers that the entries applied last have answered; callers for whom the next block waits.
@@ -216,10 +188,17 @@ class Proposals:
         size, weight = self._sent_bytes, self._sent_weight
         latest = 0.0
         while self._unsent and size < BLOCK_BYTES_MAX:
+            proposal = self._unsent[0]
+            if proposal.fields:
+                # By now there is more in these hashes, or on its way to them, than when the caller was told.
+                work = max(proposal.work, self._growing.work_of(proposal.fields))
+                proposal.weight, proposal.work = proposal.weight + work - proposal.work, work
             # What is heavier than any block may be goes alone.
-            if weight and weight + self._unsent[0].weight > BLOCK_COMMANDS_MAX:
+            if weight and weight + proposal.weight > BLOCK_COMMANDS_MAX:
                 break
-            proposal = self._unsent.popleft()
+            self._unsent.popleft()
+            if proposal.fields:
+                self._growing.sent(proposal.fields)
             taken.append(proposal)
             weight += proposal.weight
             block.extend(proposal.commands)
@@ -234,6 +213,7 @@ class Proposals:
         except Exception:  # msgpack raises several kinds
             packed = b""
         if not 0 < len(packed) <= SENT_BYTES_MAX:
+            self._growing.ended([command for proposal in taken for command in proposal.fields])
             self._unsent.extendleft(reversed(taken))
             self._refuse_what_cannot_be_sent()
             self.flush()
@@ -518,6 +498,8 @@ class Proposals:
     def _answer(self, proposal: Proposal) -> None:
         """End ``proposal``, the oldest call in flight, with the results of its commands, all of which have come."""
         self._sent.popleft()
+        if proposal.fields:
+            self._growing.ended(proposal.fields)
         self._sent_weight -= proposal.weight
         self._sent_bytes -= proposal.size
         self._answered_callers += proposal.callers
@@ -544,6 +526,7 @@ class Proposals:
         lost, self._sent = self._sent, deque()
         self._sent_weight = self._sent_bytes = 0
         for proposal in lost:
+            self._growing.ended(proposal.fields)
             self._release(proposal)
             self._finish(proposal, OutcomeUnknown("the session was closed before the answer came"))
         self.flush()

@@ -55,9 +55,6 @@ from cacheflow.results import RaftPosition
 
 logger = logging.getLogger(__name__)
 
-# A node begins to apply entries for this long at a time, so that it goes on answering when it has many to apply: with the last
-# one, which takes 5 ms, a turn is shorter than 10 ms.
-APPLY_SLICE_S = 0.004
 # The messages that come with every entry and need no whole tick: if one changes a role, the core's position shows it.
 OF_LOAD = frozenset(("append_entries", "commit", "propose"))
 
@@ -233,6 +230,8 @@ class RaftNode:
             **self.sending.handlers,
             **self.receiving.handlers,
         }
+        # When the turn of the loop should have ended in which an entry was applied last.
+        self._applied_in = 0.0
         self._position_seen: tuple[Any, ...] = ()
         self._clock_noted_ms = 0
         self._clock_noted_position = journal.position
@@ -438,14 +437,21 @@ class RaftNode:
     # The core calls ---------------------------------------------------------------------------------------------------
 
     def apply_committed(self) -> None:
-        """Apply committed log entries to the state machine, for about APPLY_SLICE_S at most, and report their results."""
+        """Apply committed log entries to the state machine, and report their results.
+
+        One entry is applied in any turn of the event loop, and more as long as the turn has time; the others in later turns.
+        """
         core, replica, journal = self._core, self.replica, self._journal
         machine = replica.machine
         index, commit_index = core.last_applied, core.commit_index
         if index >= commit_index or replica.stumbled is not None or replica.doubt is not None:
             return
-        clock = self._loop.time
-        deadline = clock() + APPLY_SLICE_S
+        clock, turn_ends = self._loop.time, self._loop.turn_ends
+        if self._applied_in == turn_ends and clock() > turn_ends:
+            # Several messages of a turn may each commit something.
+            self.ticks.nudge()
+            return
+        self._applied_in = turn_ends
         first_index = journal.first_index
         if index < first_index:
             replica.stumble(
@@ -466,7 +472,7 @@ class RaftNode:
             core.last_applied = index
             if settled:
                 self._events.applied(settled)
-            if index < commit_index and clock() > deadline:
+            if index < commit_index and clock() > turn_ends:
                 self.ticks.nudge()
                 break
         if machine.level > machine.build_level:

@@ -24,8 +24,13 @@ class Timing:
 
 
 class Loop(Protocol):
-    """Interface: the methods of an event loop that a node uses; asyncio's loops have them."""
+    """Interface: the methods of an event loop that a node uses; asyncio's loops have them, but for ``turn_ends``.
 
+    turn_ends: the time after which the loop's present turn should begin nothing more that can wait for the next one.
+    """
+
+    @property
+    def turn_ends(self) -> float: ...
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any: ...
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any: ...
     def time(self) -> float: ...

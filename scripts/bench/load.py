@@ -249,7 +249,7 @@ def batch(operations: Sequence[dict[str, Any]]) -> bytes:
 # Many small items ------------------------------------------------------------------------------------------------
 
 VALUE = "x" * 100
-ITEMS_A_BATCH = 2_000
+ITEMS_A_BATCH = 1_000
 
 
 def key_of(number: int) -> str:

@@ -11,20 +11,21 @@ from typing import Final
 
 from cacheflow.files.backup import BackupMeta, Item, written
 
-# The most keys of a request over RESP, of one that writes, of one that removes, and of one over memcached; the operations of a
-# batch over HTTP.
+# The most keys of a request over RESP, of one that writes, of one that removes, of a script, and of one over memcached; the
+# operations of a batch over HTTP.
 MANY: Final = 5000
 WRITTEN: Final = 1000
-REMOVED: Final = 2000
+REMOVED: Final = 1000
+SCRIPTED: Final = 2000
 MANY_MEMCACHED: Final = 5000
-OPERATIONS: Final = 2000
+OPERATIONS: Final = 1000
 # Requests in one piece of input.
 PIPELINED: Final = 300
 Requests = dict[str, bytes]
 # Scripts that look at all of their keys, list all that there are, and write as much as they may.
 _LOOKS: Final = "for _, key in ipairs(KEYS) do redis.call('GET', key) end return redis.call('KEYS', '*')"
 _WRITES: Final = """for _, key in ipairs(KEYS) do redis.call('GET', key) end
-for n = 1, 1000 do redis.call('SET', 'other:' .. n, n) end"""
+for n = 1, 500 do redis.call('SET', 'other:' .. n, n) end"""
 
 
 def words(*parts: str | bytes) -> bytes:
@@ -58,7 +59,7 @@ def resp(many: int = MANY, written: int = WRITTEN, removed: int = REMOVED, pipel
         },
         **{name: words(name, "key:1", "0", "-1") for name in ("getrange", "substr")},
         **{name: words(name, *keys) for name in ("mget", "exists", "touch")},
-        "watch": words("watch", *keys[: 2 * written]),
+        "watch": words("watch", *keys[:written]),
         # What is to be removed is there.
         **{name: present + words(name, *others[:removed]) for name in ("del", "unlink")},
         **{name: words(name, *pairs) for name in ("mset", "msetnx")},
@@ -103,10 +104,10 @@ def resp(many: int = MANY, written: int = WRITTEN, removed: int = REMOVED, pipel
         + words("multi")
         + b"".join([words("set", key, "v") for key in others[:written]])
         + words("exec"),
-        **{name: words(name, _LOOKS, str(many - 10), *keys[: many - 10]) for name in ("eval", "eval_ro")},
+        **{name: words(name, _LOOKS, str(SCRIPTED), *keys[:SCRIPTED]) for name in ("eval", "eval_ro")},
         **{
             name: words("script", "load", _WRITES)
-            + words(name, hashlib.sha1(_WRITES.encode()).hexdigest(), str(many - 10), *keys[: many - 10])
+            + words(name, hashlib.sha1(_WRITES.encode()).hexdigest(), str(SCRIPTED), *keys[:SCRIPTED])
             for name in ("evalsha", "evalsha_ro")
         },
         "hset": many_fields,
@@ -142,7 +143,7 @@ def memcached(many: int = MANY_MEMCACHED) -> Requests:
     value = b"9" * 1000
     return {
         **{name: f"{name} {keys}\r\n".encode() for name in ("get", "gets")},
-        **{name: f"{name} 100 {' '.join(keys.split()[:1000])}\r\n".encode() for name in ("gat", "gats")},
+        **{name: f"{name} 100 {' '.join(keys.split()[:500])}\r\n".encode() for name in ("gat", "gats")},
         **{
             name: b"%b other:m 0 0 1000\r\n%b\r\n" % (name.encode(), value)
             for name in ("set", "add", "replace", "append", "prepend")

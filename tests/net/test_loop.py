@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import pytest
 
-from cacheflow.net.loop import NodeLoop
+from cacheflow.net.loop import TURN_S, NodeLoop
 
 
 @pytest.mark.parametrize("last", [0, 1, 2])
@@ -42,3 +43,19 @@ def test_a_closed_descriptor_is_nobodys_place_any_more() -> None:
     loop.put_last()
     assert loop._order.last not in range(1024)
     loop.close()
+
+
+def test_a_turn_knows_when_it_should_end() -> None:
+    async def ask() -> tuple[float, float, float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, NodeLoop)
+        first = loop.turn_ends
+        time.sleep(TURN_S)
+        late = loop.turn_ends
+        assert loop.time() >= late == first
+        await asyncio.sleep(0)
+        return first, loop.turn_ends, loop.time()
+
+    with asyncio.Runner(loop_factory=NodeLoop) as runner:
+        first, second, now = runner.run(ask())
+    assert second >= first + TURN_S and now <= second

@@ -19,6 +19,7 @@ import pytest
 from cacheflow.net import listener as listening
 from cacheflow.net import poller as polling
 from cacheflow.net.listener import Listener
+from cacheflow.net.loop import NodeLoop
 from cacheflow.net.poller import Poller
 from cacheflow.net.transport import HIGH_WATER_BYTES, KEPT_BYTES_MIN, LOW_WATER_BYTES, Arrival, SocketTransport
 from cacheflow.net.unsent import KERNEL_BYTES_MAX
@@ -528,3 +529,41 @@ async def test_both_addresses_are_known_while_it_is_connected(here: Party, _: py
     reset(client)
     await until(lambda: bool(protocol.lost))
     assert ask("peername") is None
+
+
+def test_a_turn_whose_time_is_used_up_leaves_input_for_the_next_and_nothing_overtakes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(NodeLoop, "turn_ends", 0.0)
+    turns: list[int] = []
+
+    async def talk() -> None:
+        here = Party()
+        begun = here.poller._turn
+
+        def turn() -> None:
+            turns.append(0)
+            begun()
+
+        def told(protocol: Recorder, data: bytes) -> None:
+            turns[-1] += 1
+            if protocol.received == b"first":
+                # What comes while others wait for their turn.
+                clients[recorders.index(protocol)].send(b" second")
+
+        monkeypatch.setattr(here.poller, "_turn", turn)
+        here.loop.remove_reader(here.poller.epoll.fileno())
+        here.loop.add_reader(here.poller.epoll.fileno(), turn)
+        recorders = [Recorder(told) for _ in range(10)]
+        clients = [here.connect(recorder) for recorder in recorders]
+        try:
+            for client in clients:
+                client.send(b"first")
+            async with asyncio.timeout(DEADLINE_S):
+                await until(lambda: all(recorder.received == b"first second" for recorder in recorders))
+        finally:
+            await here.end()
+
+    with asyncio.Runner(loop_factory=NodeLoop) as runner:
+        runner.run(talk())
+    assert max(turns) == 1

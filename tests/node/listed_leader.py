@@ -8,7 +8,9 @@ from typing import Any
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.node.proposals import Proposal, Proposals
+from cacheflow.machine.state.entries import Entry
+from cacheflow.node.proposal import Proposal
+from cacheflow.node.proposals import Proposals
 
 NONCE = "this start"
 
@@ -36,6 +38,8 @@ class Cluster:
         self.cluster_ms = self.leader_ms = 1000
         self.uses: list[tuple[str, int]] = []
         self.timers: list[Callable[[], None]] = []
+        # What is in this node's memory.
+        self.items: dict[str, Entry] = {}
         self.proposals = Proposals(
             self,
             opening=commands.open_session("me", "i", 1, NONCE),
@@ -43,6 +47,7 @@ class Cluster:
             cluster_ms=lambda: self.cluster_ms,
             uses=self.drain,
             later=lambda _, call: self.timers.append(call),
+            peek=self.items.get,
         )
 
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool:

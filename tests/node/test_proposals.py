@@ -6,16 +6,18 @@ import pytest
 from node.listed_leader import NONCE, Call, Cluster, count, numbers
 
 from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
-from cacheflow.machine.language import commands
+from cacheflow.machine.deciding.field_decisions import BYTES_A_COMMAND, searched_bytes
+from cacheflow.machine.language import commands, fields
 from cacheflow.machine.language.levels import BUILD_LEVEL
+from cacheflow.machine.state.entries import KIND_HASH
 from cacheflow.node import proposals
+from cacheflow.node.proposal import Proposal
 from cacheflow.node.proposals import (
     BLOCK_BYTES_MAX,
     BLOCK_COMMANDS_MAX,
     GATHER_FROM,
     PENDING_BYTES_MAX,
     PENDING_MAX,
-    Proposal,
 )
 
 
@@ -331,3 +333,41 @@ def test_while_much_work_is_on_its_way_more_of_it_waits() -> None:
     cluster.apply()
     cluster.apply()
     assert [len(call.outcomes) for call in (*calls, plain)] == [1] * 4
+
+
+def fields_of(client: int) -> list[commands.Command]:
+    """Fifty fields of 40 bytes that one client writes into a hash of all clients."""
+    return [commands.set_fields("h", KIND_HASH, [b"%d:%d" % (client, n), bytes(40)], 1 << 20) for n in range(50)]
+
+
+def test_clients_that_fill_one_new_hash_together_are_not_one_long_entry() -> None:
+    cluster = Cluster().open()
+    # Each has asked what its commands cost while the hash was not there.
+    calls = [Call(cluster, *fields_of(client), flush=False) for client in range(20)]
+    cluster.proposals.flush()
+    data = b""
+    blocks = 0
+    while cluster.sent:
+        blocks += 1
+        searched = 0
+        for block in cluster.blocks():
+            for command in block[3]:
+                entry = (data, KIND_HASH, None, 1, 0) if data else None
+                searched += searched_bytes(entry, command)
+                data, _ = fields.with_fields(data, command[3])
+        assert searched < 2 * BLOCK_COMMANDS_MAX * BYTES_A_COMMAND
+        cluster.items["h"] = (data, KIND_HASH, None, 1, 0)
+        cluster.apply()
+        cluster.wait()
+    assert blocks > 5
+    assert [len(call.outcomes) for call in calls] == [1] * 20
+    assert not cluster.proposals._growing.under_way
+
+
+def test_what_was_lost_with_its_session_grows_nothing_any_more() -> None:
+    cluster = Cluster().open()
+    Call(cluster, commands.guarded([], fields_of(1)))
+    assert list(cluster.proposals._growing.under_way) == ["h"]
+    cluster.lose_session()
+    cluster.apply()
+    assert not cluster.proposals._growing.under_way

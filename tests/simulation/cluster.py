@@ -39,7 +39,7 @@ from cacheflow.net.unsent import Unsent
 from cacheflow.node import channels, large_calls, proposals, supervisor
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
-from cacheflow.node.proposals import Proposal
+from cacheflow.node.proposal import Proposal
 from cacheflow.node.registration import CONNECT_S, SeedAnswer
 from cacheflow.node.registration import TIMEOUT_S as HTTP_TIMEOUT_S
 from cacheflow.node.supervisor import Supervisor
@@ -196,7 +196,7 @@ class Process(LocalNode):
                 ask_seed=functools.partial(cluster.ask_seed, self),
                 random=random.random,
                 random_bytes=random.randbytes,
-                slices=Slices(loop.time, loop.call_soon),
+                slices=Slices(loop.time, loop.call_soon, lambda: loop.turn_ends),
                 unsent=Unsent(),
                 segment_bytes=SEGMENT_BYTES,
                 machine_type=host.build,

@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
 from typing import Any
 
+from cacheflow.net.loop import TURN_S
+
 Call = Callable[..., Any]
 
 
@@ -94,6 +96,8 @@ class ProcessLoop:
         self._rate = rate
         # The time at which the process has done its present work; nothing else of it happens before.
         self._busy_until = 0.0
+        # How many callbacks have run.
+        self._turns = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         # What a task raised and nobody took.
         self.failed: BaseException | None = None
@@ -101,6 +105,16 @@ class ProcessLoop:
     def time(self) -> float:
         """Return the time of the process's monotonic clock."""
         return max(self._scheduler.now, self._busy_until) * self._rate + self._offset_s
+
+    @property
+    def turn_ends(self) -> float:
+        """The time at which the present turn should end: in every third turn it is over already."""
+        return self.time() + (TURN_S if self._turns % 3 else -TURN_S) - self._mark
+
+    @property
+    def _mark(self) -> float:
+        """A small number that tells a turn from others of the same moment."""
+        return self._turns % 1000 * 1e-6
 
     def passed(self) -> float:
         """Return the time of a clock that goes on while the machine is suspended."""
@@ -117,6 +131,7 @@ class ProcessLoop:
             self._make(call, args)
 
     def _make(self, call: Call, args: tuple[Any, ...]) -> None:
+        self._turns += 1
         before = asyncio._get_running_loop()
         asyncio._set_running_loop(self)  # type: ignore[arg-type]
         try:

@@ -6,6 +6,7 @@ wrong is set on the instance.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -33,7 +34,7 @@ class NextTurn:
         self.broadcasted: list[Mapping[str, Any]] = []
         # A clock that stands still: no slice is over.
         self.time: Callable[[], float] = lambda: 1.0
-        self.slices = Slices(lambda: self.time(), self.call_soon)
+        self.slices = Slices(lambda: self.time(), self.call_soon, lambda: math.inf)
         self.unsent = Unsent()
         self._calls: deque[Callable[[], object]] = deque()
 

@@ -23,6 +23,7 @@ from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.connection import _WITH_VALUE
 from cacheflow.wire.memcached.meta.commands import META
 from cacheflow.wire.memcached.text import COMMANDS
+from cacheflow.wire.resp.scripting import caller
 from cacheflow.wire.resp.session import KEYS_MAX, REMOVED_MAX, WATCHED_MAX, WRITES_MAX
 from cacheflow.wire.resp.table import TABLE
 from scripts.bench import requests
@@ -163,8 +164,9 @@ def test_every_command_and_operation_is_asked() -> None:
 
 
 def test_the_requests_are_as_large_as_they_may_be() -> None:
-    assert (requests.MANY, requests.WRITTEN, requests.REMOVED) == (KEYS_MAX, WRITES_MAX, REMOVED_MAX)
-    assert WATCHED_MAX == 2 * WRITES_MAX
+    told = (requests.MANY, requests.WRITTEN, requests.REMOVED, requests.SCRIPTED, requests.OPERATIONS)
+    assert told == (KEYS_MAX, WRITES_MAX, REMOVED_MAX, caller.KEYS_MAX, OPS_MAX)
+    assert WATCHED_MAX == WRITES_MAX
 
 
 @pytest.mark.parametrize("name", ["mget", "exists", "touch", "del", "unlink", "mset", "msetnx", "config", "command"])

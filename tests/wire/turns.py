@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 from types import FrameType
@@ -15,14 +16,14 @@ CALL_S = 0.0000005
 
 def endless() -> Slices:
     """For conversations without a loop: no slice is ever over."""
-    return Slices(lambda: 0.0, lambda call: None)
+    return Slices(lambda: 0.0, lambda call: None, lambda: math.inf)
 
 
 class Turns:
     """longest: the most calls of functions that one turn took so far; what a single call of C does is not seen."""
 
     def __init__(self) -> None:
-        self.slices = Slices(self.clock, self._soon)
+        self.slices = Slices(self.clock, self._soon, lambda: math.inf)
         self.longest = 0
         self.made = 0
         self._calls = 0

@@ -180,6 +180,14 @@ def searched_bytes(entry: Entry | None, command: Sequence[Any], growth: int = 0)
     return 8 * size + _BYTES_A_FIELD * (count + min(size // 8, FIELDS_TOGETHER_MAX))
 
 
+def growth_of(command: Sequence[Any]) -> int:
+    """Return the most bytes by which ``command``, one on fields of a hash or set, makes the hash or set longer.
+
+    The digits of a counter do not count.
+    """
+    return sum(map(len, command[3])) + len(fields.FIELD) * len(command[3]) if command[0] == c.SET_FIELDS else 0
+
+
 def work_of(entry: Entry | None, command: Sequence[Any], growth: int = 0) -> int:
     """Return the work of ``command`` beyond that of a plain command, as a number of plain commands.
 

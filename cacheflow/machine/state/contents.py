@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from sys import intern
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from cacheflow.machine.effects import (
     CONDEMNED,
@@ -396,6 +396,15 @@ class Contents:
         self.raw = raised
         # In one step, for readers in other threads: an item's new version goes with the condemnations' new revisions.
         self.get = self.condemned.reader(raised) if self.condemned.present else raised.get
+
+    def track_items(self) -> None:
+        """Have Python's garbage collector track the dictionary of items, which it does not while all items are untracked tuples.
+
+        To be called between two log entries.
+        """
+        # No key is empty, so nobody finds this.
+        self.raw[""] = cast(Entry, [])
+        del self.raw[""]
 
     def next_due_ms(self) -> int | None:
         """Return the earliest time in ms at which a log entry without commands would remove some item.

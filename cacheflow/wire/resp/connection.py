@@ -16,11 +16,10 @@ from cacheflow import values
 from cacheflow.access.roles import Role
 from cacheflow.contract import DATA, KIND
 from cacheflow.errors import NotReady, ReplicationError
-from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, work_of
+from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, growth_of, work_of
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.databases import MARK_BYTE
-from cacheflow.machine.language.fields import FIELD
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
 from cacheflow.wire.resp.arguments import database_named, key_of
 from cacheflow.wire.resp.commands.keys import OTHER_DATABASE
@@ -425,7 +424,7 @@ class RespConnection(RespSession):
         """Replicate ``command``, on fields of a hash or set; answer this client with what ``finish`` makes of the result."""
         key = command[1]
         grown = self._growth.get(key, 0)
-        size = sum(map(len, command[3])) + len(FIELD) * len(command[3]) if command[0] == c.SET_FIELDS else 0
+        size = growth_of(command)
         if size:
             self._growth[key] = grown + size
 

@@ -52,8 +52,8 @@ VALUES_IN_REQUEST: Final = 4
 # that cannot be cut in slices.
 KEYS_MAX: Final = 5000
 WRITES_MAX: Final = 1000
-REMOVED_MAX: Final = 2000
-WATCHED_MAX: Final = 2000
+REMOVED_MAX: Final = 1000
+WATCHED_MAX: Final = 1000
 WORDS_MAX: Final = 128
 
 Arguments = list[bytes]

@@ -237,10 +237,10 @@ def test_a_body_that_is_no_batch_is_refused(client: Client, body: str) -> None:
     assert client.post("/cache/_batch", data=body).status_code == 400
 
 
-def test_ten_thousand_operations_are_the_most(client: Client) -> None:
+def test_a_thousand_operations_are_the_most(client: Client) -> None:
     op = {"op": "get", "key": "k"}
-    assert len(run(client, *[op] * 2000)) == 2000
-    assert client.post("/cache/_batch", json={"ops": [op] * 2001}).status_code == 400
+    assert len(run(client, *[op] * 1000)) == 1000
+    assert client.post("/cache/_batch", json={"ops": [op] * 1001}).status_code == 400
 
 
 def test_an_answer_too_large_for_memory_leaves_the_rest_of_the_values_out(

@@ -322,9 +322,9 @@ def test_linearizable_reads_wait_for_a_barrier_and_fail_with_it() -> None:
 def test_gat_is_one_entry_for_all_its_keys_and_they_are_not_too_many() -> None:
     store = FakeStore()
     client = connect(store)
-    client.send(b"gat 5 " + b"k " * 1000 + b"\r\n")
+    client.send(b"gat 5 " + b"k " * 500 + b"\r\n")
     assert len(store.proposed) == 1
-    assert client.send(b"gat 5 " + b"k " * 1001 + b"\r\n") == b"CLIENT_ERROR at most 1000 keys in one gat\r\n"
+    assert client.send(b"gat 5 " + b"k " * 501 + b"\r\n") == b"CLIENT_ERROR at most 500 keys in one gat\r\n"
 
 
 def test_a_gat_of_more_than_one_entry_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

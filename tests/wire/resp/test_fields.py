@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import tracemalloc
 from typing import Any
 
@@ -253,7 +254,7 @@ def test_a_transaction_searches_large_hashes_in_slices(
     store.apply([c.set_("h", data, values.HASH), c.set_("s", data, values.SET)])
     for name in ("count", "value_in", "has"):
         monkeypatch.setattr(fields, name, slow(getattr(fields, name)))
-    slices = Slices(lambda: now_s, waiting.append)
+    slices = Slices(lambda: now_s, waiting.append, lambda: math.inf)
     client = Client(service(store, slices=slices).connection(ignore))
     requests = [line("MULTI"), *[line(before)] * bool(before), *[line(words)] * 100, line("EXEC")]
     reader = hiredis.Reader()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 
 import hiredis
@@ -247,7 +248,7 @@ def test_slices_are_freed_in_turns() -> None:
         now += 1.0
         return now
 
-    given_up = scans.GivenUp(Slices(clock, turns.append))
+    given_up = scans.GivenUp(Slices(clock, turns.append, lambda: math.inf))
     given_up.take([("a",)] * 5)
     given_up.take([("b",)] * 5)
     made = 0

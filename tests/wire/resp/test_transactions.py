@@ -274,6 +274,6 @@ def test_more_keys_than_one_entry_compares_are_not_watched() -> None:
     keys = [f"k{number}" for number in range(WATCHED_MAX)]
     assert client.send(pack("WATCH", *keys)) == b"+OK\r\n"
     assert client.send(pack("WATCH", "k1", "k2")) == b"+OK\r\n"
-    assert client.send(pack("WATCH", "one more")).startswith(b"-ERR at most 2000 keys can be watched")
+    assert client.send(pack("WATCH", "one more")).startswith(b"-ERR at most 1000 keys can be watched")
     assert client.send(lines("MULTI\nSET a 1\nEXEC")).endswith(b"*1\r\n+OK\r\n")
     assert batches.BATCH_COMMANDS_MAX >= WATCHED_MAX

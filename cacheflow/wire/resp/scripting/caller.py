@@ -25,13 +25,13 @@ from cacheflow.wire.resp.overlay import Overlay
 from cacheflow.wire.resp.replies import CommandError, failure
 from cacheflow.wire.resp.scans import Scans
 from cacheflow.wire.resp.scripting.sandbox import MEMORY_BYTES_MAX
-from cacheflow.wire.resp.session import WRITES_MAX, Arguments, RespSession, Spec, no_permission
+from cacheflow.wire.resp.session import Arguments, RespSession, Spec, no_permission
 from cacheflow.wire.streams import Reply
 
-# The most keys that one script names and reads, and that it changes, all of them in one entry: that takes each node 10 ms, half
+# The most keys that one script names and reads, and that it changes, all of them in one entry: that takes each node 6 ms, half
 # of it to see whether what was read is still so.
-KEYS_MAX: Final = 5000
-CHANGED_MAX: Final = WRITES_MAX
+KEYS_MAX: Final = 2000
+CHANGED_MAX: Final = 500
 # The longest reply to a script's command: of one that is longer a script has no memory for what it says.
 REPLY_BYTES_MAX: Final = MEMORY_BYTES_MAX // 2
 

@@ -1,0 +1,69 @@
+"""Growing: what the commands under way may add to hashes and sets, so that an entry holds no more work than it should.
+
+A command on a field costs what its hash is long at its place in the log. Many clients that fill one new hash find it empty when
+they are asked what their commands cost, and all of these may be in one entry. So what this node has sent and is not answered yet
+counts, whoever has asked for it. Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, growth_of, work_of
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command
+from cacheflow.machine.state.entries import Entry
+
+# The commands that hold others, or are on fields: what they cost is looked at.
+HEAVY: Final = commands.WITH_INNER | FIELD_DECISIONS.keys()
+
+
+def on_fields(commands_: Sequence[Command]) -> list[Command]:
+    """Return those of ``commands_``, and of the commands in their batches, that are on fields of a hash or a set."""
+    found: list[Command] = []
+    for command in [command for command in commands_ if command[0] in HEAVY]:
+        if command[0] in FIELD_DECISIONS:
+            found.append(command)
+        elif command[0] in (commands.BATCH, commands.GUARDED):
+            found += [inner for inner in command[2] if inner[0] in FIELD_DECISIONS]
+    return found
+
+
+class Growing:
+    """The bytes by which commands on their way may make each hash and set longer.
+
+    peek: returns the item of a key in this node's memory, None for an absent key.
+    """
+
+    def __init__(self, peek: Callable[[str], Entry | None]) -> None:
+        self._peek = peek
+        # {key: bytes}, of keys to which something is added.
+        self.under_way: dict[str, int] = {}
+
+    def work_of(self, commands_: Sequence[Command]) -> int:
+        """Return the work of ``commands_``, all on fields, behind all that is under way, as a number of plain commands."""
+        work = 0
+        added: dict[str, int] = {}
+        for command in commands_:
+            key = command[1]
+            own = added.get(key, 0)
+            work += work_of(self._peek(key), command, self.under_way.get(key, 0) + own)
+            added[key] = own + growth_of(command)
+        return work
+
+    def sent(self, commands_: Sequence[Command]) -> None:
+        """Note that ``commands_``, all on fields, are on their way."""
+        for command in commands_:
+            if growth := growth_of(command):
+                self.under_way[command[1]] = self.under_way.get(command[1], 0) + growth
+
+    def ended(self, commands_: Sequence[Command]) -> None:
+        """Note that ``commands_``, which were noted as on their way, are answered, or given up."""
+        for command in commands_:
+            if growth := growth_of(command):
+                left = self.under_way[command[1]] - growth
+                if left:
+                    self.under_way[command[1]] = left
+                else:
+                    del self.under_way[command[1]]
