@@ -42,6 +42,7 @@ from cacheflow.node.assembly import LocalNode
 from cacheflow.node.backups import Backups
 from cacheflow.node.channels import Channels
 from cacheflow.node.engine import Engine
+from cacheflow.node.watching import Watching
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
 from cacheflow.results import Digest, Item, RaftPosition
 
@@ -82,6 +83,7 @@ class ReplicatedStore(Face):
         self._listing = threading.Lock()  # held while keys are listed, see keys_page
         self._local: LocalNode | None = None
         self.backups = Backups(self._engine, config)
+        self.watching = Watching(self._engine)
         forks.tell(self, ReplicatedStore._leave_to_parent)
 
     # Life -----------------------------------------------------------------------------------------------------------

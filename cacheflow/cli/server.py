@@ -15,6 +15,7 @@ import os
 import queue
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,18 @@ from cacheflow.cli.reloading import Reload, reload_all
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
 from cacheflow.errors import BadBackup, ConfigError
 from cacheflow.files.backup import verified
-from cacheflow.rest import TLS_ONLY, Doors, HttpServer, RestConfig, Uploads, at_once, create_app, may, turn_away
+from cacheflow.rest import (
+    TLS_ONLY,
+    Doors,
+    HttpServer,
+    RestConfig,
+    Uploads,
+    Watches,
+    at_once,
+    create_app,
+    may,
+    turn_away,
+)
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import WirePort, connections_allowed
@@ -97,7 +109,7 @@ def run(config: NodeConfig) -> int:
         http.start()
         _freeze_what_stays()
         if access is not None:
-            reloads.append(functools.partial(_read_users_again, store, access, ports))
+            reloads.append(functools.partial(_read_users_again, store, access, [*ports, app.watches]))
         logger.info("listening on %s", address if "//" in address else f"http://{address}")
         while _next_signal(signals) == signal.SIGHUP:
             reload_all(reloads)
@@ -156,7 +168,7 @@ def _freeze_what_stays() -> None:
     gc.set_threshold(*gc.get_threshold()[:2], FULL_PASS_AFTER)
 
 
-def _read_users_again(store: ReplicatedStore, access: Access, ports: list[WirePort]) -> None:
+def _read_users_again(store: ReplicatedStore, access: Access, ports: Sequence[WirePort | Watches]) -> None:
     """Read the files of users again; close the connections of users who were removed or changed, and no others."""
     if access.reload():
         for port in ports:

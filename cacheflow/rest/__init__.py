@@ -8,5 +8,17 @@ from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.files import Uploads
 from cacheflow.rest.server.refusals import turn_away
 from cacheflow.rest.server.serving import TLS_ONLY, HttpServer
+from cacheflow.rest.watches import Watches
 
-__all__ = ["TLS_ONLY", "Doors", "HttpServer", "RestConfig", "Uploads", "at_once", "create_app", "may", "turn_away"]
+__all__ = [
+    "TLS_ONLY",
+    "Doors",
+    "HttpServer",
+    "RestConfig",
+    "Uploads",
+    "Watches",
+    "at_once",
+    "create_app",
+    "may",
+    "turn_away",
+]
