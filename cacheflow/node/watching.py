@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from cacheflow.contract import Follower
 from cacheflow.errors import NotReady, PositionGone
 from cacheflow.net.slices import Slices
 from cacheflow.node import status
@@ -47,12 +48,17 @@ class Watching:
 
     def check(self) -> None:
         """Raise NotReady if this node cannot tell the changes of the cluster: it may not be read, or hears no leader."""
+        self.check_readable()
         local = self._local
-        if not local.may_read:
-            raise NotReady(f"this node answers no reads: {status.why_no_reads(local)}")
         staleness_ms = local.node.freshness.staleness_ms()
         if staleness_ms is None or staleness_ms > STALE_MS_MAX:
             raise NotReady("this node has heard no leader for too long to tell what changes; ask another one")
+
+    def check_readable(self) -> None:
+        """Raise NotReady if this node's contents may not be read."""
+        local = self._local
+        if not local.may_read:
+            raise NotReady(f"this node answers no reads: {status.why_no_reads(local)}")
 
     def is_behind(self, since: str) -> bool:
         """Return whether this node has not applied what the position ``since`` is behind. Raises InvalidRequest, NotReady."""
@@ -70,6 +76,24 @@ class Watching:
                 self._engine.call(lambda: self._local.feed.oldest()),
             )
         self._engine.call(lambda: self._local.feed.find(parse(since)))
+
+    def follow(self, follower: Follower, since: str | None) -> str:
+        """Tell ``follower``, on the event loop, everything behind the position ``since``; None: behind all that is applied.
+
+        Returns the position behind which the follower is told everything. Blocks until the event loop has looked.
+        Raises PositionGone, InvalidRequest, NotReady.
+        """
+        if since is not None:
+            self.check_since(since)
+        return self._engine.call(lambda: self._local.feed.follow(follower, since))
+
+    def unfollow(self, follower: Follower) -> None:
+        """Tell ``follower`` nothing more, soon."""
+        self.on_loop(lambda: self._local.feed.unfollow(follower))
+
+    def go_on(self, follower: Follower) -> None:
+        """Go on to tell ``follower``, which can take something again."""
+        self.on_loop(lambda: self._local.feed.go_on(follower))
 
     def on_loop(self, call: Callable[[], None]) -> None:
         """Have the event loop make the ``call`` soon; do nothing if the node is stopped."""

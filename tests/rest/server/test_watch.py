@@ -102,7 +102,6 @@ def front(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Front]:
     authority = None
     if request.param == "tls":
         authority = Authority(tmp_path / "ca")
-        node = authority.node("node-1")
         cert, key = authority.node()
         settings = {"tls_cert": cert, "tls_key": key, "tls_ca": authority.crt}
     store = ReplicatedStore(
