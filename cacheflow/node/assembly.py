@@ -285,9 +285,10 @@ class LocalNode:
         """
         machine = self.machine
         contents = machine.contents
-        if contents.effects:
+        effects = len(contents.effects)
+        if effects:
             if contents.breaks == self._breaks:
-                self.feed.add(machine.applied_index, contents.effects, machine.digest, machine.effects_bytes)
+                self.feed.add(machine.applied_index, machine.packed_effects, machine.digest, effects)
             else:
                 self._breaks = contents.breaks
                 self.feed.begin_at(machine.applied_index, machine.digest)

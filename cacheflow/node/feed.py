@@ -1,7 +1,8 @@
 """Feed: the latest effects of the log on this node, for all who follow the cache.
 
-1. The feed keeps what ``apply`` has made anyway, the list of each entry's effects: one call an entry, none a command. It is
-   bounded, and the oldest goes first.
+1. The feed keeps what ``apply`` has made anyway, the packed effects of each entry, for the digest: one call an entry, none a
+   command, and nothing is looked at while nobody follows. It is bounded, and the oldest goes first. (The effects themselves, kept
+   as they are, made a SET a fifth dearer in the machine: new memory for each in the place of what the last one has left.)
 2. Who follows is told each change of keys under a prefix once, in the order of the log, or is told that some were missed. Effects
    and indexes are the same on all nodes, so a follower may go on at another node from the position that it has.
 3. Nobody waits for a follower, and nothing is queued for one. One that takes no more (``Follower.take``) has a place in the
@@ -33,6 +34,7 @@ from cacheflow.machine.effects import (
     TOUCHED,
     WRITTEN,
     Effect,
+    unpacked,
 )
 from cacheflow.machine.language.databases import MARK, OTHERS_BEFORE
 from cacheflow.net.slices import Slices
@@ -40,9 +42,11 @@ from cacheflow.node.positions import ALL, TAG_BYTES, Position, parse, text_of
 from cacheflow.results import Change
 
 # Bytes of effects, packed, and the number of effects that are kept: with values of 100 bytes both are reached together, and a
-# follower of 2,000 writes a second may be away for 50 s. An effect takes some 150 bytes beside its key and value.
+# follower of 2,000 writes a second may be away for 50 s.
 BYTES_MAX = 16 * 1024 * 1024
 EFFECTS_MAX = 100_000
+# Effects that are kept unpacked, for those who follow at about the same place: some megabytes.
+UNPACKED_MAX = 20_000
 # Effects that are looked at, for one follower or for all together, before the time is looked at: a fraction of a millisecond.
 AT_ONCE = 250
 
@@ -56,8 +60,8 @@ WHAT: Final = {
     EXPIRED: "expire",
     EVICTED: "evict",
 }
-# (index, effects, digest behind it, bytes) of an entry of the log.
-Kept: TypeAlias = tuple[int, list[Effect], bytes, int]
+# (index, packed effects, digest behind it, number of effects) of an entry of the log.
+Kept: TypeAlias = tuple[int, bytes, bytes, int]
 # (number of an entry, counted from the feed's beginning; how many of its effects come before)
 Place: TypeAlias = tuple[int, int]
 
@@ -75,10 +79,13 @@ class Feed:
         self._entries: deque[Kept] = deque()
         self._first = 0
         # Behind which entry the kept ones begin, and the latest one.
-        self._before: Kept = (index, [], digest, 0)
+        self._before: Kept = (index, b"", digest, 0)
         self.latest = self._before
         self._bytes = 0
         self._effects = 0
+        # The effects of some entries, by the entries' numbers, those that were looked at first in front.
+        self._unpacked: dict[int, list[Effect]] = {}
+        self._unpacked_effects = 0
         self._slices = slices
         self._now_ms = now_ms
         self._scheduled = False
@@ -93,12 +100,12 @@ class Feed:
 
     # The log ----------------------------------------------------------------------------------------------------------
 
-    def add(self, index: int, effects: list[Effect], digest: bytes, size: int) -> None:
-        """Keep the ``effects`` of the entry ``index`` that was just applied. digest: behind it.  size: their bytes, packed."""
-        self.latest = entry = (index, effects, digest, size)
+    def add(self, index: int, packed: bytes, digest: bytes, effects: int) -> None:
+        """Keep the ``packed`` effects of the entry ``index``, just applied. digest: behind it.  effects: their number, not 0."""
+        self.latest = entry = (index, packed, digest, effects)
         self._entries.append(entry)
-        self._bytes += size
-        self._effects += len(effects)
+        self._bytes += len(packed)
+        self._effects += effects
         while (self._bytes > BYTES_MAX or self._effects > EFFECTS_MAX) and len(self._entries) > 1:
             self._forget()
         if self._count and not self._scheduled:
@@ -107,15 +114,15 @@ class Feed:
     def _forget(self) -> None:
         self._before = oldest = self._entries.popleft()
         self._first += 1
-        self._bytes -= oldest[3]
-        self._effects -= len(oldest[1])
+        self._bytes -= len(oldest[1])
+        self._effects -= oldest[3]
 
     def begin_at(self, index: int, digest: bytes) -> None:
         """Forget everything up to the entry ``index``, which is applied: whoever follows has missed something."""
         # One number is left out, so that no place of before is known any more.
         self._first += len(self._entries) + 1
         self._entries.clear()
-        self._before = self.latest = (index, [], digest, 0)
+        self._before = self.latest = (index, b"", digest, 0)
         self._bytes = self._effects = 0
         for followers in self._live.values():
             self._places |= dict.fromkeys(followers, self._told)
@@ -160,12 +167,12 @@ class Feed:
             if since.seen != ALL or since.tag != self._before[2][:TAG_BYTES]:
                 raise PositionGone("what happened since then is not kept any more; list the keys anew", self.oldest())
             return self._first, 0
-        index, effects, digest, _ = entries[behind - 1]
+        index, _, digest, effects = entries[behind - 1]
         if digest[:TAG_BYTES] != since.tag:
             raise PositionGone(
                 "this position is of another cluster, or of before a recovery; list the keys anew", self.oldest()
             )
-        if index == since.entry and since.seen < len(effects):
+        if index == since.entry and since.seen < effects:
             return self._first + behind - 1, since.seen
         return self._first + behind, 0
 
@@ -313,8 +320,13 @@ class Feed:
         entry come before them, how many it has).
         """
         number, seen = place
-        index, effects, digest, _ = self._entries[number - self._first]
-        size = len(effects)
+        index, packed, digest, size = self._entries[number - self._first]
+        effects = self._unpacked.get(number)
+        if effects is None:
+            effects = self._unpacked[number] = unpacked(packed)
+            self._unpacked_effects += size
+            while self._unpacked_effects > UNPACKED_MAX and len(self._unpacked) > 1:
+                self._unpacked_effects -= len(self._unpacked.pop(next(iter(self._unpacked))))
         behind = seen + AT_ONCE
         if behind >= size:
             return effects[seen:] if seen else effects, index, digest, (number + 1, 0), seen, size

@@ -55,7 +55,8 @@ class Log:
         contents = machine.contents
         if contents.effects:
             if contents.breaks == self.breaks:
-                self.feed.add(machine.applied_index, contents.effects, machine.digest, machine.effects_bytes)
+                effects = len(contents.effects)
+                self.feed.add(machine.applied_index, machine.packed_effects, machine.digest, effects)
             else:
                 self.breaks = contents.breaks
                 self.feed.begin_at(machine.applied_index, machine.digest)

@@ -545,6 +545,7 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(feed, "EFFECTS_MAX", followed.EFFECTS_MAX)
         patch.setattr(feed, "BYTES_MAX", followed.BYTES_MAX)
         patch.setattr(feed, "AT_ONCE", followed.AT_ONCE)
+        patch.setattr(feed, "UNPACKED_MAX", followed.UNPACKED_MAX)
         patch.setattr(level_raising, "RAISE_AFTER_MS", RAISE_AFTER_MS)
         for module in (turn, supervisor):
             patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)

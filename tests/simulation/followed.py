@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EFFECTS_MAX = 120
 BYTES_MAX = 12_000
 AT_ONCE = 2
+UNPACKED_MAX = 10
 # The part of the runs in which somebody follows; mean seconds between two acts.
 HOW_OFTEN = 0.6
 PAUSE_S = 0.15
