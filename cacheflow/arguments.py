@@ -198,3 +198,13 @@ def check_content_type(content_type: Any, value: Any) -> None:
         raise InvalidRequest("content_type is 1 to 255 printable ASCII characters")
     if content_type.partition(";")[0].strip().lower() == "application/json":
         raise InvalidRequest("bytes of the type application/json are a JSON value: give the value itself")
+
+
+def check_watch(prefix: Any, since: Any) -> None:
+    """Raise InvalidRequest unless ``prefix`` and ``since`` can be those of a watch."""
+    if not isinstance(prefix, str):
+        raise InvalidRequest(f"prefix is a str, not {shown(prefix)}")
+    if prefix:
+        values.check_key(prefix)
+    if since is not None and not (isinstance(since, str) and since.isascii() and since.isprintable() and since):
+        raise InvalidRequest(f"since is a position that a watch has told, or None, not {shown(since)}")

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal, Protocol, TypeAlias
 
@@ -14,7 +15,7 @@ from cacheflow.errors import ReplicationError
 from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
-from cacheflow.results import ClusterSettings, Digest, Item, RaftPosition
+from cacheflow.results import Change, ClusterSettings, Digest, Item, RaftPosition
 
 __all__ = [
     "CHANNEL",
@@ -29,12 +30,15 @@ __all__ = [
     "Check",
     "Done",
     "Entry",
+    "Feed",
+    "Follower",
     "KeysCopy",
     "Outcome",
     "Published",
     "RestStore",
     "Space",
     "Subscriber",
+    "Told",
     "WireStore",
     "entry_bytes",
 ]
@@ -116,6 +120,68 @@ class Channels(Protocol):
     def has_ended(self) -> None: ...
 
 
+class Told:
+    """One change of the contents, as all who follow a node's feed share it.
+
+    rendered: the change's bytes, once a front has made them.
+    """
+
+    __slots__ = ("change", "rendered")
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.rendered = b""
+
+
+class Follower(Protocol):
+    """Interface: somebody who follows the changes of a node's contents. Called on the event loop only."""
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of the keys whose changes this follower is told; "" for all."""
+
+    def take(self, changes: list[Told]) -> bool:
+        """Take the next changes, in order; return False if no more can be taken until this follower calls ``Feed.go_on``."""
+
+    def missed(self) -> None:
+        """Note that changes were missed, and that this follower is told nothing more."""
+
+
+class Feed(Protocol):
+    """Interface: the latest changes of a node's contents, for fronts: see node/feed.py. Called on the event loop only."""
+
+    def follow(self, follower: Follower, since: str | None) -> str: ...
+    def unfollow(self, follower: Follower) -> None: ...
+    def go_on(self, follower: Follower) -> None: ...
+    def look(self) -> None: ...
+    def told_position(self, follower: Follower) -> str | None: ...
+    def oldest(self) -> str: ...
+
+
+class Watching(Protocol):
+    """Interface: what fronts need to let clients follow the changes of a node's contents: see node/watching.py."""
+
+    def position(self) -> str: ...
+    def check(self) -> None: ...
+    def is_behind(self, since: str) -> bool: ...
+    def check_since(self, since: str) -> None: ...
+    def on_loop(self, call: Callable[[], None]) -> None: ...
+    def adopt(self, sock: Any, make: Callable[[], asyncio.Protocol]) -> None: ...
+
+    # For the event loop alone.
+    @property
+    def feed(self) -> Feed: ...
+    @property
+    def slices(self) -> Slices: ...
+
+
+class Slices(Protocol):
+    """Interface: long work of clients on the event loop, a slice of it in each turn: see net/slices.py."""
+
+    def over(self) -> bool: ...
+    def put(self, call: Callable[[], object]) -> None: ...
+
+
 class Backups(Protocol):
     """Interface: backups of a node's contents, and restores of the cluster's: see node/backups.py. Any thread may call it."""
 
@@ -178,6 +244,9 @@ class RestStore(Protocol):
 
     @property
     def backups(self) -> Backups: ...
+
+    @property
+    def watching(self) -> Watching: ...
 
     # Counters and gauges by name, and the checks of liveness and readiness.
     def metrics(self) -> dict[str, float]: ...

@@ -13,6 +13,7 @@ CacheFlowError                500
 ├─ MemberConflict             409  the node id lives elsewhere, or the member cannot be spared now
 ├─ LevelConflict              409  the feature level cannot become that one, or is too low for what is asked
 ├─ RestoreConflict            409  another restore has begun, or this one was given up
+├─ PositionGone            410  what happened since a watch's position is not known here any more, or never was
 ├─ NoRoom                     507  the node's disk has no room for a backup
 ├─ PreconditionFailed         412  If-Match, If-None-Match, add, compare-and-set
 ├─ UnreadableValue                 in clients: the serializer cannot read the bytes that are marked as its own
@@ -132,6 +133,20 @@ class RestoreConflict(CacheFlowError):
 
     http_status = 409
     title = "Restore conflict"
+
+
+class PositionGone(CacheFlowError):
+    """Raised when a watch cannot go on: what happened since its position is not kept any more, or never happened here.
+
+    oldest: the oldest position that the node can go on from; "" if it is not told.
+    """
+
+    http_status = 410
+    title = "Position gone"
+
+    def __init__(self, message: str, oldest: str = "") -> None:
+        super().__init__(message)
+        self.oldest = oldest
 
 
 class NoRoom(CacheFlowError):

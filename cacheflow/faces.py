@@ -25,12 +25,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cacheflow import operations, verbs
 from cacheflow.aio.threads import Threads
-from cacheflow.arguments import KEYS_PAGE
+from cacheflow.arguments import KEYS_PAGE, check_watch
 from cacheflow.errors import KeyNotFound
 from cacheflow.forms.form import PLAIN, Form
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Item
 from cacheflow.verbs import MISSING, Steps
+from cacheflow.watching.watch import AsyncWatch, Watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -183,6 +184,20 @@ class Face(MutableMapping[str, Any]):
         more are read in groups, each at its own moment. Raises the errors of ``get_item``.
         """
         return self._get_many(self._form, keys, consistency, max_staleness, peek)
+
+    def watch(self, prefix: str = "", *, since: str | None = None) -> Watch:
+        """Return an iterator over the changes of keys that begin with ``prefix``, from now on or from ``since`` on.
+
+        since: a position that a watch, or one of its changes, has told. The iterator waits for changes, goes on over nodes that
+        fail, and must be closed: it is a context manager. Raises PositionGone, now or later, when changes were missed: list the
+        keys anew and watch from then on; NotReady; InvalidRequest.
+        """
+        check_watch(prefix, since)
+        return self._watch(self._form, prefix, since)
+
+    @abc.abstractmethod
+    def _watch(self, form: Form, prefix: str, since: str | None) -> Watch:
+        """Return a watch as ``watch`` does, for a cache that wraps this one and has the key prefix of ``form``."""
 
     @abc.abstractmethod
     def _get_many(
@@ -382,6 +397,15 @@ class AsyncFace(abc.ABC):
 
         form: the wrapping cache's key prefix and serializer.
         """
+
+    async def watch(self, prefix: str = "", *, since: str | None = None) -> AsyncWatch:
+        """Return an asynchronous iterator over the changes of keys that begin with ``prefix``; see ``Face.watch``."""
+        check_watch(prefix, since)
+        return await self._watch(self._form, prefix, since)
+
+    async def _watch(self, form: Form, prefix: str, since: str | None) -> AsyncWatch:
+        """Return a watch as ``watch`` does, for a cache that wraps this one and has the key prefix of ``form``."""
+        return await AsyncWatch.begin(functools.partial(self._blocking._watch, form, prefix, since))
 
     set = coroutine(verbs.set_)
     add = coroutine(verbs.add)

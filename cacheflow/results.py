@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cacheflow import values
 
@@ -88,3 +88,21 @@ class RaftPosition:
     term: int
     node_id: str
     leader_id: str | None
+
+
+class Change(NamedTuple):
+    """One change of the cache's contents, as a watch tells it.
+
+    what: ``set``, ``touch`` (a key has another expiry; its version stays), ``delete``, ``expire`` or ``evict``.
+    key: the key; None for a ``delete`` of all keys that begin with ``prefix``, which is None otherwise.
+    version: the key's new version; of a removal, the version that no removed item has reached.
+    ttl_s: seconds left when this was told, of ``set`` and ``touch``; None without a TTL.
+    position: opaque; a watch that begins there goes on behind this change, on any node of the cluster.
+    """
+
+    what: str
+    key: str | None
+    prefix: str | None
+    version: int
+    ttl_s: float | None
+    position: str

@@ -42,8 +42,11 @@ from cacheflow.node.assembly import LocalNode
 from cacheflow.node.backups import Backups
 from cacheflow.node.channels import Channels
 from cacheflow.node.engine import Engine
+from cacheflow.node.watching import Watching
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
 from cacheflow.results import ClusterSettings, Digest, Item, RaftPosition
+from cacheflow.watching.local import StoreWatch
+from cacheflow.watching.watch import Watch
 
 # Seconds between two tries to read several keys at one moment, while entries of the log are applied; and how many are made: for a
 # quarter of a second, in which even a busy node comes to the end of an entry a hundred times.
@@ -82,6 +85,7 @@ class ReplicatedStore(Face):
         self._listing = threading.Lock()  # held while keys are listed, see keys_page
         self._local: LocalNode | None = None
         self.backups = Backups(self._engine, config)
+        self.watching = Watching(self._engine)
         forks.tell(self, ReplicatedStore._leave_to_parent)
 
     # Life -----------------------------------------------------------------------------------------------------------
@@ -354,6 +358,13 @@ class ReplicatedStore(Face):
         with self._listing:
             local = self._readable()
             return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms(), Breaks().give_way)
+
+    def _watch(self, form: Form, prefix: str, since: str | None) -> Watch:
+        self._readable()
+        if since is not None and self.watching.is_behind(since):
+            # Another node was faster.
+            self.barrier()
+        return StoreWatch(form, self.watching, prefix, since)
 
     def copy_keys(self, give_up: Callable[[list[tuple[str, ...]]], object]) -> KeysCopy:
         """Return an object that copies all keys of all databases, slice by slice, and has copied none yet. Raises NotReady.

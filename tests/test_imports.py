@@ -19,7 +19,7 @@ USERS = ("access",)
 # What a store answers, and the commands that it is asked for.
 CONTRACT = ("contract", "machine.language")
 # The verbs, and what makes methods of them: for store and client alike.
-VERBS = ("arguments", "forms", "verbs", "operations", "aio.threads", "faces")
+VERBS = ("arguments", "forms", "verbs", "operations", "aio.threads", "watching.watch", "faces")
 FRONT = (*BASE, *USERS, *CONTRACT, "arguments", "verbs", "operations", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.
@@ -38,9 +38,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "files": ("errors", "values", "machine.language", "machine.state.entries", "files"),
     "raft": (*BASE, "files", "net", "machine", "raft"),
     "node": (*BASE, "contract", "files", "net", "machine", "raft", "node"),
+    "watching": (),
+    # A watch of a node in this process, which both know.
+    "watching.local": (*BASE, "contract", *VERBS, "node"),
     "store": (
         *(*BASE, *CONTRACT, *VERBS, "machine.state.entries", "machine.listing", "net.ports", "net.tls.handshakes"),
-        *("net.slices", "net.unfinished", "net.unsent", "raft.membership.changes", "node"),
+        *("net.slices", "net.unfinished", "net.unsent", "raft.membership.changes", "node", "watching.local"),
     ),
     **dict.fromkeys(VERBS, (*BASE, "machine.language", "machine.state.settings", *VERBS)),
     "client": (*BASE, "machine.language", *VERBS, "net.tls.trust", "client"),

@@ -34,6 +34,7 @@ from cacheflow.cli.nodes import nodes
 from cacheflow.cli.options import CA_OPTION, DEFAULT_URL, ca_of, client_options, token_of, urls_of
 from cacheflow.cli.printing import Bar, cell, is_rows, print_json, print_table
 from cacheflow.cli.recover import recover
+from cacheflow.cli.watch import watch
 from cacheflow.client.client import CacheClient
 from cacheflow.config import NodeConfig, build_version
 from cacheflow.errors import (
@@ -114,6 +115,7 @@ commands.add_command(import_)
 commands.add_command(recover)
 commands.add_command(nodes)
 commands.add_command(cluster_settings)
+commands.add_command(watch)
 
 
 # Nodes

@@ -15,7 +15,7 @@ import os
 import queue
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from cacheflow.rest import (
     HttpServer,
     RestConfig,
     Uploads,
+    Watches,
     at_once,
     body_bytes_max,
     create_app,
@@ -112,7 +113,7 @@ def run(config: NodeConfig) -> int:
         http.start()
         _freeze_what_stays(store)
         if access is not None:
-            reloads.append(functools.partial(_read_users_again, store, access, ports))
+            reloads.append(functools.partial(_read_users_again, store, access, [*ports, app.watches]))
         logger.info("listening on %s", address if "//" in address else f"http://{address}")
         while _next_signal(signals, notifier.look) == signal.SIGHUP:
             reload_all(reloads)
@@ -171,7 +172,7 @@ def _freeze_what_stays(store: ReplicatedStore) -> None:
     gc.set_threshold(*gc.get_threshold()[:2], FULL_PASS_AFTER)
 
 
-def _read_users_again(store: ReplicatedStore, access: Access, ports: list[WirePort]) -> None:
+def _read_users_again(store: ReplicatedStore, access: Access, ports: Sequence[WirePort | Watches]) -> None:
     """Read the files of users again; close the connections of users who were removed or changed, and no others."""
     if access.reload():
         for port in ports:

@@ -34,12 +34,14 @@ from cacheflow.client.http_commands import (
     value_of,
 )
 from cacheflow.client.scopes import Scopes
+from cacheflow.client.watching import ClientWatch
 from cacheflow.errors import CacheFlowError, InvalidRequest, NotCommitted, OutcomeForgotten, OutcomeUnknown
 from cacheflow.faces import AsyncFace, Face, in_thread
 from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import ClusterSettings, Digest, Item
+from cacheflow.watching.watch import Watch
 
 # Seconds for a call: a node waits 10 s for an outcome (--request-timeout); the rest is for the way and one more node.
 TIMEOUT_S_DEFAULT: Final = 15.0
@@ -173,6 +175,9 @@ class CacheClient(Face):
         arguments.check_page(prefix, limit, cursor)
         page = self._ask("/cache" + query_of(prefix=prefix or None, limit=limit, cursor=cursor))
         return page["keys"], page.get("cursor") or None
+
+    def _watch(self, form: Form, prefix: str, since: str | None) -> Watch:
+        return ClientWatch(form, self._nodes, self._headers, prefix, since)
 
     # The cluster
 

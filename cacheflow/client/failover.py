@@ -9,9 +9,11 @@
 from __future__ import annotations
 
 import functools
+import http.client
 import json
 import os
 import random
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -86,6 +88,47 @@ class Nodes:
             return self._call(request, deadline)
         finally:
             self._members.end()
+
+    def open(
+        self, target: str, headers: Mapping[str, str], silent_s: float
+    ) -> tuple[socket.socket, http.client.HTTPResponse]:
+        """Have a node answer a GET of ``target`` that has no end; return (its socket, the answer, whose head has come).
+
+        The caller closes the answer. silent_s: the most seconds in which no byte comes.
+        Raises NotCommitted if no node answers until the time of a call is over; the error that another answer stands for.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        pause_s = PAUSE_S_FIRST
+        failures: dict[str, str] = {}
+        while True:
+            nodes = self._members.nodes
+            for offset, node in enumerate(self._members.in_turn(nodes)):
+                try:
+                    connection, prefix = node.connect(left_s(deadline) / max(len(nodes) - offset, 1))
+                except NotSent as error:
+                    failures[node.url] = str(error)
+                    continue
+                sock = connection.sock
+                try:
+                    connection.request("GET", prefix + target, headers=dict(headers))
+                    response = connection.getresponse()
+                    if response.status == 200:
+                        sock.settimeout(silent_s)
+                        return sock, response
+                    answer = Answer(response.status, response.headers, response.read(1 << 20), node.url)
+                except (OSError, http.client.HTTPException) as error:
+                    connection.close()
+                    failures[node.url] = str(error) or type(error).__name__
+                    continue
+                connection.close()
+                problem = problem_of(answer)
+                if answer.status not in (502, 503, 504):
+                    raise problem
+                failures[node.url] = str(problem)
+            if time.monotonic() + pause_s >= deadline:
+                raise NotCommitted("no node answered: " + "; ".join(f"{url}: {why}" for url, why in failures.items()))
+            time.sleep(pause_s * random.uniform(0.5, 1))
+            pause_s = min(pause_s * 2, PAUSE_S_MAX)
 
     def _call(self, request: Request, deadline: float | None) -> Answer:
         began = time.monotonic()
@@ -223,6 +266,8 @@ def problem_of(answer: Answer) -> CacheFlowError:
         version = document.get("version")
         return PreconditionFailed(message, version if isinstance(version, int) else 0)
     error = kind(message)
+    if isinstance(error, errors.PositionGone):
+        error.oldest = str(document.get("oldest") or "")
     if isinstance(error, NotCommitted):
         error.retry_after_s = _retry_after_s(answer)
     return error

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
+import msgpack
+
 Effect: TypeAlias = tuple[Any, ...]
 
 WRITTEN: Final = 1
@@ -27,3 +29,11 @@ RECOVERED: Final = (
     15  # cluster id, rows of the table, ids of the replaced clusters, the revision: every version is another now
 )
 FIELDS_CHANGED: Final = 11  # of a present hash or set: fields and values, or the fields that are gone; which; its kind
+
+
+def unpacked(packed: bytes) -> list[Effect]:
+    """Return the effects that an entry of the log had, from their packed bytes, without the values of writes.
+
+    What is left of an effect on a key is its kind, the key, its version and its expiry.
+    """
+    return [tuple(effect[:4]) for effect in msgpack.unpackb(packed)]

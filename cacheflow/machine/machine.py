@@ -79,6 +79,8 @@ class CacheMachine(State):
         self._pack = msgpack.Packer().pack
         # The index of the entry that was begun last: ahead of ``applied_index`` while an entry is being applied.
         self._begun_index = self.applied_index
+        # The effects of the latest entry that had any, packed as the digest covers them.
+        self.packed_effects = b""
         self._first_digest = 1
         self._digests = bytearray(DIGESTS_KEPT * DIGEST_BYTES)
         self._note_digest(1)
@@ -245,7 +247,7 @@ class CacheMachine(State):
                     contents.end_entry()
         if effects:
             digest = blake2b(self.digest, digest_size=DIGEST_BYTES)
-            packed = self._pack(effects)
+            packed = self.packed_effects = self._pack(effects)
             digest.update(packed)
             self.digest = digest.digest()
             if len(packed) > PACKER_BYTES_MAX:

@@ -14,6 +14,7 @@ from cacheflow.net.listener import Listener
 from cacheflow.net.poller import Poller
 from cacheflow.net.slices import Slices
 from cacheflow.net.tls.handshakes import Handshakes
+from cacheflow.net.tls.secured_socket import SecuredSocket
 from cacheflow.net.tls.session import Session
 from cacheflow.net.tls.stream import TlsStream
 from cacheflow.net.transport import Arrival
@@ -91,6 +92,7 @@ class ListeningPorts:
         self._direct = direct
         self._timer: asyncio.TimerHandle | None = None
         self._poller: Poller | None = None
+        self._closed = False
 
     async def open(self, service: Service, host: str, port: int) -> int:
         """Listen on ``host`` and ``port`` (0: a free one) for clients of the wire protocol ``service``; return the port.
@@ -133,15 +135,37 @@ class ListeningPorts:
             with contextlib.suppress(OSError):  # it has gone already
                 self._poller.adopt(sock, service.connect, service.answer_many, session)
         else:
-            task = asyncio.get_running_loop().create_task(self._welcome(service, sock, session))
-            self._welcomes.add(task)
-            task.add_done_callback(self._welcomes.discard)
+            self._welcome_soon(functools.partial(_over_tls, session, service.connect), sock)
 
-    async def _welcome(self, service: Service, sock: socket.socket, session: Session) -> None:
+    def adopt(self, sock: socket.socket | SecuredSocket, make: Callable[[], asyncio.Protocol]) -> None:
+        """Serve a client from now on that another server has served so far, with the asyncio protocol that ``make`` returns.
+
+        sock: the client's non-blocking socket, or that of a client that speaks TLS. It is closed if the ports are.
+        """
+        session = None
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: TlsStream(session, service.connect()), sock
-            )
+            if self._closed:
+                raise OSError("this node ends")
+            if isinstance(sock, SecuredSocket):
+                sock, session = sock.release()
+        except OSError:
+            sock.close()
+            return
+        assert isinstance(sock, socket.socket)
+        if self._direct:
+            with contextlib.suppress(OSError):  # it has gone already
+                self._poller_on(asyncio.get_running_loop()).adopt(sock, make, session=session)
+        else:
+            self._welcome_soon(make if session is None else functools.partial(_over_tls, session, make), sock)
+
+    def _welcome_soon(self, make: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> None:
+        task = asyncio.get_running_loop().create_task(self._welcome(make, sock))
+        self._welcomes.add(task)
+        task.add_done_callback(self._welcomes.discard)
+
+    async def _welcome(self, make: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(make, sock)
         except OSError:
             sock.close()
 
@@ -158,6 +182,7 @@ class ListeningPorts:
 
     async def close(self) -> None:
         """Close all ports: accept no more clients, let open connections send their pending replies, and close them."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -190,3 +215,8 @@ class ListeningPorts:
             "unfinished_ended_total": self.unfinished.ended,
             **{name: value for service, _ in self._open for name, value in service.metrics().items()},
         }
+
+
+def _over_tls(session: Session, make: Callable[[], asyncio.Protocol]) -> asyncio.BaseProtocol:
+    """Return an asyncio protocol for a client's socket, over whose TLS ``session`` the protocol that ``make`` returns speaks."""
+    return TlsStream(session, make())

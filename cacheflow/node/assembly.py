@@ -22,6 +22,7 @@ from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
 from cacheflow.node.channels import Channels
 from cacheflow.node.clock import ClusterClock
+from cacheflow.node.feed import Feed
 from cacheflow.node.inbox import Inbox
 from cacheflow.node.joining import Joining
 from cacheflow.node.leaving import Leaving
@@ -182,6 +183,9 @@ class LocalNode:
         self.network.on_replaced = self._met_replacement
         self.channels = Channels(around.slices, around.unsent, self.network, self.node.membership.is_member)
         self.network.on_beside = self.channels.receive
+        self.feed = Feed(around.slices, self.clock.now_ms, self.machine.applied_index, self.machine.digest)
+        # How often the machine's contents were replaced, as far as the feed knows.
+        self._breaks = self.machine.contents.breaks
         self.proposals = Proposals(
             self.node,
             opening=open_session(
@@ -287,15 +291,26 @@ class LocalNode:
         """
         self.machine = machine
         self._take_settings()
+        self._breaks = machine.contents.breaks
+        self.feed.begin_at(machine.applied_index, machine.digest)
         self.proposals.answers_missed()
         # Where nobody writes no entry follows that would tell them.
         self.proposals.tell_counts(machine.contents)
 
     def applied(self, settled: list[Settled]) -> None:
-        """Give the results of applied blocks to the calls that wait for them.
+        """Give the effects of an applied entry to the feed, and the results of its blocks to the calls that wait for them.
 
         settled: for each block its session, the number of its first command, and the results of its commands.
         """
+        machine = self.machine
+        contents = machine.contents
+        effects = len(contents.effects)
+        if effects:
+            if contents.breaks == self._breaks:
+                self.feed.add(machine.applied_index, machine.packed_effects, machine.digest, effects)
+            else:
+                self._breaks = contents.breaks
+                self.feed.begin_at(machine.applied_index, machine.digest)
         inbox, proposals = self.inbox, self.proposals
         if self.machine.settings is not self._settings:
             self._take_settings()

@@ -438,6 +438,12 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self._loop.call_soon_threadsafe(call)
 
+    def adopt(self, sock: Any, make: Callable[[], asyncio.Protocol]) -> None:
+        """Have the event loop serve a client whose socket is ``sock``, with the asyncio protocol that ``make`` returns."""
+        if not self.running:
+            sock.close()
+        self.on_loop(lambda: self.ports.adopt(sock, make))
+
     def serve(self, service: Service, host: str, port: int) -> int:
         """Listen on ``host`` and ``port`` (0: a free one) for clients of the wire protocol ``service``, and return the port.
 

@@ -17,6 +17,7 @@ from cacheflow.faces import AsyncFace, Face
 from cacheflow.forms.form import Form
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Item
+from cacheflow.watching.watch import AsyncWatch, Watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,6 +119,10 @@ class FormedCache(Face):
         found: dict[str, Any] = self.cache._get_many(form, keys, consistency, max_staleness, peek)
         return found
 
+    def _watch(self, form: Form, prefix: str, since: str | None) -> Watch:
+        watch: Watch = self.cache._watch(form, prefix, since)
+        return watch
+
     def _replicate(self, command: Command) -> tuple[Result, int]:
         answer: tuple[Result, int] = self.cache._replicate(command)
         return answer
@@ -200,6 +205,10 @@ class AsyncFormedCache(AsyncFace):
     ) -> dict[str, Any]:
         found: dict[str, Any] = await self.cache._get_many(form, keys, consistency, max_staleness, peek)
         return found
+
+    async def _watch(self, form: Form, prefix: str, since: str | None) -> AsyncWatch:
+        watch: AsyncWatch = await self.cache._watch(form, prefix, since)
+        return watch
 
     async def _replicate(self, command: Command) -> tuple[Result, int]:
         answer: tuple[Result, int] = await self.cache._replicate(command)

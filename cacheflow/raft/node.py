@@ -470,8 +470,7 @@ class RaftNode:
                 replica.stumble(f"entry {index} could not be applied to the end")
                 raise
             core.last_applied = index
-            if settled:
-                self._events.applied(settled)
+            self._events.applied(settled)
             if index < commit_index and clock() > turn_ends:
                 self.ticks.nudge()
                 break

@@ -8,6 +8,7 @@ from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.files import Uploads
 from cacheflow.rest.server.refusals import turn_away
 from cacheflow.rest.server.serving import TLS_ONLY, HttpServer
+from cacheflow.rest.watches import Watches
 
 __all__ = [
     "TLS_ONLY",
@@ -15,6 +16,7 @@ __all__ = [
     "HttpServer",
     "RestConfig",
     "Uploads",
+    "Watches",
     "at_once",
     "body_bytes_max",
     "create_app",

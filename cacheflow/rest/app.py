@@ -17,6 +17,8 @@ from cacheflow.rest.routes.cluster import cluster_blueprint
 from cacheflow.rest.routes.monitoring import monitoring_blueprint
 from cacheflow.rest.routes.scopes import scopes_blueprint
 from cacheflow.rest.routes.settings import settings_blueprint
+from cacheflow.rest.routes.watch import watch_blueprint
+from cacheflow.rest.watches import Watches
 
 
 class RestApp(Flask):
@@ -27,6 +29,7 @@ class RestApp(Flask):
 
     url_map_class = KeyMap
     services: Services
+    watches: Watches
 
     def make_default_options_response(self) -> Response:
         allowed = super().make_default_options_response().headers["Allow"]
@@ -42,7 +45,9 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
     thread_gate = WaitingGate(max(1, config.threads * 3 // 4))
     app.services = services = Services(store, config, WaitingGate(config.waiting_max), thread_gate)
     app.register_blueprint(cache_blueprint(services))
+    app.watches = Watches(store.watching, config.access)
     app.register_blueprint(scopes_blueprint(services))
+    app.register_blueprint(watch_blueprint(services, app.watches))
     app.register_blueprint(cluster_blueprint(services))
     app.register_blueprint(settings_blueprint(services))
     app.register_blueprint(monitoring_blueprint(services))

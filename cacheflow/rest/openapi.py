@@ -48,6 +48,7 @@ _FAILURES = {
     403: "A role that is too low, a web page of another site, or a Host that is not this node's",
     404: "Not found",
     409: "Conflict",
+    410: "What has happened since the position is not known here any more, or never happened: list the keys anew",
     412: "A precondition failed",
     413: "Too large",
     415: "The body is not said to be JSON",
@@ -81,6 +82,7 @@ def specification(config: RestConfig) -> Json:
             "/cache/{key}/touch": {**item, **_touch_path()},
             "/cache/_batch": {**item, "parameters": [], **_batch_path()},
             "/cache": _many_paths(),
+            "/watch": _watch_path(),
             "/scopes": _scopes_path(),
             **_cluster_paths(),
             **_backup_paths(),
@@ -116,6 +118,7 @@ _PROBLEM: Json = {
         "version": {"type": "integer", "description": "412: the present version, 0 when absent"},
         "index": {"type": "integer", "description": "the operation of a batch"},
         "outcome": {"enum": ["not applied", "unknown", "applied"]},
+        "oldest": {"type": "string", "description": "410: the oldest position that is known"},
         "incident": {"type": "string", "description": "500: what to look for in the node's log"},
     },
 }
@@ -334,7 +337,7 @@ def _many_paths() -> Json:
     return {
         "get": _call(
             "List keys",
-            {200: _answer("Keys; cursor: where to go on, null at the end", listed)},
+            {200: _answer("Keys; cursor: where to go on, null at the end", listed, _WATCH_POSITION)},
             (400, 401, 503),
             parameters=[
                 prefix,
@@ -348,6 +351,39 @@ def _many_paths() -> Json:
             (400, 401, 422, 503, 504),
             parameters=[prefix, _query("all", _FLAG, "everything"), *_REPEATABLE],
         ),
+    }
+
+
+_POSITION: Json = {"type": "string", "pattern": "^[A-Za-z0-9_-]{31}$"}
+_WATCH_POSITION: Json = {
+    "X-Watch-Position": {
+        "description": "since this a watch tells every change that the list may lack",
+        "schema": _POSITION,
+    }
+}
+
+
+def _watch_path() -> Json:
+    events = {"description": "set, touch, delete, expire, evict, each with an id; gone where changes were missed"}
+    last = {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "as since, before which it counts",
+        "schema": _POSITION,
+    }
+    return {
+        "get": _call(
+            "Follow the changes of keys as server-sent events (docs/watch.md)",
+            {200: {"description": "Events without an end", "content": {"text/event-stream": {"schema": events}}}},
+            (400, 401, 410, 503, 504),
+            parameters=[
+                _query("prefix", _PREFIX_TEXT, "what the keys begin with; all by default"),
+                _query(
+                    "since", {**_POSITION, "pattern": "^([A-Za-z0-9_-]{31})?$"}, "the position behind which to begin"
+                ),
+                last,
+            ],
+        )
     }
 
 

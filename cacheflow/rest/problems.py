@@ -25,6 +25,7 @@ from cacheflow.errors import (
     NoCluster,
     NotCommitted,
     OutcomeUnknown,
+    PositionGone,
     PreconditionFailed,
     ReplicationError,
 )
@@ -132,6 +133,8 @@ def _answer_known(error: CacheFlowError, services: Services, environ: WSGIEnviro
             detail = "the key is absent"  # the store's message is the key alone, like KeyError's
     if isinstance(error, PreconditionFailed):
         members["version"] = error.version
+    if isinstance(error, PositionGone):
+        members["oldest"] = error.oldest
     if isinstance(error, ReplicationError):
         leader = services.store.position().leader_id
         if leader is not None:

@@ -199,6 +199,7 @@ def http(many: int = OPERATIONS) -> Requests:
         "POST /cache/{key}/touch": request("POST", "/cache/other:i/touch", {"ttl": 100}),
         "POST /cache/_batch": request("POST", "/cache/_batch", {"ops": sets}),
         "GET /cache": request("GET", "/cache?prefix=key:9&limit=10000"),
+        "GET /watch": request("GET", "/watch"),
         "DELETE /cache": request("DELETE", "/cache?prefix=other:"),
         "POST /scopes": request("POST", "/scopes", {}),
         "GET /nodes/list": request("GET", "/nodes/list"),

@@ -35,7 +35,7 @@ GUARDS = ("kills", "digests", "durability", "cas", "lfu", "trace", "freshness", 
 MORE = (
     *("rest", "batch", "failover", "resume", "noleader", "overload", "idle", "embedded", "idlerestart", "memory"),
     *("flat", "pauses", "looppauses", "holds", "slowclients", "start", "snapshot", "steady", "delays", "calls", "tls"),
-    *("clearing", "expiring", "scripts", "django", "backup", "settings", "replacement", "recovery"),
+    *("clearing", "expiring", "scripts", "django", "backup", "settings", "replacement", "recovery", "watch"),
 )
 ROWS = (*GUARDS, *MORE)
 # Seconds for a row whose time is over to end its nodes and threads. Then the process ends: a row may hang in that, too.

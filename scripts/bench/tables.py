@@ -61,7 +61,7 @@ ROWS_OF = {
         ),
     ),
     "promises": ("cas", "counted", "scripts", "lfu", "idlerestart", "clearing", "expiring", "settings"),
-    "costs": ("pauses", "flat", "calls", "tls", "holds", "slowclients"),
+    "costs": ("pauses", "flat", "calls", "tls", "holds", "slowclients", "watch"),
     "delays": ("delays",),
 }
 # What README shows of all that was measured: rows, and comparisons with a peer.

@@ -93,6 +93,24 @@ def test_a_subscriber_who_was_taken_out_is_closed(guarded: Guarded) -> None:
         assert resp.line() == b"" and other.ask(pack("PUBLISH", "said", "1")) == b":0"
 
 
+def test_the_watch_of_a_user_who_was_taken_out_ends(guarded: Guarded) -> None:
+    def watch(name: str) -> bytes:
+        shown = f"Authorization: Bearer {guarded.tokens[name]}\r\n"
+        return f"GET /watch HTTP/1.1\r\nHost: localhost\r\n{shown}\r\n".encode()
+
+    with guarded.dial(guarded.node.port) as ended, guarded.dial(guarded.node.port) as other:
+        for wire, name in ((ended, "read"), (other, "admin")):
+            wire.send(watch(name))
+            while not wire.line().startswith(b"id: "):
+                pass
+            wire.line()
+        guarded.write_users({name: token for name, token in guarded.tokens.items() if name != "read"})
+        guarded.reload()
+        assert ended.line() == b""
+        guarded.node.put("k", "v")
+        assert other.line() == b"event: set"
+
+
 def test_a_broken_file_changes_nothing_and_is_told(guarded: Guarded) -> None:
     with guarded.dial(guarded.resp_port) as resp:
         assert resp.ask(auth(guarded, "write")) == b"+OK"

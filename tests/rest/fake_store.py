@@ -5,6 +5,7 @@ Commands are applied as the machine would; what a test wants to go wrong is set 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import tempfile
 import threading
@@ -12,9 +13,11 @@ from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any, BinaryIO
 
+from wire.fake_store import NextTurn
+
 from cacheflow import values, verbs
-from cacheflow.contract import Done, Entry
-from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown, NotReady
+from cacheflow.contract import Done, Entry, Follower
+from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown, NotReady, PositionGone
 from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
@@ -59,6 +62,69 @@ class FakeBackups:
         return self.given_up
 
 
+class FakeFeed:
+    """A feed of nothing: a test tells its followers what it likes."""
+
+    def __init__(self) -> None:
+        self.followers: dict[Follower, str | None] = {}
+        self.gone: list[str] = []
+        self.gone_on: list[Follower] = []
+        self.looks = 0
+
+    def follow(self, follower: Follower, since: str | None) -> str:
+        if since in self.gone:
+            raise PositionGone("it is not kept any more", self.oldest())
+        self.followers[follower] = since
+        return since or "p0"
+
+    def unfollow(self, follower: Follower) -> None:
+        self.followers.pop(follower, None)
+
+    def go_on(self, follower: Follower) -> None:
+        self.gone_on.append(follower)
+
+    def look(self) -> None:
+        self.looks += 1
+
+    def told_position(self, follower: Follower) -> str | None:
+        return "p9"
+
+    def oldest(self) -> str:
+        return "p1"
+
+
+class FakeWatching:
+    """The changes of a fake store; a loop is only there when a test gives it one. refusal: what ``check`` raises."""
+
+    def __init__(self) -> None:
+        self.feed = FakeFeed()
+        self.slices = NextTurn()
+        self.refusal: Exception | None = None
+        self.behind = False
+        self.adopted: list[tuple[Any, asyncio.Protocol]] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def position(self) -> str:
+        return "p0"
+
+    def check(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    def is_behind(self, since: str) -> bool:
+        return self.behind
+
+    def check_since(self, since: str) -> None:
+        if since in self.feed.gone:
+            raise PositionGone("it is not kept any more", self.feed.oldest())
+
+    def on_loop(self, call: Callable[[], None]) -> None:
+        call()
+
+    def adopt(self, sock: Any, make: Callable[[], asyncio.Protocol]) -> None:
+        self.adopted.append((sock, make()))
+
+
 class FakeStore:
     """clock_ms is moved by tests. failure: raised by the next calls that replicate. blocked: they wait for it."""
 
@@ -73,6 +139,7 @@ class FakeStore:
         self.leader_id: str | None = "n1"
         self.level = 1
         self.backups = FakeBackups()
+        self.watching = FakeWatching()
         self.alive: list[tuple[str, bool, str]] = [("loop", True, "")]
         self.ready: list[tuple[str, bool, str]] = [("leader", True, ""), ("applied", True, "")]
         self.entries: dict[str, Entry] = {}

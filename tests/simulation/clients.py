@@ -148,6 +148,7 @@ class Workload:
         self.registers.check()
         self.hashes.check()
         self.publishing.check()
+        self.cluster.following.check()
         if not self.evicts:  # whatever is missing may have been evicted
             self.counters.check()
             self.once.check(self.cluster.processes[0])

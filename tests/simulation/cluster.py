@@ -15,8 +15,9 @@ from typing import Any, cast
 import pysyncobj.syncobj
 import pytest
 from pysyncobj.node import Node
-from simulation import bulk, clears, once, published, scoped
+from simulation import bulk, clears, followed, once, published, scoped
 from simulation.checks import Checks
+from simulation.followed import Following, HastySlices
 from simulation.leases import LEASE_SLACK_S
 from simulation.network import SimNetwork, Wire
 from simulation.roles import Roles
@@ -36,7 +37,7 @@ from cacheflow.machine.state import contents, idempotency, scopes
 from cacheflow.machine.state.settings import Settings
 from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
-from cacheflow.node import channels, large_calls, proposals, supervisor
+from cacheflow.node import channels, feed, large_calls, proposals, supervisor
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.proposal import Proposal
@@ -203,6 +204,7 @@ class Process(LocalNode):
             ),
             self._note_removal,
         )
+        self.feed._slices = cast(Slices, HastySlices(self.feed._slices, cluster.following.random))
         self.checked_index = 0
         # What the fronts were told last of the settings.
         self.settings_told = self.machine.settings
@@ -235,6 +237,7 @@ class Process(LocalNode):
         if self.host.apply_s:
             self.loop.work(self.host.apply_s)
         super().applied(settled)
+        self.cluster.following.applied(self)
 
     def route_changed(self) -> None:
         route = self.node.links.route
@@ -353,6 +356,7 @@ class Cluster:
         else:
             self.wire.note = self._fold
         self.upgrades = Upgrades(self)
+        self.following = Following(self)
         self.hosts = [Host(self, f"n{number}", number == 1) for number in range(1, node_count + 1)]
 
     def config_of(self, host: Host) -> NodeConfig:
@@ -572,6 +576,10 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(sending, "PIECE_BYTES", bulk.PIECE_BYTES if journal_bytes is None else piece_bytes)
         patch.setattr(channels, "PART_BYTES", published.PART_BYTES)
         patch.setattr(channels, "HANDED_OUT_MAX", published.HANDED_OUT_MAX)
+        patch.setattr(feed, "EFFECTS_MAX", followed.EFFECTS_MAX)
+        patch.setattr(feed, "BYTES_MAX", followed.BYTES_MAX)
+        patch.setattr(feed, "AT_ONCE", followed.AT_ONCE)
+        patch.setattr(feed, "UNPACKED_MAX", followed.UNPACKED_MAX)
         patch.setattr(level_raising, "RAISE_AFTER_MS", RAISE_AFTER_MS)
         for module in (turn, supervisor):
             patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pytest
 from simulation import mutations_channels as channels
 from simulation import mutations_departures as departures
+from simulation import mutations_feed as feed
 from simulation import mutations_founding as founding
 from simulation import mutations_levels as levels
 from simulation import mutations_machine as machine
@@ -148,6 +149,14 @@ MUTATIONS = (
     Mutation("to those who have asked", channels.give_everything_to_everybody, ""),
     Mutation("until they ask no more", channels.go_on_after_the_end_of_a_subscription, ""),
     Mutation("on all nodes", channels.keep_what_is_published_to_this_node, ""),
+    Mutation("a change is told once", feed.begin_an_entry_again, "kill", every_s=2.0),
+    Mutation("and none is left out", feed.join_before_all_is_told, ""),
+    Mutation("or it is said that some are missing", feed.skip_what_is_forgotten, ""),
+    Mutation("also over a snapshot", feed.go_on_over_a_snapshot, "snapshot isolate"),
+    Mutation("the slow go on where they were", feed.forget_what_the_slow_lack, ""),
+    Mutation("a prefix that is removed is told", feed.tell_nobody_of_what_is_condemned, ""),
+    Mutation("each prefix is followed", feed.tell_those_of_no_prefix_alone, ""),
+    Mutation("a heartbeat's position is told of", feed.promise_more_than_was_told, ""),
     Mutation("a restore replaces everything", restoring.keep_what_was_there_at_a_restore, restores=True),
     Mutation("no version of before", restoring.keep_the_revision_at_a_restore, restores=True),
     Mutation("items are of one restore", restoring.take_items_of_any_restore, restores=True),

@@ -59,6 +59,7 @@ def begin_restore(machine: State, command: list[Any]) -> Result:
     contents.condemn("", False, False)
     machine.restoring = Restore(restore_id, items, online)
     machine.is_closed = machine.restoring.closes
+    contents.breaks += 1
     contents.effects.append((RESTORE_BEGUN, restore_id, items, online))
     return [c.OK, contents.revision]
 
@@ -87,6 +88,9 @@ def restore_items(machine: State, command: list[Any]) -> Result:
         if not 0 < expires_at_ms <= now_ms and contents.find(key) is None and entry_bytes(key, data, meta) <= bytes_max:
             contents.write(key, data, kind, meta, expires_at_ms)
     restore.done += len(items)
+    if machine.is_closed:
+        # Who may not read a part of what is restored is not told of it either.
+        contents.breaks += 1
     return [c.OK, restore.done]
 
 

@@ -91,6 +91,8 @@ class Contents:
         # The effects of the latest entry, in order; and how many uses of keys it has counted beside them.
         self.effects: list[Effect] = []
         self.uses = 0
+        # How often a restore or a recovery has replaced the items, or the versions of all, since this object was made.
+        self.breaks = 0
         self.items: Items = POLICIES["lru"]()
         # ``items.raw`` itself: whatever is in memory, dead or alive.
         self.raw: dict[str, Entry] = self.items.raw
@@ -391,6 +393,7 @@ class Contents:
             for key, (data, kind, meta, version, expires_at_ms) in self.raw.items()
         }
         self.revision += by
+        self.breaks += 1
         self.condemned = self.condemned.raised(by)
         self.items.raise_versions(raised, by)
         self.raw = raised

@@ -122,6 +122,15 @@ class SecuredSocket:
             self._flush()
         self._socket.close()
 
+    def release(self) -> tuple[socket.socket, Session]:
+        """Return the socket and its TLS session, which belong to the caller from now on.
+
+        Raises OSError if the system does not take what TLS itself still has to send.
+        """
+        with self._lock:
+            self._flush()
+            return self._socket, self._session
+
     def fileno(self) -> int:
         return self._socket.fileno()
 

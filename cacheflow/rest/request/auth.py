@@ -31,6 +31,7 @@ NEEDS: Final[Mapping[str, Role]] = {
     "POST /cache/_batch": Role.READ,
     "GET /cache": Role.READ,
     "DELETE /cache": Role.WRITE,
+    "GET /watch": Role.READ,
     "POST /scopes": Role.WRITE,
     "GET /nodes/list": Role.READ,
     "POST /nodes/register": Role.ADMIN,
@@ -127,10 +128,16 @@ def _token_in(authorization: str) -> bytes:
     return text.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
 
 
+def user_of(environ: WSGIEnvironment) -> User | None:
+    """Return the user of an HTTP request; None where nobody has to show a token."""
+    known: tuple[User, Access] | None = environ.get(_USER)
+    return None if known is None else known[0]
+
+
 def user_name(environ: WSGIEnvironment) -> str:
     """Return the name of the user whose token an HTTP request shows; "" where a node asks nobody for a token."""
-    known: tuple[User, Access] | None = environ.get(_USER)
-    return "" if known is None else known[0].name
+    user = user_of(environ)
+    return "" if user is None else user.name
 
 
 def require(environ: WSGIEnvironment, needed: Role) -> None:

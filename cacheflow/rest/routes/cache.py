@@ -194,8 +194,11 @@ def cache_blueprint(services: Services) -> Blueprint:
     def keys() -> Answer:
         query = parse_query(request.environ)
         limit = checks.integer(query, "limit", 1, KEYS_MAX) or KEYS_PAGE
+        # Before the first key is looked at: a watch from there on tells every change that the list may lack.
+        position = store.watching.position()
         found, cursor = store.keys_page(checks.prefix(query) or "", limit, query.get("cursor") or None)
-        return json_answer({"keys": found, "cursor": cursor}, services.raft_headers())
+        headers = [*services.raft_headers(), ("X-Watch-Position", position)]
+        return json_answer({"keys": found, "cursor": cursor}, headers)
 
     @blueprint.delete("/cache", endpoint="clear")
     @waits(services)

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cacheflow.rest.server.strict_http import OneWriteTask, StrictChannel, StrictServer
-from cacheflow.rest.server.suspending import SUSPENDS, Suspended
+from cacheflow.rest.server.suspending import SUSPENDS, Suspended, TakenOver
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -88,6 +88,9 @@ class ReadingTask(OneWriteTask):
 class ReadingChannel(StrictChannel):
     """One HTTP client's connection; a request on it may be put aside while it waits for the cluster (see suspending.py)."""
 
+    # waitress' own; named here for the type checker.
+    socket: Any
+
     # The task of the request that is put aside; None while none is.
     put_aside: ReadingTask | None = None
     # True if the next ``service`` goes on with the request that was put aside.
@@ -108,6 +111,8 @@ class ReadingChannel(StrictChannel):
             super().service()
         except Suspended as suspended:
             suspended.begin(self._resume_in_turn if suspended.in_turn else self._resume)
+        except TakenOver as taken:
+            self.server.hand_over(self, taken)
 
     def _resume_in_turn(self, application: WSGIApplication) -> Callable[[], None]:
         assert self.put_aside is not None
@@ -120,6 +125,20 @@ class ReadingChannel(StrictChannel):
         assert self.put_aside is not None
         self.put_aside.environ[_RESUMED] = application
         return self.server.resume(self)  # type: ignore[no-any-return]
+
+    def let_go(self, taken: TakenOver) -> None:
+        """Give this client's socket to whoever has ``taken`` it over; do nothing if the client has gone.
+
+        Called in the reading thread. What the client has sent behind its request is not read any more.
+        """
+        sock = self.socket
+        if not self.connected or sock is None or not self.requests:
+            return
+        request = self.requests[0]
+        headers = request.adj.doors.answer_headers(request.headers, request.command)
+        self.socket = None
+        self.handle_close()
+        taken.begin(sock, headers)
 
     def answer_at_once(self, answer: bytes) -> None:
         """Send ``answer``, a whole HTTP response, to the oldest unanswered request of this connection.
@@ -166,6 +185,8 @@ class ReadingServer(StrictServer):
         self.long: deque[ReadingChannel] = deque()
         self._long_from_s = 0.0
         self._resumed: deque[ReadingChannel] = deque()
+        # Connections that somebody else has from now on.
+        self._taken: deque[tuple[ReadingChannel, TakenOver]] = deque()
         self._woken = False
         self._closed = False
         self._wake_lock = threading.Lock()  # guards the trigger's descriptor against its end
@@ -241,6 +262,14 @@ class ReadingServer(StrictServer):
         self._resumed.append(channel)
         return self.wake
 
+    def hand_over(self, channel: ReadingChannel, taken: TakenOver) -> None:
+        """Have the reading thread let go of the connection ``channel``, which somebody has ``taken`` over.
+
+        Any thread may call it.
+        """
+        self._taken.append((channel, taken))
+        self.wake()
+
     def wake(self) -> None:
         """Wake the HTTP server's reading thread from its poll. Any thread may call it."""
         if self._woken:
@@ -289,6 +318,9 @@ class ReadingServer(StrictServer):
             if secured.early:
                 # No poll tells of what came behind the handshake.
                 channel.handle_read()
+        while self._taken:
+            channel, taken = self._taken.popleft()
+            channel.let_go(taken)
         while self._resumed:
             channel = self._resumed.popleft()
             channel.resumes = True

@@ -1,13 +1,14 @@
 """The interface by which an application tells its HTTP server that a request waits; both sides know only this.
 
 A server that can put a request aside says so with ``SUSPENDS`` in the environ. The application may then throw
-``Suspended`` instead of answering; the server lets go of the request's thread and goes on with it when told to.
+``Suspended`` instead of answering; the server lets go of the request's thread and goes on with it when told to. Such a
+server can also hand over a connection (``TakenOver``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -33,3 +34,15 @@ class Suspended(BaseException):
         super().__init__()
         self.begin = begin
         self.in_turn = in_turn
+
+
+class TakenOver(BaseException):
+    """Raised by an application, instead of an answer, to have the client's connection itself from now on.
+
+    begin: called by the server in its reading thread, when it has let go of the connection, with the connected, non-blocking
+    socket (or what stands for it under TLS) and the headers that the server would have added to an answer.
+    """
+
+    def __init__(self, begin: Callable[[Any, list[tuple[str, str]]], None]) -> None:
+        super().__init__()
+        self.begin = begin

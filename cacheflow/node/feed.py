@@ -1,0 +1,380 @@
+"""Feed: the latest effects of the log on this node, for all who follow the cache.
+
+1. The feed keeps what ``apply`` has made anyway, the packed effects of each entry, for the digest: one call an entry, none a
+   command, and nothing is looked at while nobody follows. It is bounded, and the oldest goes first. (The effects themselves, kept
+   as they are, made a SET a fifth dearer in the machine: new memory for each in the place of what the last one has left.)
+2. Who follows is told each change of keys under a prefix once, in the order of the log, or is told that some were missed. Effects
+   and indexes are the same on all nodes, so a follower may go on at another node from the position that it has.
+3. Nobody waits for a follower, and nothing is queued for one. One that takes no more (``Follower.take``) has a place in the
+   feed, goes on from there, and has missed something once the feed has forgotten what is there.
+4. A snapshot, a restore or a recovery replaces the contents, or all versions: the feed begins anew, and all have missed
+   something.
+5. Telling goes in slices of the loop's time (net/slices.py), however many follow.
+
+Not safe for concurrent use: the event loop owns it. Any thread may read ``latest`` and call ``position``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Final, TypeAlias
+
+from cacheflow.contract import Follower, Told
+from cacheflow.errors import PositionGone
+from cacheflow.machine.effects import (
+    APPENDED,
+    CONDEMNED,
+    DELETED,
+    EVICTED,
+    EXPIRED,
+    FIELDS_CHANGED,
+    TOUCHED,
+    WRITTEN,
+    Effect,
+    unpacked,
+)
+from cacheflow.machine.language.databases import MARK, OTHERS_BEFORE
+from cacheflow.net.slices import Slices
+from cacheflow.node.positions import ALL, TAG_BYTES, Position, parse, text_of
+from cacheflow.results import Change
+
+# Bytes of effects, packed, and the number of effects that are kept: with values of 100 bytes both are reached together, and a
+# follower of 2,000 writes a second may be away for 50 s.
+BYTES_MAX = 16 * 1024 * 1024
+EFFECTS_MAX = 100_000
+# Effects that are kept unpacked, for those who follow at about the same place: some megabytes.
+UNPACKED_MAX = 20_000
+# Effects that are looked at, for one follower or for all together, before the time is looked at: a fraction of a millisecond.
+AT_ONCE = 250
+
+# What each effect on a key is told as.
+WHAT: Final = {
+    WRITTEN: "set",
+    APPENDED: "set",
+    FIELDS_CHANGED: "set",
+    TOUCHED: "touch",
+    DELETED: "delete",
+    EXPIRED: "expire",
+    EVICTED: "evict",
+}
+# (index, packed effects, digest behind it, number of effects) of an entry of the log.
+Kept: TypeAlias = tuple[int, bytes, bytes, int]
+# (number of an entry, counted from the feed's beginning; how many of its effects come before)
+Place: TypeAlias = tuple[int, int]
+
+_index: Final = itemgetter(0)
+
+
+class Feed:
+    """The latest effects of a node's log, and those who follow them.
+
+    now_ms: returns the cluster's time.  index, digest: where the node's machine stands.
+    """
+
+    def __init__(self, slices: Slices, now_ms: Callable[[], int], index: int, digest: bytes) -> None:
+        # The entries that are kept, those without effects left out; and the number of the first of them.
+        self._entries: deque[Kept] = deque()
+        self._first = 0
+        # Behind which entry the kept ones begin, and the latest one.
+        self._before: Kept = (index, b"", digest, 0)
+        self.latest = self._before
+        self._bytes = 0
+        self._effects = 0
+        # The effects of some entries, by the entries' numbers, those that were looked at first in front.
+        self._unpacked: dict[int, list[Effect]] = {}
+        self._unpacked_effects = 0
+        self._slices = slices
+        self._now_ms = now_ms
+        self._scheduled = False
+        # Up to where those who keep up were told. They are known by their prefixes, whose lengths are counted.
+        self._told: Place = (0, 0)
+        self._live: dict[str, dict[Follower, None]] = {}
+        self._lengths: dict[int, int] = {}
+        # The places of all others, and those of them who can take something now.
+        self._places: dict[Follower, Place] = {}
+        self._queue: deque[Follower] = deque()
+        self._count = self._missed = self._changes = 0
+
+    # The log ----------------------------------------------------------------------------------------------------------
+
+    def add(self, index: int, packed: bytes, digest: bytes, effects: int) -> None:
+        """Keep the ``packed`` effects of the entry ``index``, just applied. digest: behind it.  effects: their number, not 0."""
+        self.latest = entry = (index, packed, digest, effects)
+        self._entries.append(entry)
+        self._bytes += len(packed)
+        self._effects += effects
+        while (self._bytes > BYTES_MAX or self._effects > EFFECTS_MAX) and len(self._entries) > 1:
+            self._forget()
+        if self._count and not self._scheduled:
+            self._schedule()
+
+    def _forget(self) -> None:
+        self._before = oldest = self._entries.popleft()
+        self._first += 1
+        self._bytes -= len(oldest[1])
+        self._effects -= oldest[3]
+
+    def begin_at(self, index: int, digest: bytes) -> None:
+        """Forget everything up to the entry ``index``, which is applied: whoever follows has missed something."""
+        # One number is left out, so that no place of before is known any more.
+        self._first += len(self._entries) + 1
+        self._entries.clear()
+        self._before = self.latest = (index, b"", digest, 0)
+        self._bytes = self._effects = 0
+        for followers in self._live.values():
+            self._places |= dict.fromkeys(followers, self._told)
+        self._live.clear()
+        self._lengths.clear()
+        self._told = (self._first, 0)
+        self._queue = deque(self._places)
+        if self._places:
+            self._schedule()
+
+    # Positions --------------------------------------------------------------------------------------------------------
+
+    def position(self) -> str:
+        """Return the position behind all that is applied here. Any thread may call it."""
+        index, _, digest, _ = self.latest
+        return text_of(index, ALL, digest)
+
+    def oldest(self) -> str:
+        """Return the oldest position from which a follower can go on here."""
+        index, _, digest, _ = self._before
+        return text_of(index, ALL, digest)
+
+    def told_position(self, follower: Follower) -> str | None:
+        """Return the position up to which ``follower`` was told everything; None if this follower does not keep up."""
+        if follower not in self._live.get(follower.prefix, ()):
+            return None
+        number, seen = self._told
+        if number < self._first:
+            return None
+        if seen:
+            index, _, digest, _ = self._entries[number - self._first]
+            return text_of(index, seen, digest)
+        index, _, digest, _ = self._before if number == self._first else self._entries[number - 1 - self._first]
+        return text_of(index, ALL, digest)
+
+    def find(self, since: Position) -> Place:
+        """Return the place of the position ``since``, which is not above what is applied. Raises PositionGone."""
+        entries = self._entries
+        behind = bisect_right(entries, since.entry, key=_index)
+        if not behind:
+            # Where no effect lies between the two, the digest is the same.
+            if since.seen != ALL or since.tag != self._before[2][:TAG_BYTES]:
+                raise PositionGone("what happened since then is not kept any more; list the keys anew", self.oldest())
+            return self._first, 0
+        index, _, digest, effects = entries[behind - 1]
+        if digest[:TAG_BYTES] != since.tag:
+            raise PositionGone(
+                "this position is of another cluster, or of before a recovery; list the keys anew", self.oldest()
+            )
+        if index == since.entry and since.seen < effects:
+            return self._first + behind - 1, since.seen
+        return self._first + behind, 0
+
+    # Followers --------------------------------------------------------------------------------------------------------
+
+    def follow(self, follower: Follower, since: str | None) -> str:
+        """Tell ``follower`` everything behind the position ``since``; None: behind all that is applied here.
+
+        Returns the position behind which the follower is told everything. Raises PositionGone, InvalidRequest.
+        """
+        began = self.position() if since is None else since
+        self._places[follower] = (self._first + len(self._entries), 0) if since is None else self.find(parse(since))
+        self._count += 1
+        self._queue.append(follower)
+        self._schedule()
+        return began
+
+    def unfollow(self, follower: Follower) -> None:
+        """Tell ``follower`` nothing more."""
+        if follower in self._places:
+            del self._places[follower]
+        elif follower in self._live.get(follower.prefix, ()):
+            self._rest(follower)
+        else:
+            return
+        self._count -= 1
+
+    def go_on(self, follower: Follower) -> None:
+        """Go on to tell ``follower``, which can take something again."""
+        if follower in self._places:
+            self._queue.append(follower)
+            self._schedule()
+
+    def look(self) -> None:
+        """Tell those who take nothing that they have missed something, if they have. To be called now and then."""
+        late = [follower for follower, (number, _) in self._places.items() if number < self._first]
+        for follower in late:
+            self.go_on(follower)
+
+    def _join(self, follower: Follower) -> None:
+        """Let ``follower``, which was told all that those who keep up were told, be one of them."""
+        del self._places[follower]
+        prefix = follower.prefix
+        if prefix not in self._live:
+            self._live[prefix] = {}
+            self._lengths[len(prefix)] = self._lengths.get(len(prefix), 0) + 1
+        self._live[prefix][follower] = None
+
+    def _rest(self, follower: Follower) -> None:
+        """Take ``follower`` out of those who keep up."""
+        prefix = follower.prefix
+        followers = self._live[prefix]
+        del followers[follower]
+        if not followers:
+            del self._live[prefix]
+            self._lengths[len(prefix)] -= 1
+            if not self._lengths[len(prefix)]:
+                del self._lengths[len(prefix)]
+
+    # Slices -----------------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._slices.put(self._work)
+
+    def _work(self) -> None:
+        """Tell everybody what is new, for a slice of the loop's time, and go on in a later one if something is left."""
+        try:
+            if self._tell_live():
+                self._tell_others()
+        finally:
+            self._scheduled = False
+        if self._told[0] < self._first + len(self._entries) or self._queue:
+            self._schedule()
+
+    def _tell_live(self) -> bool:
+        """Tell those who keep up what is new; return False if the slice was over before all was told."""
+        end = self._first + len(self._entries)
+        if not self._live:
+            self._told = (end, 0)
+            return True
+        if self._told[0] < self._first:
+            # More has come than a slice tells.
+            for followers in self._live.values():
+                self._places |= dict.fromkeys(followers, self._told)
+                self._queue += followers
+            self._live.clear()
+            self._lengths.clear()
+            self._told = (end, 0)
+            return True
+        told: dict[Follower, list[Told]] = {}
+        while self._told[0] < end:
+            effects, index, digest, self._told, first, all_ = self._next(self._told)
+            for number, effect in enumerate(effects, first + 1):
+                change: Told | None = None
+                for follower in self._concerned(effect):
+                    if change is None:
+                        change = self._told_as(effect, index, ALL if number == all_ else number, digest)
+                    told.setdefault(follower, []).append(change)
+            if self._slices.over():
+                break
+        for follower, changes in told.items():
+            self._changes += len(changes)
+            if not follower.take(changes):
+                # It may have been ended by what it was given.
+                if follower in self._live.get(follower.prefix, ()):
+                    self._rest(follower)
+                    self._places[follower] = self._told
+        return self._told[0] >= end
+
+    def _tell_others(self) -> None:
+        """Tell those who do not keep up what they lack, one after the other."""
+        while self._queue:
+            follower = self._queue.popleft()
+            place = self._places.get(follower)
+            if place is None:
+                continue
+            if place[0] < self._first:
+                del self._places[follower]
+                self._count -= 1
+                self._missed += 1
+                follower.missed()
+            elif place >= self._told:
+                self._join(follower)
+            else:
+                effects, index, digest, place, first, all_ = self._next(place)
+                prefix = follower.prefix
+                changes = [
+                    self._told_as(effect, index, ALL if number == all_ else number, digest)
+                    for number, effect in enumerate(effects, first + 1)
+                    if concerns(prefix, effect)
+                ]
+                self._places[follower] = place
+                self._changes += len(changes)
+                if not changes or follower.take(changes):
+                    self._queue.appendleft(follower)
+            if self._slices.over():
+                return
+
+    def _next(self, place: Place) -> tuple[list[Effect], int, bytes, Place, int, int]:
+        """Return the next effects behind ``place``, all of one entry of the log, and what tells where they are.
+
+        That is (these effects, the entry's index, the digest behind it, the place behind these effects, how many effects of the
+        entry come before them, how many it has).
+        """
+        number, seen = place
+        index, packed, digest, size = self._entries[number - self._first]
+        effects = self._unpacked.get(number)
+        if effects is None:
+            effects = self._unpacked[number] = unpacked(packed)
+            self._unpacked_effects += size
+            while self._unpacked_effects > UNPACKED_MAX and len(self._unpacked) > 1:
+                self._unpacked_effects -= len(self._unpacked.pop(next(iter(self._unpacked))))
+        behind = seen + AT_ONCE
+        if behind >= size:
+            return effects[seen:] if seen else effects, index, digest, (number + 1, 0), seen, size
+        return effects[seen:behind], index, digest, (number, behind), seen, size
+
+    def _concerned(self, effect: Effect) -> list[Follower]:
+        """Return those who keep up and are to be told of ``effect``."""
+        kind = effect[0]
+        live = self._live
+        if kind in WHAT:
+            key = effect[1]
+            if key < OTHERS_BEFORE:
+                return []
+            if len(self._lengths) == 1:
+                (length,) = self._lengths
+                return list(live.get(key[:length], ()))
+            return [each for length in self._lengths for each in live.get(key[:length], ())]
+        if kind != CONDEMNED:
+            return []
+        return [each for prefix, followers in live.items() if concerns(prefix, effect) for each in followers]
+
+    def _told_as(self, effect: Effect, index: int, seen: int, digest: bytes) -> Told:
+        position = text_of(index, seen, digest)
+        kind = effect[0]
+        if kind == CONDEMNED:
+            return Told(Change("delete", None, effect[1], effect[2], None, position))
+        _, key, version, expires_at_ms, *_ = effect
+        ttl_s = max(0.0, (expires_at_ms - self._now_ms()) / 1000) if expires_at_ms else None
+        return Told(Change(WHAT[kind], key, None, version, ttl_s, position))
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics of the feed and of those who follow it, by name. Any thread may call it."""
+        return {
+            "feed_bytes": self._bytes,
+            "feed_effects": self._effects,
+            "followers": self._count,
+            "followers_missed_total": self._missed,
+            "followers_told_total": self._changes,
+        }
+
+
+def concerns(prefix: str, effect: Effect) -> bool:
+    """Return whether ``effect`` is on keys of database 0 that begin with ``prefix``."""
+    kind = effect[0]
+    if kind in WHAT:
+        key: str = effect[1]
+        return key.startswith(prefix) and not key < OTHERS_BEFORE
+    if kind != CONDEMNED:
+        return False
+    gone: str = effect[1]
+    return not gone.startswith(MARK) and (gone.startswith(prefix) or prefix.startswith(gone))

@@ -1,0 +1,104 @@
+"""Watching: what fronts need to let clients follow the changes of a node's contents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from cacheflow.contract import Follower
+from cacheflow.errors import NotReady, PositionGone
+from cacheflow.net.slices import Slices
+from cacheflow.node import status
+from cacheflow.node.assembly import LocalNode
+from cacheflow.node.engine import Engine
+from cacheflow.node.feed import Feed
+from cacheflow.node.positions import parse
+
+# Milliseconds for which a node may have heard no leader and still tells changes to clients that could ask another node: longer
+# than an election takes, and no longer than a person waits.
+STALE_MS_MAX: Final = 10_000
+
+
+class Watching:
+    """The changes of a node's contents, for those who follow them. Any thread may call it, except for what is said otherwise."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def _local(self) -> LocalNode:
+        if not self._engine.running:
+            raise NotReady(self._engine.stopped)
+        return self._engine.local
+
+    @property
+    def feed(self) -> Feed:
+        """The feed of the node's effects, for the event loop alone."""
+        return self._local.feed
+
+    @property
+    def slices(self) -> Slices:
+        """The scheduler of long work on the event loop, for the event loop alone."""
+        return self._engine.ports.slices
+
+    def position(self) -> str:
+        """Return the position behind everything that this node has applied. Raises NotReady."""
+        return self._local.feed.position()
+
+    def check(self) -> None:
+        """Raise NotReady if this node cannot tell the changes of the cluster: it may not be read, or hears no leader."""
+        self.check_readable()
+        local = self._local
+        staleness_ms = local.node.freshness.staleness_ms()
+        if staleness_ms is None or staleness_ms > STALE_MS_MAX:
+            raise NotReady("this node has heard no leader for too long to tell what changes; ask another one")
+
+    def check_readable(self) -> None:
+        """Raise NotReady if this node's contents may not be read."""
+        local = self._local
+        if not local.may_read:
+            raise NotReady(f"this node answers no reads: {status.why_no_reads(local)}")
+
+    def is_behind(self, since: str) -> bool:
+        """Return whether this node has not applied what the position ``since`` is behind. Raises InvalidRequest, NotReady."""
+        return parse(since).entry > self._local.node.last_applied
+
+    def check_since(self, since: str) -> None:
+        """Raise PositionGone if this node cannot tell everything that has happened since the position ``since``.
+
+        Blocks until the event loop has looked. Raises InvalidRequest, NotReady.
+        """
+        if self.is_behind(since):
+            # A barrier was waited for.
+            raise PositionGone(
+                "this position is ahead of this cluster: it is another one's; list the keys anew",
+                self._engine.call(lambda: self._local.feed.oldest()),
+            )
+        self._engine.call(lambda: self._local.feed.find(parse(since)))
+
+    def follow(self, follower: Follower, since: str | None) -> str:
+        """Tell ``follower``, on the event loop, everything behind the position ``since``; None: behind all that is applied.
+
+        Returns the position behind which the follower is told everything. Blocks until the event loop has looked.
+        Raises PositionGone, InvalidRequest, NotReady.
+        """
+        if since is not None:
+            self.check_since(since)
+        return self._engine.call(lambda: self._local.feed.follow(follower, since))
+
+    def unfollow(self, follower: Follower) -> None:
+        """Tell ``follower`` nothing more, soon."""
+        self.on_loop(lambda: self._local.feed.unfollow(follower))
+
+    def go_on(self, follower: Follower) -> None:
+        """Go on to tell ``follower``, which can take something again."""
+        self.on_loop(lambda: self._local.feed.go_on(follower))
+
+    def on_loop(self, call: Callable[[], None]) -> None:
+        """Have the event loop make the ``call`` soon; do nothing if the node is stopped."""
+        self._engine.on_loop(call)
+
+    def adopt(self, sock: Any, make: Callable[[], asyncio.Protocol]) -> None:
+        """Have the event loop serve the client on the connected socket ``sock`` with the protocol that ``make`` returns."""
+        self._engine.adopt(sock, make)

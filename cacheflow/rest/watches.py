@@ -1,0 +1,212 @@
+"""Watches: clients that follow the changes of keys over HTTP, as server-sent events, on the node's own event loop.
+
+1. A watch holds no thread. The HTTP server lets go of its connection when the request is understood, and the poller that serves
+   the wire ports has it from then on (net/poller.py).
+2. What a client does not take stays in the feed, not here (node/feed.py): its transport keeps 64 KiB at most and what comes at
+   once. A client that is so slow that the feed has forgotten what comes next is told ``gone``, and ended.
+3. A quiet watch is told now and then how far it is, so that it can go on from there however long nothing happens to its keys.
+4. A node that could not be asked for reads, or that hears no leader, ends its watches: clients go on at another node.
+
+The event loop owns a ``Watches`` and its connections; any thread may call ``check_room``, ``begin`` and ``recheck``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from json.encoder import encode_basestring as json_string
+from typing import Any, Final, cast
+
+from cacheflow.access.roles import User
+from cacheflow.access.users import Access
+from cacheflow.contract import Told, Watching
+from cacheflow.errors import NotReady, Overloaded, PositionGone
+from cacheflow.rest.answers import seconds_json
+from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes, urn_of
+
+# The most watches of a node: each costs a descriptor and some kilobytes.
+WATCHES_MAX: Final = 2048
+# Seconds between two looks at whether this node may tell changes, and the looks from one sign of life to the next: proxies close
+# what is silent for a minute or less.
+LOOK_EVERY_S = 1.0
+LOOKS_A_BEAT = 10
+
+Headers = list[tuple[str, str]]
+
+
+class Watches:
+    """The watches of a node's clients over HTTP.
+
+    access: the users; None where nobody has to show a token.
+    """
+
+    def __init__(self, watching: Watching, access: Access | None) -> None:
+        self._watching = watching
+        self._access = access
+        self._connections: dict[Watch, None] = {}
+        self._looks = 0
+        self._timer: asyncio.TimerHandle | None = None
+        # Those who are still to be given a sign of life.
+        self._due: deque[Watch] = deque()
+
+    def check_room(self) -> None:
+        """Raise Overloaded if this node has as many watches as it may have."""
+        if len(self._connections) >= WATCHES_MAX:
+            raise Overloaded(f"this node has {WATCHES_MAX} watches already; ask another one")
+
+    def begin(self, sock: Any, prefix: str, since: str | None, user: User | None, headers: Headers) -> None:
+        """Let the client on the connection ``sock`` watch the keys that begin with ``prefix``. Its request was checked.
+
+        since: the position from which on; None: from now on.  user: whose token was shown.  headers: of the answer.
+        """
+        self._watching.adopt(sock, lambda: Watch(self, self._watching, prefix, since, user, headers))
+
+    def recheck(self) -> None:
+        """End the watches of users who were removed or changed. To be called on the event loop."""
+        for watch in list(self._connections):
+            if self._access is not None and watch.user is not None and not self._access.is_current(watch.user):
+                watch.end()
+
+    def came(self, watch: Watch) -> None:
+        """Count ``watch``, which begins."""
+        self._connections[watch] = None
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+
+    def went(self, watch: Watch) -> None:
+        """Count ``watch`` no more."""
+        self._connections.pop(watch, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._connections:
+            return
+        self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+        self._watching.feed.look()
+        try:
+            self._watching.check()
+        except NotReady:
+            self._each_in_turn(Watch.end)
+            return
+        self._looks += 1
+        if self._looks % LOOKS_A_BEAT == 0:
+            self._each_in_turn(Watch.beat)
+
+    def _each_in_turn(self, call: Callable[[Watch], None]) -> None:
+        """Make the ``call`` with each watch, in slices of the loop's time; drop what was left of the last such calls."""
+        self._due = due = deque(self._connections)
+        slices = self._watching.slices
+
+        def work() -> None:
+            while due and due is self._due:
+                call(due.popleft())
+                if slices.over():
+                    slices.put(work)
+                    return
+
+        slices.put(work)
+
+
+class Watch(asyncio.Protocol):
+    """One client's watch: the connection on which the client is told the changes of keys that begin with ``prefix``."""
+
+    def __init__(
+        self, watches: Watches, watching: Watching, prefix: str, since: str | None, user: User | None, headers: Headers
+    ) -> None:
+        self.prefix = prefix
+        self.user = user
+        self._watches = watches
+        self._feed = watching.feed
+        self._since = since
+        self._headers = headers
+        self._transport: asyncio.Transport
+        # True while the client does not take what it was sent.
+        self._full = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)
+        self._watches.came(self)
+        try:
+            position = self._feed.follow(self, self._since)
+        except PositionGone as error:
+            body = problem_bytes(urn_of(PositionGone), error.title, error.http_status, str(error), oldest=error.oldest)
+            transport.write(
+                _head("410 Gone", [*self._headers, PROBLEM_TYPE, ("Content-Length", str(len(body)))]) + body
+            )
+            transport.close()
+            return
+        transport.write(_head("200 OK", [*self._headers, *STREAM_HEADERS]) + f"id: {position}\n\n".encode())
+
+    def data_received(self, data: bytes) -> None:
+        """Drop what the client sends behind its request: nothing is answered on this connection any more."""
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._feed.go_on(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._feed.unfollow(self)
+        self._watches.went(self)
+
+    # Follower
+
+    def take(self, changes: list[Told]) -> bool:
+        """Send the client what has changed; return False if the client takes no more now."""
+        self._transport.write(b"".join([told.rendered or _rendered(told) for told in changes]))
+        return not self._full
+
+    def missed(self) -> None:
+        """Tell the client that it has missed some changes, and end its watch."""
+        oldest = json.dumps({"oldest": self._feed.oldest()})
+        self._transport.write(f"event: gone\ndata: {oldest}\n\n".encode())
+        self._finish()
+
+    # Watches
+
+    def beat(self) -> None:
+        """Give the client a sign of life, with the position up to which it was told everything."""
+        if self._full:
+            return
+        position = self._feed.told_position(self)
+        self._transport.write(b": alive\n\n" if position is None else f": alive\nid: {position}\n\n".encode())
+
+    def end(self) -> None:
+        """End this watch: the client goes on at another node, or at this one later."""
+        self._feed.unfollow(self)
+        self._finish()
+
+    def _finish(self) -> None:
+        # Nobody waits for one who takes nothing.
+        if self._full:
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+
+STREAM_HEADERS: Final[Headers] = [
+    ("Content-Type", "text/event-stream"),
+    ("Cache-Control", "no-store"),
+    # nginx would keep events until it has some kilobytes of them.
+    ("X-Accel-Buffering", "no"),
+]
+
+
+def _head(status: str, headers: Headers) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"HTTP/1.1 {status}\r\n{lines}Connection: close\r\n\r\n".encode("latin-1")
+
+
+def _rendered(told: Told) -> bytes:
+    """Return one change as a server-sent event, and keep that for all whom it is told."""
+    what, key, prefix, version, ttl_s, position = told.change
+    keys = f'"prefix":{json_string(prefix or "")}' if key is None else f'"key":{json_string(key)}'
+    ttl = f',"ttl":{seconds_json(ttl_s)}' if what in ("set", "touch") else ""
+    told.rendered = f'event: {what}\nid: {position}\ndata: {{{keys},"version":{version}{ttl}}}\n\n'.encode()
+    return told.rendered

@@ -1,0 +1,148 @@
+"""Watch and AsyncWatch: the changes of a cache's keys as they happen, one after the other, for an application to iterate over."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Final
+
+from cacheflow.forms.form import Form
+from cacheflow.results import Change
+
+# Changes that wait in this process for the application to take them; what comes then waits at the node.
+WAITING_MAX: Final = 1000
+
+
+class Watch(abc.ABC, Iterator[Change]):
+    """An iterator over the changes of a cache's keys, which waits for the next one. A context manager; ``close`` ends it.
+
+    It tells everything from the call of ``watch`` on, so a list of keys made behind that call lacks nothing that is not told.
+    ``position`` is where it is: what a later ``watch`` takes as ``since`` to go on there, on any node.
+    Raises PositionGone when changes were missed: list the keys anew, and watch from then on. For one thread; any may close it.
+    """
+
+    position: str
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+
+    def __next__(self) -> Change:
+        change = self._next()
+        prefix = self._form.prefix
+        if not prefix:
+            return change
+        if change.key is not None:
+            return change._replace(key=self._form.own(change.key))
+        gone = change.prefix or ""
+        # Of a shorter prefix than this cache's own all of its keys have gone.
+        return change._replace(prefix=self._form.own(gone) if gone.startswith(prefix) else "")
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abc.abstractmethod
+    def _next(self) -> Change:
+        """Return the next change, with keys as the cluster has them. Raises StopIteration once this watch is closed."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End this watch, and the iteration over it."""
+
+
+class AsyncWatch:
+    """A ``Watch`` for asyncio: an asynchronous iterator and context manager. A thread of its own waits for the changes.
+
+    ``position`` is behind the change that was taken last. For use on the event loop on which it was made.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.position = ""
+        self._loop = loop
+        self._watch: Watch
+        self._came: deque[Change | BaseException] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._room = threading.Semaphore(WAITING_MAX)
+        self._closed = False
+
+    @classmethod
+    async def begin(cls, begin: Callable[[], Watch]) -> AsyncWatch:
+        """Return the asynchronous watch over the blocking one that ``begin`` returns. Raises what that raises."""
+        watch = cls(asyncio.get_running_loop())
+        began: Future[Watch] = Future()
+        threading.Thread(target=watch._run, args=(begin, began), name="cacheflow-watch", daemon=True).start()
+        watch._watch = await asyncio.wrap_future(began)
+        watch.position = watch._watch.position
+        return watch
+
+    def __aiter__(self) -> AsyncWatch:
+        return self
+
+    async def __anext__(self) -> Change:
+        while not self._came:
+            if self._closed:
+                raise StopAsyncIteration
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        next_ = self._came.popleft()
+        if isinstance(next_, BaseException):
+            self._closed = True
+            raise next_
+        self._room.release()
+        self.position = next_.position
+        return next_
+
+    async def __aenter__(self) -> AsyncWatch:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End this watch, and the iteration over it."""
+        self._closed = True
+        self._came.clear()
+        self._wake()
+        self._watch.close()
+        self._room.release()
+
+    def _run(self, begin: Callable[[], Watch], began: Future[Watch]) -> None:
+        try:
+            watch = begin()
+        except BaseException as error:  # whoever waits is told, whatever it is
+            if began.set_running_or_notify_cancel():
+                began.set_exception(error)
+            return
+        if not began.set_running_or_notify_cancel():
+            watch.close()
+            return
+        began.set_result(watch)
+        end: BaseException = StopAsyncIteration()
+        try:
+            for change in watch:
+                self._room.acquire()
+                if self._closed:
+                    break
+                self._loop.call_soon_threadsafe(self._put, change)
+        except Exception as error:
+            end = error
+        watch.close()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._put, end)
+
+    def _put(self, next_: Change | BaseException) -> None:
+        if not self._closed:
+            self._came.append(next_)
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
