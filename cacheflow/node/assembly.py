@@ -189,6 +189,7 @@ class LocalNode:
             cluster_ms=self.clock.now_ms,
             uses=self._uses_that_matter,
             later=loop.call_later,
+            wake=turn.defer_wake,
             collect=lambda: self.inbox.take(),
         )
         self.inbox: Inbox = Inbox(
