@@ -297,7 +297,7 @@ class CacheMachine(State):
     def _run_all(self, commands: list[Any]) -> list[Result]:
         results: list[Result] = []
         set_plainly(self.contents, commands, results)
-        if not results:
+        if not results and len(commands) > 1:
             delete_plainly(self.contents, commands, results)
         if len(results) < len(commands):
             # A block is seldom a mixture: from the first other command on, all go the general way.

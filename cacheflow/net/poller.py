@@ -236,16 +236,18 @@ class Poller:
             try:
                 receive, protocol, transport, arrived = readers[descriptor]
                 data = receive(SHORT_BYTES)
-                if len(data) == SHORT_BYTES:
+                length = len(data)
+                if length == SHORT_BYTES:
                     data += _more(receive)
+                    length = len(data)
             except (KeyError, BlockingIOError, InterruptedError):
                 # An earlier event of the round has closed this connection or paused it; or the socket is not ready any more.
                 continue
             except OSError as error:
                 transport.fail(error)
                 continue
-            size += len(data)
-            if data:
+            size += length
+            if length:
                 arrived.append((protocol, data, transport))
                 continue
             try:

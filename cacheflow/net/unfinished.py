@@ -53,11 +53,15 @@ class Unfinished:
     """The budget of unfinished input: the bytes that a node's clients have sent of requests that are not complete.
 
     Any thread may use it. clock: returns seconds.
+    crowded: True if a connection has to wait before it may read more of its request, or would have to if more came. Some may
+    wait although the budget has a little room: that is kept for the oldest, which may be nearly complete.
     """
 
     def __init__(self, bytes_max: int = UNFINISHED_BYTES_MAX, clock: Callable[[], float] = time.monotonic) -> None:
         self.bytes_max = bytes_max
         self.bytes = 0
+        # An attribute, because the HTTP server looks at it in every turn.
+        self.crowded = False
         self.ended = 0
         self._clock = clock
         # The connections that count, the oldest first, and since when they do; the number of those that wait; the one that goes
@@ -71,14 +75,6 @@ class Unfinished:
     def full(self) -> bool:
         """True if all connections together have as much unfinished input as they may."""
         return self.bytes >= self.bytes_max
-
-    @property
-    def crowded(self) -> bool:
-        """True if a connection has to wait before it may read more of its request, or would have to if more came.
-
-        Some may wait although the budget has a little room: that is kept for the oldest, which may be nearly complete.
-        """
-        return self.bytes >= self.bytes_max or self._waiting > 0
 
     def tell(self, holder: Holder, size: int) -> None:
         """Note that the connection ``holder`` keeps ``size`` bytes of unfinished input now.
@@ -106,6 +102,7 @@ class Unfinished:
                 if self._turn is holder:
                     self._turn = None
             called = self._call() if self._waiting else []
+            self.crowded = self.full or self._waiting > 0
         for other in called:
             other.read_on()
 
@@ -116,6 +113,7 @@ class Unfinished:
                 return
             self._turn = holder
             self._end_waiting(holder)
+            self.crowded = self.full or self._waiting > 0
         holder.read_on()
 
     def _call(self) -> list[Holder]:

@@ -200,6 +200,7 @@ class LocalNode:
             uses=self._uses_that_matter,
             later=loop.call_later,
             peek=lambda key: self.machine.contents.get(key),
+            wake=turn.defer_wake,
             collect=lambda: self.inbox.take(),
         )
         self.inbox: Inbox = Inbox(

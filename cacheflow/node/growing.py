@@ -16,7 +16,7 @@ from cacheflow.machine.language.commands import Command
 from cacheflow.machine.state.entries import Entry
 
 # The commands that hold others, or are on fields: what they cost is looked at.
-HEAVY: Final = commands.WITH_INNER | FIELD_DECISIONS.keys()
+HEAVY: Final = {commands.BATCH, commands.GUARDED} | FIELD_DECISIONS.keys()
 
 
 def on_fields(commands_: Sequence[Command]) -> list[Command]:

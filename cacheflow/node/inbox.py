@@ -59,15 +59,17 @@ class Inbox:
         timeout_s: the most seconds to wait for the results; None: this inbox's default.  work: what the commands cost the
         state machine beyond their number, counted in plain commands. Any thread may call it.
         """
-        size = sum(map(commands.size_of, commands_))
+        size, number = commands.measured(commands_)
         deadline = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
         if size > large_calls.CALL_BYTES_MAX or len(commands_) > PENDING_MAX:
             large_calls.LargeCall(commands_, functools.partial(self._add, deadline), done).go_on()()
         else:
-            self._add(deadline, commands_, size, done, work)
+            self._add(deadline, commands_, size, number, done, work)
 
-    def _add(self, deadline: float, commands_: Sequence[Command], size: int, done: Done, work: int = 0) -> None:
-        self.waiting.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done), 1, work))
+    def _add(
+        self, deadline: float, commands_: Sequence[Command], size: int, number: int, done: Done, work: int = 0
+    ) -> None:
+        self.waiting.append(Proposal(commands_, size, number + work, deadline, done, 1, work))
         if not self._proposals.holds_back(len(self.waiting) + len(self.barriers)):
             self._wake()
 
@@ -98,12 +100,13 @@ class Inbox:
             # One by one: a thread may be adding another.
             waiting = [self.barriers.popleft() for _ in range(len(self.barriers))]
 
-            def passed(outcome: Outcome) -> None:
-                for done in waiting:
-                    self._settle(done, outcome)
+            def passed(outcome: Outcome) -> Callable[[], None]:
+                for done in waiting[1:]:
+                    self._turn.defer_wake(done(outcome))
+                return waiting[0](outcome)
 
             deadline = self._loop.time() + self._timeout_s
-            self._proposals.add(Proposal([commands.noop()], 0, deadline, passed, len(waiting)))
+            self._proposals.add(Proposal([commands.noop()], 0, 1, deadline, passed, len(waiting)))
         inbox = self.waiting
         while inbox:
             self._proposals.add(inbox.popleft())
@@ -115,15 +118,12 @@ class Inbox:
         self._woken = False
         with contextlib.suppress(IndexError):  # somebody else takes them too
             while True:
-                self._settle(self.barriers.popleft(), NotReady("this node is stopped"))
+                self._turn.defer_wake(self.barriers.popleft()(NotReady("this node is stopped")))
         with contextlib.suppress(IndexError):
             while True:
                 proposal = self.waiting.popleft()
                 if proposal.done is not None:
-                    proposal.done(NotReady("this node is stopped"))
-
-    def _settle(self, done: Done, outcome: Outcome) -> None:
-        self._turn.defer_wake(done(outcome))
+                    self._turn.defer_wake(proposal.done(NotReady("this node is stopped")))
 
     def _wake(self) -> None:
         if not self._woken:

@@ -29,12 +29,12 @@ PIECE_BYTES_MAX = 1024 * 1024
 class LargeCall:
     """A call whose commands together are too large for one block: it sends these commands in pieces, one after the other.
 
-    send: sends one piece, given as (commands, their size in bytes, the function to call with their outcome).
+    send: sends one piece, given as (commands, their size in bytes, how many they are, the function to call with their outcome).
     done: called with the outcome of the whole call, which is unknown if only a part of it took place.
     """
 
     def __init__(
-        self, commands_: Sequence[Command], send: Callable[[Sequence[Command], int, Done], None], done: Done
+        self, commands_: Sequence[Command], send: Callable[[Sequence[Command], int, int, Done], None], done: Done
     ) -> None:
         # For each command what is sent in its place, or its result.
         self._cut = [_cut(command) for command in commands_]
@@ -50,7 +50,8 @@ class LargeCall:
         """
         if self._pieces:
             piece = self._pieces.popleft()
-            self._send(piece, min(sum(map(commands.size_of, piece)), CALL_BYTES_MAX), self._answered)
+            size, number = commands.measured(piece)
+            self._send(piece, min(size, CALL_BYTES_MAX), number, self._answered)
             return _nobody_waits
         return self._done(list(self._put_together()))
 

@@ -87,6 +87,7 @@ class Proposals:
     cluster_ms: returns the cluster's time as this node knows it.
     uses: returns (key, number of local reads) pairs since it was last called; they go with the next block.
     peek: returns the item of a key in this node's memory, None for an absent key.
+    wake: called with the function that wakes whoever waits for a call, as the call's ``done`` has returned it.
     collect: fetches the calls that wait in the node's inbox and sends all; without it only calls fetched before are sent.
     """
 
@@ -100,6 +101,7 @@ class Proposals:
         uses: Callable[[], list[tuple[str, int]]],
         later: Callable[[float, Callable[[], None]], object],
         peek: Callable[[str], Entry | None],
+        wake: Callable[[Callable[[], None]], object],
         collect: Callable[[], None] | None = None,
     ) -> None:
         self._sender = sender
@@ -110,6 +112,7 @@ class Proposals:
         self._uses = uses
         self._later = later
         self._growing = Growing(peek)
+        self._wake = wake
         self._collect = collect or self.flush
         self._gathering = False
         # Callers that the entries applied last have answered; callers for whom the next block waits.
@@ -167,7 +170,8 @@ class Proposals:
             return
         self.pending += count
         self._pending_bytes += proposal.size
-        self._next_deadline = min(self._next_deadline, proposal.deadline)
+        if proposal.deadline < self._next_deadline:
+            self._next_deadline = proposal.deadline
         self._unsent.append(proposal)
         self._unsent_callers += proposal.callers
 
@@ -187,8 +191,11 @@ class Proposals:
         block: list[Command] = []
         size, weight = self._sent_bytes, self._sent_weight
         latest = 0.0
-        while self._unsent and size < BLOCK_BYTES_MAX:
-            proposal = self._unsent[0]
+        callers = 0
+        first = number = self._next_number
+        unsent = self._unsent
+        while unsent and size < BLOCK_BYTES_MAX:
+            proposal = unsent[0]
             if proposal.fields:
                 # By now there is more in these hashes, or on its way to them, than when the caller was told.
                 work = max(proposal.work, self._growing.work_of(proposal.fields))
@@ -196,33 +203,30 @@ class Proposals:
             # What is heavier than any block may be goes alone.
             if weight and weight + proposal.weight > BLOCK_COMMANDS_MAX:
                 break
-            self._unsent.popleft()
             if proposal.fields:
                 self._growing.sent(proposal.fields)
-            taken.append(proposal)
-            weight += proposal.weight
+            taken.append(unsent.popleft())
+            proposal.first = number
+            number += len(proposal.commands)
             block.extend(proposal.commands)
+            weight += proposal.weight
             size += proposal.size
+            callers += proposal.callers
             if proposal.deadline > latest:
                 latest = proposal.deadline
         if not taken:
             return
-        first = self._next_number
         try:
             packed = commands.encode_block(self._session, first, self._lowest(), block, self._last_moment_ms(latest))
         except Exception:  # msgpack raises several kinds
             packed = b""
         if not 0 < len(packed) <= SENT_BYTES_MAX:
             self._growing.ended([command for proposal in taken for command in proposal.fields])
-            self._unsent.extendleft(reversed(taken))
+            unsent.extendleft(reversed(taken))
             self._refuse_what_cannot_be_sent()
             self.flush()
             return
-        callers = 0
-        for proposal in taken:
-            proposal.first = self._next_number
-            self._next_number += len(proposal.commands)
-            callers += proposal.callers
+        self._next_number = number
         self._sent.extend(taken)
         self._sent_weight = weight
         self._sent_bytes = size
@@ -460,16 +464,17 @@ class Proposals:
         The caller has checked that the block's first command was not refused for its number; then none of the block was.
         """
         sent = self._sent
+        answered: list[Proposal] = []
         begin, count = 0, len(results)
         while begin < count and sent:
             proposal = sent[0]
-            wanted = len(proposal.commands) - len(proposal.results)
-            end = begin + wanted
+            end = begin + len(proposal.commands) - len(proposal.results)
             proposal.results += results[begin:end]
             if end > count:
-                return
+                break
             begin = end
-            self._answer(proposal)
+            answered.append(sent.popleft())
+        self._answer(answered)
 
     def _settle_one_by_one(self, first: int, results: list[Result]) -> None:
         for number, result in enumerate(results, first):
@@ -493,28 +498,38 @@ class Proposals:
                 self._finish(proposal, OutcomeUnknown("the answer to the write was lost on its way to this node"))
             proposal.results.append(result)
             if len(proposal.results) == len(proposal.commands):
-                self._answer(proposal)
+                self._answer([self._sent.popleft()])
 
-    def _answer(self, proposal: Proposal) -> None:
-        """End ``proposal``, the oldest call in flight, with the results of its commands, all of which have come."""
-        self._sent.popleft()
-        if proposal.fields:
-            self._growing.ended(proposal.fields)
-        self._sent_weight -= proposal.weight
-        self._sent_bytes -= proposal.size
-        self._answered_callers += proposal.callers
-        # A block is too late as a whole, and a removal that is counted comes last: so the last result tells.
-        status = proposal.results[-1][0] if proposal.results else commands.OK
-        if status == commands.SWEEPING and proposal.done is not None:
-            insort(self.counting, proposal, key=_removed_at)
-            return
-        # As ``_release`` does it, without its call.
-        self.pending -= len(proposal.commands)
-        self._pending_bytes -= proposal.size
-        if status == commands.TOO_LATE:
-            self._finish(proposal, _too_late(proposal.results))
-        else:
-            self._finish(proposal, proposal.results)
+    def _answer(self, answered: list[Proposal]) -> None:
+        """End the calls ``answered``, which have left those in flight, with the results of their commands: all have come."""
+        weight = size = callers = count = 0
+        for proposal in answered:
+            weight += proposal.weight
+            size += proposal.size
+            callers += proposal.callers
+            count += len(proposal.commands)
+            if proposal.fields:
+                self._growing.ended(proposal.fields)
+        self._sent_weight -= weight
+        self._sent_bytes -= size
+        self._answered_callers += callers
+        self.pending -= count
+        self._pending_bytes -= size
+        for proposal in answered:
+            results = proposal.results
+            # A block is too late as a whole, and a removal that is counted comes last: so the last result tells.
+            status = results[-1][0] if results else commands.OK
+            done = proposal.done
+            if done is None:
+                continue
+            if status == commands.TOO_LATE:
+                self._finish(proposal, _too_late(results))
+            elif status == commands.SWEEPING:
+                self.pending += len(proposal.commands)
+                self._pending_bytes += proposal.size
+                insort(self.counting, proposal, key=_removed_at)
+            else:
+                self._wake(done(results))
 
     def _session_lost(self) -> None:
         """End all calls in flight with OutcomeUnknown, and open a new session, because the cluster has closed the present one.
@@ -535,11 +550,10 @@ class Proposals:
         self.pending -= len(proposal.commands)
         self._pending_bytes -= proposal.size
 
-    @staticmethod
-    def _finish(proposal: Proposal, outcome: Outcome) -> None:
+    def _finish(self, proposal: Proposal, outcome: Outcome) -> None:
         done, proposal.done = proposal.done, None
         if done is not None:
-            done(outcome)
+            self._wake(done(outcome))
 
 
 def _removed_at(proposal: Proposal) -> int:

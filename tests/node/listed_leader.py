@@ -48,6 +48,7 @@ class Cluster:
             uses=self.drain,
             later=lambda _, call: self.timers.append(call),
             peek=self.items.get,
+            wake=lambda _: None,
         )
 
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool:
@@ -114,9 +115,15 @@ class Call:
         work: int = 0,
     ) -> None:
         self.outcomes: list[Any] = []
-        cluster.proposals.add(Proposal(commands_, size, cluster.now + timeout_s, self.outcomes.append, work=work))
+        weight = commands.measured(commands_)[1] + work
+        cluster.proposals.add(Proposal(commands_, size, weight, cluster.now + timeout_s, self.told, 1, work))
         if flush:
             cluster.proposals.flush()
+
+    def told(self, outcome: Any) -> Callable[[], None]:
+        """Note ``outcome``; nobody is to be woken."""
+        self.outcomes.append(outcome)
+        return lambda: None
 
     @property
     def outcome(self) -> Any:

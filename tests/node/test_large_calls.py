@@ -39,7 +39,7 @@ class Node:
         self.sent: list[Sequence[Command]] = []
         self.failing: dict[int, Any] = {}
 
-    def send(self, commands_: Sequence[Command], size: int, done: Done) -> None:
+    def send(self, commands_: Sequence[Command], size: int, weight: int, done: Done) -> None:
         packed = commands.encode_block(0, 0, 0, commands_)
         assert len(packed) <= size + 8 <= BYTES_MAX + 8
         self.sent.append(commands_)

@@ -65,7 +65,7 @@ def test_what_waits_together_travels_together_and_is_answered_call_by_call() -> 
     for _ in range(3):
         call = Call.__new__(Call)
         call.outcomes = []
-        cluster.proposals.add(Proposal([count(), count()], 128, 200.0, call.outcomes.append))
+        cluster.proposals.add(Proposal([count(), count()], 128, 2, 200.0, call.told))
         calls.append(call)
     cluster.proposals.flush()
     ((_, first, _, block),) = cluster.blocks()

@@ -224,7 +224,7 @@ class Process(LocalNode):
     def send_unchecked(self, commands_: list[Command], done: Done) -> None:
         """Replicate what need not be a command: ``submit`` without its checks."""
         deadline = self.loop.time() + TIMEOUT_S
-        self.proposals.add(Proposal(commands_, 64, deadline, lambda outcome: done(outcome)()))
+        self.proposals.add(Proposal(commands_, 64, len(commands_), deadline, done))
         self.node.ticks.run(self.proposals.flush)
 
     # What happens is noted.

@@ -22,7 +22,7 @@ from cacheflow.machine.state.entries import (
     KEY_BYTES_MAX,
     KIND_VALUE_MAX,
     META,
-    entry_bytes,
+    VERSION,
 )
 
 # The zero that fields are compared with by identity, which True and 0.0 do not pass: a command with anything else goes
@@ -38,25 +38,28 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
     if contents.behind:
         return
     raw = contents.raw
-    find = raw.get
+    find, drop = raw.get, raw.pop
     items = contents.items
-    add, rewrite, pop_victim = items.add, items.rewrite, items.pop_victim
+    place, move, pop_first = items.place, items.move, items.pop_first
     tell = contents.effects.append
     answer = results.append
     items_max, bytes_max = contents.items_max, contents.bytes_max
     revision, bytes_used = contents.revision, contents.bytes_used
     before = len(results)
+    evicted = 0
     for command in commands:
-        if type(command) is not list or len(command) != 8:
+        try:
+            op, key, data, kind, meta, ttl_ms, when, version = command
+        except (TypeError, ValueError):
             break
-        op, key, data, kind, meta, ttl_ms, when, version = command
+        # Nothing but a list of eight passes: the eight keys of a map are not three times the zero, and a text has no number.
         if op is not SET or ttl_ms is not _ZERO or when is not _ZERO or version is not _ZERO:
             break
-        if type(key) is not str or type(data) is not bytes or type(kind) is not int or not 0 <= kind <= KIND_VALUE_MAX:
+        if type(key) is not str or type(data) is not bytes or not key.isascii():
             break
-        if (meta is not None and type(meta) is not int) or not key.isascii():
+        if kind is not _ZERO and (type(kind) is not int or not 0 < kind <= KIND_VALUE_MAX):
             break
-        if key < OTHERS_BEFORE or len(key) > KEY_BYTES_MAX:
+        if (meta is not None and type(meta) is not int) or key < OTHERS_BEFORE or len(key) > KEY_BYTES_MAX:
             break
         size = ENTRY_BYTES + len(data) + len(key)
         if size > bytes_max:
@@ -64,23 +67,24 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
         old = find(key)
         if old is None:
             while len(raw) >= items_max or bytes_used + size > bytes_max:
-                victim = pop_victim(key)
-                if victim is None:
+                gone = pop_first(key)
+                if gone is None:
                     break
-                gone, lost = victim
-                if lost[EXPIRES_AT_MS] or gone < OTHERS_BEFORE:
-                    contents.bytes_used = bytes_used
+                lost = drop(gone)
+                if lost[EXPIRES_AT_MS] or gone < OTHERS_BEFORE or type(lost[META]) is str or not gone.isascii():
+                    contents.bytes_used, contents.revision = bytes_used, revision
                     contents.evict(gone, lost)
                     bytes_used, revision = contents.bytes_used, contents.revision
                     continue
-                bytes_used -= entry_bytes(gone, lost[DATA], lost[META])
-                contents.evicted += 1
-                revision = contents.revision = revision + 1
+                bytes_used -= ENTRY_BYTES + len(lost[DATA]) + len(gone)
+                evicted += 1
+                revision += 1
                 tell((EVICTED, gone, revision, 0))
             bytes_used += size
             # The revision rises before the entry is there: no reader may see a version that is above the machine's.
             revision = contents.revision = revision + 1
-            add(key, (data, kind, meta, revision, 0))
+            raw[key] = (data, kind, meta, revision, 0)
+            place(key, revision)
         else:
             if old[EXPIRES_AT_MS] or type(old[META]) is str:
                 break
@@ -89,10 +93,12 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
                 break
             bytes_used += growth
             revision = contents.revision = revision + 1
-            rewrite(key, old, (data, kind, meta, revision, 0))
+            raw[key] = (data, kind, meta, revision, 0)
+            move(key, old[VERSION], revision)
         tell((WRITTEN, key, revision, 0, data, kind, meta))
         answer([OK, revision, old is None, 0])
     contents.bytes_used = bytes_used
+    contents.evicted += evicted
     contents.written += len(results) - before
 
 

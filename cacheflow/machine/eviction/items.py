@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self
 
 import cachetools
 
 from cacheflow.machine.eviction.use_order import UseOrder
-from cacheflow.machine.state.entries import Entry
+from cacheflow.machine.state.entries import VERSION, Entry
 
 
 class Items(cachetools.Cache[str, Entry]):
@@ -31,6 +31,14 @@ class Items(cachetools.Cache[str, Entry]):
     """
 
     _Cache__data: dict[str, Entry]
+
+    # The parts of ``add``, ``rewrite`` and ``pop_victim`` that change the order alone: for who changes ``raw`` without a call.
+    # Adds a new key, with its version.
+    place: Callable[[str, int], None]
+    # Counts a use of a key, with the version of the entry that was replaced and that of the new one.
+    move: Callable[[str, int, int], None]
+    # Removes the key that is to be evicted next, other than a given one, and returns it; None when there is no other.
+    pop_first: Callable[[str], str | None]
 
     def __init__(self, raw: dict[str, Entry] | None = None, order: UseOrder | None = None) -> None:
         super().__init__(math.inf)
@@ -56,13 +64,23 @@ class Items(cachetools.Cache[str, Entry]):
     def ordered(self) -> Iterator[tuple[str, int]]:
         """Yield (key, number of uses) of all items in this container, in eviction order."""
 
-    @abc.abstractmethod
     def add(self, key: str, entry: Entry) -> None:
         """Add ``entry`` under ``key``, which must be absent, to this container of items; the item counts as used once."""
+        self.raw[key] = entry
+        self.place(key, entry[VERSION])
 
-    @abc.abstractmethod
     def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
         """Replace the entry ``old`` of ``key`` by ``entry``, which has a new version; this counts as a use of the key."""
+        self.raw[key] = entry
+        self.move(key, old[VERSION], entry[VERSION])
+
+    def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
+        """Remove the item that is to be evicted next, but never that of the key ``protected``, and return (key, entry).
+
+        Returns None when the container has no other item.
+        """
+        key = self.pop_first(protected)
+        return None if key is None else (key, self.raw.pop(key))
 
     @abc.abstractmethod
     def retime(self, key: str, entry: Entry) -> None:
@@ -75,13 +93,6 @@ class Items(cachetools.Cache[str, Entry]):
     @abc.abstractmethod
     def uses_of(self, key: str) -> int | None:
         """Return how many uses of ``key``, which is in the container, are counted; None if the policy counts none."""
-
-    @abc.abstractmethod
-    def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
-        """Remove the item that is to be evicted next, but never that of the key ``protected``, and return (key, entry).
-
-        Returns None when the container has no other item.
-        """
 
     @abc.abstractmethod
     def start_scan(self, passed: int = 0) -> None:

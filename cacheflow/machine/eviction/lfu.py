@@ -92,13 +92,11 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         self._order.take_over(groups, links, version)
         return self._order
 
-    def add(self, key: str, entry: Entry) -> None:
-        self.raw[key] = entry
+    def place(self, key: str, version: int) -> None:
         self._place(key, 1, self._LFUCache__root.next)
 
-    def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
-        self.raw[key] = entry
-        self._use(key, 1, old[VERSION])
+    def move(self, key: str, before: int, version: int) -> None:
+        self._use(key, 1, before)
 
     def retime(self, key: str, entry: Entry) -> None:
         self.raw[key] = entry
@@ -173,13 +171,16 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         link.unlink()
 
     def __delitem__(self, key: str) -> None:
-        self._forget(key, self.raw.pop(key))
-
-    def _forget(self, key: str, entry: Entry) -> None:
-        link = self._LFUCache__links.pop(key, None)
+        version = self.raw.pop(key)[VERSION]
+        link = self._LFUCache__links.get(key)
         if link is None:
-            self._order.remove(key, entry[VERSION])
-            return
+            self._order.remove(key, version)
+        else:
+            self._take(key, link)
+
+    def _take(self, key: str, link: Any) -> None:
+        """Take ``key`` out of ``link``, one of a ring of links with the keys of one number of uses each."""
+        del self._LFUCache__links[key]
         del link.keys[key]
         if link is self._scanned or not link.keys:
             self._has_left(key, link)
@@ -197,17 +198,17 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         link = self._LFUCache__links.get(key)
         return 1 if link is None else int(link.count)
 
-    def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
+    def pop_first(self, protected: str) -> str | None:
         first = self._order.pop_first(protected)
         if first is not None:
-            return first, self.raw.pop(first)
+            return first
         link = self._LFUCache__root.next
         while link is not self._LFUCache__root:
-            for key in link.keys:
+            keys: OrderedDict[str, str] = link.keys
+            for key in keys:
                 if key != protected:
-                    entry = self.raw.pop(key)
-                    self._forget(key, entry)
-                    return key, entry
+                    self._take(key, link)
+                    return key
             link = link.next
         return None
 

@@ -19,6 +19,11 @@ class LruItems(Items):
     An item's number of uses does not matter and is always given as 1.
     """
 
+    def __init__(self, raw: dict[str, Entry] | None = None, order: UseOrder | None = None) -> None:
+        super().__init__(raw, order)
+        # The order's own methods, so that a write makes no call in between.
+        self.place, self.move, self.pop_first = self._order.add, self._order.rewrite, self._order.pop_first
+
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LruItems:
         return cls(raw, UseOrder.of(keys, [raw[key][3] for key in keys]))
@@ -29,14 +34,6 @@ class LruItems(Items):
     def ordered(self) -> Iterator[tuple[str, int]]:
         for key in self._order:
             yield key, 1
-
-    def add(self, key: str, entry: Entry) -> None:
-        self.raw[key] = entry
-        self._order.add(key, entry[VERSION])
-
-    def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
-        self.raw[key] = entry
-        self._order.rewrite(key, old[VERSION], entry[VERSION])
 
     def retime(self, key: str, entry: Entry) -> None:
         self.raw[key] = entry
@@ -50,10 +47,6 @@ class LruItems(Items):
 
     def uses_of(self, key: str) -> None:
         return None
-
-    def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
-        key = self._order.pop_first(protected)
-        return None if key is None else (key, self.raw.pop(key))
 
     def start_scan(self, passed: int = 0) -> None:
         self._order.start_scan(passed)

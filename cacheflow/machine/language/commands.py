@@ -13,7 +13,7 @@ Session 0 is for commands that may be applied twice: ticks, recency, opening a s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgpack
@@ -356,52 +356,56 @@ def count_field(key: str, field: bytes, delta: int, bytes_max: int) -> Command:
     return (COUNT_FIELD, key, field, delta, bytes_max)
 
 
+def measured(commands: Sequence[Command]) -> tuple[int, int]:
+    """Return (bytes, number) of ``commands``: an upper bound of what they take packed, and how many a node has to run.
+
+    The bound is mostly a close one. Those in batches are counted singly; a malformed batch counts as one command, which the
+    machine refuses.
+    """
+    size, number = 0, len(commands)
+    for command in commands:
+        if command[0] == SET:
+            key, meta = command[1], command[4]
+            size += 64 + len(command[2]) + (len(key) if key.isascii() else 4 * len(key))
+            if meta is not None and type(meta) is not int:
+                size += _text_bytes(meta)
+        else:
+            more_bytes, more = _measured_other(command)
+            size += more_bytes
+            number += more
+    return size, number
+
+
 def size_of(command: Command) -> int:
     """Return an upper bound, mostly a close one, of the bytes that ``command`` and its inner commands take when packed."""
+    return measured((command,))[0]
+
+
+def _measured_other(command: Command) -> tuple[int, int]:
+    """Return for ``command``, which is no SET, its bytes as ``measured`` counts them, and how many commands it is beside one."""
     op = command[0]
-    if op == SET:
-        key, meta = command[1], command[4]
-        size = 64 + len(command[2]) + (len(key) if key.isascii() else 4 * len(key))
-        return size if meta is None or type(meta) is int else size + _text_bytes(meta)
     if op in (BATCH, GUARDED):
-        size = 64 + sum([size_of(inner) for inner in command[2]])
-        return size + sum([32 + _text_bytes(key) for key, _, _ in command[1]]) if op == GUARDED else size
+        size, number = measured(command[2])
+        if op == GUARDED:
+            size += sum([32 + _text_bytes(key) for key, _, _ in command[1]])
+        return 64 + size, number
     if op == IDEMPOTENT:
-        return 64 + _text_bytes(command[1]) + size_of(command[3])
+        size, number = measured((command[3],))
+        return 64 + _text_bytes(command[1]) + size, number - 1
     if op == SCOPED:
-        return 96 + _text_bytes(command[2]) + size_of(command[5])
+        size, number = measured((command[5],))
+        return 96 + _text_bytes(command[2]) + size, number - 1
     if op == CONFIGURE:
-        return 256 + _text_bytes(command[2])
+        return 256 + _text_bytes(command[2]), 0
     # Other commands have one text and some numbers, or are a node's own, which are small.
     size = 64 + _text_bytes(command[1]) if len(command) > 1 and type(command[1]) is str else 256
     if op in (APPEND, COUNT_FIELD):
-        return size + len(command[2])
-    if op == RESTORE_ITEMS:
-        return size + sum([64 + _text_bytes(item[0]) + len(item[1]) + 4 * len(str(item[3])) for item in command[3]])
-    if op in (SET_FIELDS, REMOVE_FIELDS):
-        return size + sum([5 + len(part) for part in command[3]])
-    return size
-
-
-# Where the command stands in those that have one inside; and all commands that hold others.
-_INNER: Final = {IDEMPOTENT: 3, SCOPED: 5}
-WITH_INNER: Final = frozenset((BATCH, GUARDED, *_INNER))
-
-
-def weight_of(commands: Sequence[Command]) -> int:
-    """Return how many commands a log entry of ``commands`` makes each node run: those, and all in the batches among them.
-
-    A malformed batch counts as one command, which the machine refuses.
-    """
-    weight = len(commands)
-    for command in commands:
-        op = command[0]
-        if op in _INNER:
-            command = command[_INNER[op]]
-            op = command[0]
-        if op in (BATCH, GUARDED) and isinstance(command[2], Sized):
-            weight += len(command[2])
-    return weight
+        size += len(command[2])
+    elif op == RESTORE_ITEMS:
+        size += sum([64 + _text_bytes(item[0]) + len(item[1]) + 4 * len(str(item[3])) for item in command[3]])
+    elif op in (SET_FIELDS, REMOVE_FIELDS):
+        size += sum([5 + len(part) for part in command[3]])
+    return size, 0
 
 
 def _text_bytes(text: str) -> int:

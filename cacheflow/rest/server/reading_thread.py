@@ -287,14 +287,12 @@ class ReadingServer(StrictServer):
         if threading.get_ident() != self.reader:
             super().pull_trigger()
 
-    def idle_s(self, timeout_s: float) -> float:
-        """Return for how many seconds the poll loop may wait for input, ``timeout_s`` at most: until queued work is due."""
+    def due_in_s(self) -> float:
+        """Return for how many seconds the poll loop may wait for input, now that short, health or long requests are queued."""
         if self.short or self.health:
             return 0.0
-        if self.long:
-            # Whole milliseconds, as a poll takes them: it must not end too soon, and again and again.
-            return min(timeout_s, max(0.0, math.ceil((self._long_from_s - time.monotonic()) * 1000) / 1000))
-        return timeout_s
+        # Whole milliseconds, as a poll takes them: it must not end too soon, and again and again.
+        return max(0.0, math.ceil((self._long_from_s - time.monotonic()) * 1000) / 1000)
 
     def end_turns(self) -> None:
         """Make ``wake``, which wakes the reading thread from its poll, do nothing from now on.

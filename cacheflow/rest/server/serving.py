@@ -221,7 +221,8 @@ class HttpServer:
             if self._unsent.bytes > self._unsent.bytes_max or self._unfinished.crowded:
                 timeout_s = min(timeout_s, LOOK_EVERY_S)
             for server in self._servers:
-                timeout_s = server.idle_s(timeout_s)
+                if server.short or server.health or server.long:
+                    timeout_s = min(timeout_s, server.due_in_s())
             wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
             for server in self._servers:
                 server.end_turn()

@@ -91,7 +91,9 @@ class RespConnection(RespSession):
                 data = self._answer_row_of_gets(data)
             elif data.startswith(SET) and self.plain_writes:
                 data = self._take_sets(data)
-        elif self.linearizable and not (self._promises or self._stalled or self._closing) and self._is_plain_so_far:
+        elif (
+            self.linearizable and self.plain and not (self._promises or self._stalled or self._closing or self._pending)
+        ):
             head = LONE_GETS.get(len(data))
             if head is not None and data.startswith(head) and data.endswith(b"\r\n"):
                 self.requests += 1
@@ -122,15 +124,11 @@ class RespConnection(RespSession):
                 self._count_kept()
 
     def may_rest(self) -> bool:
-        return self._is_plain_so_far and super().may_rest()
+        return self.plain and not self._pending and not self._parser.holds and super().may_rest()
 
     @property
     def is_due(self) -> bool:
         return not self._paused and (self._parser.holds or self.role == Role.NOBODY)
-
-    @property
-    def _is_plain_so_far(self) -> bool:
-        return self.plain and not self._pending and not self._parser.holds
 
     def _found(self, raw: bytes) -> bytes | None:
         """Return the reply to a Redis GET of the key ``raw``, from memory.

@@ -13,6 +13,7 @@ SET: Final = b"*3\r\n$3\r\nSET\r\n$"
 # The longest key of a row; requests with longer keys go the general way.
 KEY_BYTES_MAX: Final = 255
 
+_SIZES: Final = {length: b"$%d" % length for length in range(1, KEY_BYTES_MAX + 1)}
 _LENGTHS: Final = {b"%d" % length: length for length in range(1, KEY_BYTES_MAX + 1)}
 _KEY_LENGTHS: Final = range(1, KEY_BYTES_MAX + 1)
 _GET_HEADS: Final = {length: f"{GET.decode()}{length}" for length in _KEY_LENGTHS}
@@ -71,20 +72,16 @@ def lone_set(data: bytes) -> tuple[str, bytes] | None:
 
     This is cheaper than to read any number of SETs, as ``pairs_of_sets`` does.
     """
-    end = data.find(b"\r\n", len(SET))
-    length = _LENGTHS.get(data[len(SET) : end])
-    if length is None:
+    # Whatever is in the value stays in one piece.
+    parts = data.split(b"\r\n", 6)
+    if len(parts) < 7 or not data.startswith(SET):
         return None
-    value_from = end + 2 + length
-    size_to = data.find(b"\r\n", value_from + 3)
-    size = data[value_from + 3 : size_to]
-    if data[value_from : value_from + 3] != b"\r\n$" or not size.isdigit() or size[:1] == b"0" or len(size) > 9:
-        return None
-    value = data[size_to + 2 : -2]
-    if len(value) != int(size) or not data.endswith(b"\r\n"):
+    _, _, _, key_size, raw, value_size, rest = parts
+    value = rest[:-2]
+    if key_size != _SIZES.get(len(raw)) or value_size != b"$%d" % len(value) or not rest.endswith(b"\r\n"):
         return None
     try:
-        key = data[end + 2 : value_from].decode()
+        key = raw.decode()
     except UnicodeDecodeError:
         return None
     return (key, value) if key.isprintable() else None
@@ -96,7 +93,7 @@ def is_part_of_set(data: bytes) -> bool:
     The answer is a guess, on which only speed may depend.
     """
     parts = data.split(b"\r\n", 6)
-    if len(parts) < 7:
+    if len(parts) < 7 or not data.startswith(SET):
         return True
     size = parts[5][1:]
     return size.isdigit() and len(size) < 10 and len(parts[6]) < int(size) + 2

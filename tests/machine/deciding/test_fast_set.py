@@ -169,3 +169,21 @@ def test_an_atomic_batch_of_plain_sets_is_not_decided_one_by_one(
     assert status == c.OK
     # That it was evicted meanwhile does not count.
     assert [result[2] for result in results] == [True, False, True, False, *[True] * 6, False]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        b"\x01\x00kv\x00\x00\x00\x00",
+        "SET\0kv\0\0",
+        dict(zip([c.SET, "k", b"v", 2, None, 0, 8, 9], range(8), strict=True)),
+        [c.SET, "k", b"v", 0, None, 0, 0],
+        [c.SET, "k", b"v", 0, None, 0, 0, 0, 0],
+        c.SET,
+        None,
+    ],
+)
+def test_what_is_no_list_of_eight_goes_the_general_way(cache: Driver, command: Any) -> None:
+    results: list[c.Result] = []
+    set_plainly(cache.machine.contents, [command], results)
+    assert not results and not cache.machine.contents.raw
