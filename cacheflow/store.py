@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from cacheflow import arguments, values, verbs
 from cacheflow.arguments import KEYS_PAGE
-from cacheflow.config import OBSERVER, VOTER, NodeConfig, split_address
+from cacheflow.config import NodeConfig, split_address
 from cacheflow.contract import DATA, EXPIRES_AT_MS, KIND, Done, Outcome
 from cacheflow.errors import (
     ConfigError,
-    MemberConflict,
-    NoLeader,
     NotReady,
     OutcomeUnknown,
     ReplicationError,
@@ -37,14 +35,13 @@ from cacheflow.net.slices import Breaks, Slices
 from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.unfinished import Unfinished
 from cacheflow.net.unsent import Unsent
-from cacheflow.node import forks, leaving, promoting, status
+from cacheflow.node import forks, status
+from cacheflow.node.administration import Administration
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.backups import Backups
 from cacheflow.node.channels import Channels
-from cacheflow.node.engine import Engine
 from cacheflow.node.watching import Watching
-from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
-from cacheflow.results import ClusterSettings, Digest, Item, RaftPosition
+from cacheflow.results import ClusterSettings, Item
 from cacheflow.watching.local import StoreWatch
 from cacheflow.watching.watch import Watch
 
@@ -54,7 +51,7 @@ MOMENT_PAUSE_S: Final = 0.0005
 MOMENT_TRIES: Final = 500
 
 
-class ReplicatedStore(Face):
+class ReplicatedStore(Administration, Face):
     """A replicated cache whose node runs in this process. Safe for use by many threads; ``aio`` is its asyncio twin.
 
     >>> with ReplicatedStore(node_id="a", raft_address="127.0.0.1:9080", data_dir="./data") as cache:
@@ -79,11 +76,8 @@ class ReplicatedStore(Face):
             config = _embedded_config(raft_address, settings)
         elif raft_address is not None or settings:
             raise ConfigError("give either a NodeConfig or its fields, not both")
-        self.config = config
-        self._engine = Engine(config)
-        # The node, once it has been started.
+        super().__init__(config)
         self._listing = threading.Lock()  # held while keys are listed, see keys_page
-        self._local: LocalNode | None = None
         self.backups = Backups(self._engine, config)
         self.watching = Watching(self._engine)
         forks.tell(self, ReplicatedStore._leave_to_parent)
@@ -472,109 +466,6 @@ class ReplicatedStore(Face):
 
     # Cluster ----------------------------------------------------------------------------------------------------------
 
-    def position(self) -> RaftPosition:
-        """Return this node's position: applied index, term, its own id and its leader's."""
-        local = self._local
-        return (local or self._started()).node.position()
-
-    def nodes(self) -> list[dict[str, Any]]:
-        """Return the members of the cluster, one dictionary each, as ``GET /nodes/list`` shows them."""
-        return self._engine.call(lambda: status.nodes(self._engine))
-
-    def status(self) -> dict[str, Any]:
-        """Return this node's view of the cluster, as ``GET /cluster/status`` shows it: leader, term, lag and settings."""
-        return self._engine.call(lambda: status.cluster(self._engine))
-
-    def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
-        """Return this node's digest over effects, now or at ``index``; None when it does not know that digest.
-
-        full: return the digest of the whole contents as they are now, computed by another process from the node's files.
-        """
-        arguments.check_digest(index, full)
-        if full:
-            self._started()
-            return self._engine.run(status.full_digest(self._engine), timeout_s=65.0)
-        return self._engine.call(lambda: status.digest(self._engine, index))
-
-    def metrics(self) -> dict[str, float]:
-        """Return counters and gauges by name. Raises NotReady if the node was never started."""
-        self._started()
-        return status.metrics(self._engine)
-
-    def liveness(self) -> list[tuple[str, bool, str]]:
-        """Return (name, passed, detail) of each health check of this node whose failure only a restart could mend."""
-        return status.liveness(self._engine)
-
-    def readiness(self) -> list[tuple[str, bool, str]]:
-        """Return (name, passed, detail) of each health check that must pass before clients should use this node."""
-        return status.readiness(self._engine)
-
-    def register(
-        self, node_id: str, address: str, raft_address: str, was_member: bool = False, role: str = VOTER
-    ) -> bool:
-        """Make the node at ``raft_address`` a member of the cluster; return False if the node is a member already.
-
-        was_member: that node says that it has been a member; if it is none now, it was removed, and is refused.
-        role: "voter", or "observer", which never votes unless it is promoted. That of a member stays as it is.
-        Raises MemberConflict, InvalidRequest, NotCommitted, OutcomeUnknown.
-        """
-        outcome, detail = self._engine.run(
-            self._started().joining.register(node_id, address, raft_address, was_member, role == OBSERVER),
-            timeout_s=12.0,
-            changes=True,
-        )
-        if outcome == CONFLICT:
-            raise MemberConflict(detail)
-        if outcome == UNSURE:
-            raise OutcomeUnknown(f"{node_id!r} may have become a member: {detail}")
-        if outcome not in (JOINED, KNOWN):
-            raise NoLeader(f"the registration was not committed: {detail}")
-        return outcome == JOINED
-
-    def remove_node(self, node_id: str) -> None:
-        """Remove a member from the cluster and return once that is committed. A leader hands leadership over first.
-
-        Raises MemberUnknown, MemberConflict (a majority could not be reached without it), NotCommitted, OutcomeUnknown.
-        """
-        arguments.check_node_id(node_id)
-        timeout_s = self.config.request_timeout_s
-        self._engine.run(
-            leaving.remove(self._started().node, node_id, timeout_s), timeout_s=timeout_s + 5.0, changes=True
-        )
-
-    def promote_node(self, node_id: str) -> dict[str, Any]:
-        """Give a member a vote, once it has caught up; return the member as ``nodes`` shows it. One that votes stays as it is.
-
-        Raises MemberUnknown, MemberConflict (replicas + 1 vote already), NotCommitted (also when it does not catch up in time),
-        OutcomeUnknown.
-        """
-        return self._change_vote(promoting.promote, node_id)
-
-    def demote_node(self, node_id: str) -> dict[str, Any]:
-        """Make a member an observer, which votes no more until it is promoted; return the member as ``nodes`` shows it.
-
-        A leader hands leadership over first. Raises MemberUnknown, MemberConflict (a majority could not be reached without its
-        vote), NotCommitted, OutcomeUnknown.
-        """
-        return self._change_vote(promoting.demote, node_id)
-
-    def _change_vote(
-        self, change: Callable[[Engine, str, float], Coroutine[Any, Any, dict[str, Any]]], node_id: str
-    ) -> dict[str, Any]:
-        arguments.check_node_id(node_id)
-        self._started()
-        timeout_s = self.config.request_timeout_s
-        return self._engine.run(change(self._engine, node_id, timeout_s), timeout_s=timeout_s + 5.0, changes=True)
-
-    def transfer_leadership(self, node_id: str | None = None) -> str:
-        """Hand leadership to ``node_id``, or to the most complete voter; return the id of the new leader.
-
-        Raises InvalidRequest (no such voter), NotCommitted, OutcomeUnknown.
-        """
-        if node_id is not None:
-            arguments.check_node_id(node_id)
-        return self._engine.run(status.hand_over(self._engine, node_id), timeout_s=5.0, changes=True)
-
     def raise_level(self, level: int) -> int:
         """Put the feature level ``level`` in force, once and for all, and return it; to raise it again changes nothing.
 
@@ -634,12 +525,6 @@ class ReplicatedStore(Face):
         if self._local is None or not self._local.is_serving:
             return NotReady(self._engine.stopped)
         return NotReady(f"this node takes no writes: {status.why_no_writes(self._local)}")
-
-    def _started(self) -> LocalNode:
-        """Return this cache's node, running or stopped. Raises NotReady if the node was never started."""
-        if self._local is None:
-            raise NotReady(self._engine.stopped)
-        return self._local
 
     def _readable(self) -> LocalNode:
         """Return this cache's node if its contents may be read now. Raises NotReady otherwise."""

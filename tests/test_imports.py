@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # What is in the files that hold contents; raft writes and loads them.
     "files": ("errors", "values", "machine.language", "machine.state.entries", "files"),
     "raft": (*BASE, "files", "net", "machine", "raft"),
-    "node": (*BASE, "contract", "files", "net", "machine", "raft", "node"),
+    "node": (*BASE, "contract", "arguments", "files", "net", "machine", "raft", "node"),
     "watching": (),
     # A watch of a node in this process, which both know.
     "watching.local": (*BASE, "contract", *VERBS, "node"),
