@@ -109,10 +109,7 @@ class ReplicatedStore(Administration, Face):
         return self._engine.value_bytes_max
 
     def on_value_limit(self, limit: Callable[[int], None]) -> None:
-        """Have ``limit`` called on the node's loop with the most bytes of a value, whenever the cluster changes that.
-
-        Call it before ``start``.
-        """
+        """Have ``limit`` called with the most bytes of a value, now and on the node's loop whenever the cluster changes that."""
         self._engine.on_value_limit(limit)
 
     @property

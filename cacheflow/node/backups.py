@@ -137,8 +137,8 @@ class Backups:
         Raises BadBackup, ValueTooLarge, NewerCacheFlow, NotReady.
         """
         file.flush()
-        settings = self._engine.local.machine.settings
-        work = self._engine.helper.check_backup(file.fileno(), settings.max_value_bytes, settings.max_bytes)
+        bytes_max = self._engine.local.machine.settings.max_bytes
+        work = self._engine.helper.check_backup(file.fileno(), self._engine.value_bytes_max, bytes_max)
         try:
             return self._engine.run(work, timeout_s=BUILD_S_MAX)
         except (OSError, RuntimeError) as error:

@@ -346,11 +346,9 @@ class Engine:
                 limit(settings.max_value_bytes)
 
     def on_value_limit(self, limit: Callable[[int], None]) -> None:
-        """Have ``limit`` called on the event loop with the most bytes of a value, whenever the cluster changes that.
-
-        The present number is ``value_bytes_max``. Call it before ``start``.
-        """
+        """Have ``limit`` called with the most bytes of a value, now and on the event loop whenever the cluster changes that."""
         self._limited.append(limit)
+        limit(self.value_bytes_max)
 
     def _calling(self) -> ssl.SSLContext:
         """Return the TLS context for HTTPS calls to other nodes that begin now."""

@@ -8,7 +8,7 @@ from cacheflow.contract import RestStore
 from cacheflow.rest.answers import Answer
 from cacheflow.rest.problems import answer_error
 from cacheflow.rest.request.auth import role_check
-from cacheflow.rest.request.context import RestConfig, Services
+from cacheflow.rest.request.context import Limits, RestConfig, Services
 from cacheflow.rest.request.gate import WaitingGate
 from cacheflow.rest.request.routing import KeyMap
 from cacheflow.rest.routes.backups import backups_blueprint
@@ -43,7 +43,9 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
     """
     app = RestApp("cacheflow.rest", static_folder=None)
     thread_gate = WaitingGate(max(1, config.threads * 3 // 4))
-    app.services = services = Services(store, config, WaitingGate(config.waiting_max), thread_gate)
+    limits = Limits(store.value_bytes_max)
+    app.services = services = Services(store, config, WaitingGate(config.waiting_max), thread_gate, limits)
+    store.on_value_limit(limits.take)
     app.register_blueprint(cache_blueprint(services))
     app.watches = Watches(store.watching, config.access)
     app.register_blueprint(scopes_blueprint(services))

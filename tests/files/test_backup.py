@@ -168,7 +168,7 @@ def test_a_later_format_is_told_from_damage() -> None:
 
 def test_what_this_cluster_cannot_take_is_refused_by_name() -> None:
     data = backup_of([["small", b"x", 1, None, 0], ["large", b"x" * 2000, 1, None, 0]])
-    with pytest.raises(ValueTooLarge, match=r"'large'.*--max-value-bytes"):
+    with pytest.raises(ValueTooLarge, match=r"'large'.*settings set max_value_bytes 2000"):
         check(data, value_bytes_max=1999)
     with pytest.raises(ValueTooLarge, match=r"'large'.*whole cache"):
         check(data, bytes_max=1024)

@@ -45,7 +45,7 @@ from cacheflow.values import TEXT
 LONGEST_S = 20.0
 # No snapshot is built by itself: scripts say when.
 NEVER = 10**9
-PIECE_BYTES = 700
+PIECE_BYTES = 800
 
 
 class Script:

@@ -154,6 +154,7 @@ class FakeStore:
         self.digests: dict[int, str] = {0: "00" * 16}
         self.members = {"n1": ("127.0.0.1:8080", "127.0.0.1:9080")}
         self.value_bytes_max = 1024 * 1024
+        self.limited: list[Callable[[int], None]] = []
         self.replicated = Settings(max_items=1000, replicas=2, version=1)
         self._lock = threading.RLock()  # guards all of the above against the server's threads
 
@@ -320,6 +321,9 @@ class FakeStore:
         self.level = int(level)
         return self.level
 
+    def on_value_limit(self, limit: Callable[[int], None]) -> None:
+        self.limited.append(limit)
+
     def settings(self) -> ClusterSettings:
         if self.read_failure is not None:
             raise self.read_failure
@@ -409,6 +413,8 @@ class FakeStore:
             return [commands.PRECONDITION, self.replicated.version]
         self.replicated = changed(self.replicated, changes, by, self.clock_ms)
         self.value_bytes_max = self.replicated.max_value_bytes
+        for limit in self.limited:
+            limit(self.value_bytes_max)
         return [commands.OK, *astuple(self.replicated)]
 
     def _apply_delete(self, key: str, version: int) -> Result:

@@ -35,20 +35,30 @@ def body_bytes_max(value_bytes_max: int) -> int:
     return max(16 * MIB, value_bytes_max * 4 // 3 + 64 * 1024)
 
 
+class Limits:
+    """The most bytes that a value and a request's body may have now. Any thread may read them, as plain numbers."""
+
+    __slots__ = ("body_bytes_max", "value_bytes_max")
+
+    def __init__(self, value_bytes_max: int) -> None:
+        self.take(value_bytes_max)
+
+    def take(self, value_bytes_max: int) -> None:
+        """Let a value have ``value_bytes_max`` bytes from now on, and a body what follows from that."""
+        self.value_bytes_max = value_bytes_max
+        self.body_bytes_max = body_bytes_max(value_bytes_max)
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all views of one REST application share: the cache's store, the settings, and the limits of waiting requests."""
+    """What all views of one REST application share: the cache's store, the settings, and limits."""
 
     store: RestStore
     config: RestConfig
     # gate: for requests that wait without a thread.  thread_gate: for those that hold one.
     gate: WaitingGate
     thread_gate: WaitingGate
-
-    @property
-    def body_bytes_max(self) -> int:
-        """The most bytes that a request's body may have now."""
-        return body_bytes_max(self.store.value_bytes_max)
+    limits: Limits
 
     def raft_headers(self) -> list[tuple[str, str]]:
         """Return this node's present headers X-Raft-Index, X-Raft-Term and X-Served-By, which every HTTP answer carries."""

@@ -51,7 +51,7 @@ def cache_blueprint(services: Services) -> Blueprint:
     The argument ``raw_key`` of its views is the key in the path, each byte as one character (see routing.py).
     """
     blueprint = Blueprint("cache", __name__)
-    store = services.store
+    store, limits = services.store, services.limits
 
     @blueprint.get("/cache/<path:raw_key>", endpoint="get")
     @waits(services)
@@ -101,7 +101,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         environ = request.environ
         key = decode_key(raw_key, environ)
         query = parse_query(environ)
-        body = read_body(environ, services.body_bytes_max)
+        body = read_body(environ, limits.body_bytes_max)
         content_type = environ.get("CONTENT_TYPE") or None
         value: Any = body
         ttl, keep_ttl = (checks.seconds(query, "ttl"), checks.flag(query, "keep_ttl")) if query else (None, False)
@@ -109,7 +109,7 @@ def cache_blueprint(services: Services) -> Blueprint:
             content_type = None
             value, ttl = _parse_put(body, ttl)
         command = verbs.write(key, value, ttl, keep_ttl, content_type)
-        check_size(command, store.value_bytes_max)
+        check_size(command, limits.value_bytes_max)
         condition = write_condition(environ)
         repeat = repeatable(environ, store.told_ms)
         if condition is not UNCONDITIONAL:
@@ -147,7 +147,7 @@ def cache_blueprint(services: Services) -> Blueprint:
     def incr(raw_key: str) -> Steps:
         environ = request.environ
         key = decode_key(raw_key, environ)
-        fields = read_object(environ, services.body_bytes_max)
+        fields = read_object(environ, limits.body_bytes_max)
         known_fields(fields, ("delta", "initial", "ttl"))
         command = verbs.incr_command(key, fields.get("delta", 1), fields.get("initial"), fields.get("ttl"))
         _, version, number, expires_at_ms = yield from run_one(key, command, repeatable(environ, store.told_ms))
@@ -159,7 +159,7 @@ def cache_blueprint(services: Services) -> Blueprint:
     def touch(raw_key: str) -> Steps:
         environ = request.environ
         key = decode_key(raw_key, environ)
-        fields = read_object(environ, services.body_bytes_max)
+        fields = read_object(environ, limits.body_bytes_max)
         known_fields(fields, ("ttl",))
         if "ttl" not in fields:
             raise InvalidRequest('"ttl" is needed: seconds, or null for none')
@@ -171,12 +171,12 @@ def cache_blueprint(services: Services) -> Blueprint:
     @waits(services)
     def batch() -> Steps:
         environ = request.environ
-        fields = read_object(environ, services.body_bytes_max)
+        fields = read_object(environ, limits.body_bytes_max)
         known_fields(fields, ("ops", "atomic"))
         atomic = fields.get("atomic", False)
         if type(atomic) is not bool:
             raise InvalidRequest("atomic is true or false")
-        parsed = parse_batch(fields.get("ops"), store.value_bytes_max)
+        parsed = parse_batch(fields.get("ops"), limits.value_bytes_max)
         repeat = repeatable(environ, store.told_ms)
         query = parse_query(environ)
         # What is to be done once is kept in the log, even if it only reads.

@@ -27,7 +27,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
 
     @blueprint.post("/nodes/register", endpoint="register")
     def register() -> Answer:
-        fields = read_object(request.environ, services.body_bytes_max)
+        fields = read_object(request.environ, services.limits.body_bytes_max)
         known_fields(fields, ("id", "address", "raft_address", "was_member", "role"))
         node_id = checks.text_field(fields, "id")
         if "raft_address" not in fields:
@@ -75,7 +75,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
 
     @blueprint.post("/cluster/leader", endpoint="leader")
     def leader() -> Answer:
-        fields = read_object(request.environ, services.body_bytes_max)
+        fields = read_object(request.environ, services.limits.body_bytes_max)
         known_fields(fields, ("id",))
         node_id = checks.text_field(fields, "id") if "id" in fields else None
         with gate:
@@ -84,7 +84,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
 
     @blueprint.post("/cluster/level", endpoint="level")
     def level() -> Answer:
-        fields = read_object(request.environ, services.body_bytes_max)
+        fields = read_object(request.environ, services.limits.body_bytes_max)
         known_fields(fields, ("level",))
         with gate:
             in_force = store.raise_level(fields.get("level"))

@@ -22,7 +22,7 @@ def scopes_blueprint(services: Services) -> Blueprint:
     @blueprint.post("/scopes", endpoint="open")
     @waits(services)
     def open_scope() -> Steps:
-        known_fields(read_object(request.environ, services.body_bytes_max), ())
+        known_fields(read_object(request.environ, services.limits.body_bytes_max), ())
         # Beside the number, so that a scope of another cluster, or of this one before it lost its data, is none here.
         nonce = secrets.token_hex(8)
         _, scope = yield from run_one("", commands.open_scope(nonce), None)

@@ -38,7 +38,7 @@ def settings_blueprint(services: Services) -> Blueprint:
     @waits(services)
     def patch() -> Steps:
         environ = request.environ
-        changes = read_object(environ, services.body_bytes_max)
+        changes = read_object(environ, services.limits.body_bytes_max)
         command = settings_command(changes, _wanted(environ, store.settings), user_name(environ))
         repeat = repeatable(environ, store.told_ms)
         [result] = yield [command if repeat is None else (*repeat, command)]

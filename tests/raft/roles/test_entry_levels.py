@@ -17,7 +17,7 @@ class Log:
         self.last_index = self.commit_index = self.last_applied = 5
         self.term = 1
         self.heir = None
-        self.machine = SimpleNamespace(configured=True, level=1)
+        self.machine = SimpleNamespace(settings=SimpleNamespace(version=1), level=1)
         self.appended: list[bytes] = []
 
     def append(self, command: bytes) -> None:

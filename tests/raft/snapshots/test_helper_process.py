@@ -221,7 +221,7 @@ def test_the_helper_writes_and_checks_a_backup(data: Path, tmp_path: Path) -> No
             assert (meta.index, meta.term, meta.items, meta.revision) == (35, 1, len(alive), machine.contents.revision)
             assert {item[0]: tuple(item[1:]) for item in opened(file)[1]} == alive
             assert await helper.check_backup(file.fileno(), 100, None) == meta
-            with pytest.raises(ValueTooLarge, match="1: start them with"):
+            with pytest.raises(ValueTooLarge, match="takes 1: raise that first"):
                 await helper.check_backup(file.fileno(), 1, None)
             with pytest.raises(ValueTooLarge, match="whole cache"):
                 await helper.check_backup(file.fileno(), 100, 10)

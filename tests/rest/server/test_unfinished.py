@@ -36,6 +36,7 @@ def budget() -> Unfinished:
 
 @pytest.fixture
 def server(store: FakeStore, budget: Unfinished) -> Iterator[HttpServer]:
+    store.value_bytes_max = MIB
     app = create_app(store, RestConfig())
     with HttpServer(app, "127.0.0.1", 0, threads=4, at_once=at_once, unfinished=budget) as server:
         yield server

@@ -39,6 +39,7 @@ def server(store: FakeStore, authority: Authority, budget: Unfinished) -> Iterat
     handshakes = Handshakes(authority.certificates())
     handshakes.start()
     secure = handshakes.secure("http", TLS_ONLY)
+    store.value_bytes_max = MIB
     app = create_app(store, RestConfig())
     with HttpServer(app, "127.0.0.1", 0, threads=4, at_once=at_once, unfinished=budget, secure=secure) as server:
         yield server
