@@ -96,12 +96,12 @@ class Votes:
         }
 
     def is_wanted(self, latest: Configuration) -> bool:
-        """True if more or fewer members should vote than do in ``latest``, the member table in force, and any turn may change that.
+        """True if more or fewer members should vote than now, and any turn may change that. latest: the member table in force.
 
         A spare that is down is looked for once a heartbeat, as dead voters are.
         """
         missing = self._missing(latest)
-        return missing < 0 or (missing > 0 and any([member.id not in self._peers.down for member in latest.spares]))
+        return missing < 0 or (missing > 0 and any(member.id not in self._peers.down for member in latest.spares))
 
     def next_table(self, latest: Configuration) -> Configuration | None:
         """Return the next member table by the rules of this module; None if ``latest``, the one in force, is right for now."""
