@@ -158,6 +158,8 @@ class AsyncReplicatedStore(AsyncFace):
 
     # The cluster
 
+    retire = in_thread(ReplicatedStore.retire)
+    leave = in_thread(ReplicatedStore.leave)
     nodes = in_thread(ReplicatedStore.nodes)
     status = in_thread(ReplicatedStore.status)
     digest = in_thread(ReplicatedStore.digest)

@@ -80,7 +80,7 @@ def _opened(path: Path) -> DataDirectory:
     """Lock and return the data directory of a stopped node. Raises ConfigError if ``path`` is none, or a node uses it."""
     if not (path / "identity").is_file():
         raise ConfigError(f"{path} is no data directory of a node: it has no file identity")
-    return DataDirectory(path)
+    return DataDirectory(path, to_start=False)
 
 
 def _show(directories: tuple[Path, ...], found: list[Found], latest: Found, as_json: bool) -> None:

@@ -167,7 +167,7 @@ class Engine:
         except CacheFlowError as error:
             why = str(error)
         if why:
-            logger.warning("this node stops and stays a member of its cluster: %s", why)
+            logger.warning("this node could not leave its cluster, and stops: %s", why)
         else:
             logger.info("this node has left its cluster; started again, it joins anew")
         return why

@@ -178,7 +178,9 @@ class Leaving:
                 node.removal.by_itself = True
                 await remove(node, node.node_id, max(AGAIN_S, deadline - loop.time()))
         except TimeoutError:
-            return "the cluster did not answer in time"
+            return (
+                "the cluster, or the disk of this node, did not answer in time; its next start shows whether it is out"
+            )
         except (CacheFlowError, OSError) as error:
             return str(error)
         await self._wait(lambda: node.removal.removed_at is not None, deadline - loop.time())

@@ -60,6 +60,8 @@ class DataDirectory:
     node.
     starts: how many times a node has started with this directory, as far as ``note_start`` has written it there.
 
+    to_start: whether a node starts here. Where one has left its cluster by itself, its old data is removed then, and only then.
+
     ``ephemeral`` makes a directory in memory that ``close`` removes, with a new incarnation every time, and removes those
     that dead processes left. Raises ConfigError if the directory is in use, belongs to another node or to one that the
     cluster removed, is damaged, lacks the journal that it had, is not writable, or is full.
@@ -71,10 +73,12 @@ class DataDirectory:
         *,
         node_id: str | None = None,
         ephemeral: bool = False,
+        to_start: bool = True,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._random_bytes = random_bytes
         self._ephemeral = ephemeral
+        self._to_start = to_start
         # The descriptor that holds the lock; -1 when none does.
         self.lock = -1
         try:
@@ -166,7 +170,7 @@ class DataDirectory:
         has_snapshot = any(name.startswith("snapshot-") and name.endswith(".cfs") for name in names)
         rejoin = f"remove {self.path} and start again with --seed: the node rejoins as a new member"
         if _REMOVED in names:
-            if not (_IDENTITY in names and departure.has_left(disk, self.path, _read_identity(file, rejoin)[1])):
+            if not self._begins_anew(names, node_id, rejoin):
                 reason = (self.path / _REMOVED).read_text(errors="replace").strip()
                 raise ConfigError(f"data directory {self.path}: {reason}; to use it again, {rejoin}")
             self._begin_anew(disk, rejoin)
@@ -197,6 +201,16 @@ class DataDirectory:
         incarnation = self._random_bytes(8).hex()
         self._write_identity(node_id, incarnation, 0)
         return node_id, incarnation, 0
+
+    def _begins_anew(self, names: list[str], node_id: str | None, rejoin: str) -> bool:
+        """Return whether the node ``node_id`` starts here as another member, as the member on this disk had left by itself.
+
+        names: the files in the directory. Raises ConfigError, OSError.
+        """
+        if not self._to_start or _IDENTITY not in names:
+            return False
+        known_id, incarnation, _ = _read_identity(self.path / _IDENTITY, rejoin)
+        return node_id in (None, known_id) and departure.has_left(Disk(), self.path, incarnation)
 
     def _begin_anew(self, disk: Disk, rejoin: str) -> None:
         """Empty the directory of a node that has left, so that the node comes back as another member. Raises OSError."""

@@ -66,6 +66,15 @@ def test_a_node_that_has_left_begins_anew_as_another_member(tmp_path: Path) -> N
     assert read_departure(Disk(), tmp_path) == Departure(before, OTHERS)
 
 
+def test_whoever_only_looks_at_it_removes_nothing(tmp_path: Path) -> None:
+    left(tmp_path)
+    with pytest.raises(ConfigError, match="node n1 has left the cluster at index 57"):
+        DataDirectory(tmp_path, to_start=False)
+    with pytest.raises(ConfigError):
+        DataDirectory(tmp_path, node_id="n2")
+    assert all((tmp_path / name).exists() for name in MEMORY)
+
+
 def test_without_a_mark_that_it_is_out_everything_stays(tmp_path: Path) -> None:
     before = left(tmp_path)
     (tmp_path / "removed").unlink()
