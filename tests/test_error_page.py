@@ -42,6 +42,10 @@ def test_every_answer_over_http_has_its_row_with_its_status() -> None:
     assert told == {kind: str(status) for kind, status in messages.problems().items()}
 
 
+def test_every_error_of_the_wire_ports_has_its_row() -> None:
+    assert set(first_codes(section("Replies on the wire ports"))) == messages.wire_replies()
+
+
 @pytest.mark.parametrize("message", sorted(messages.refusals()))
 def test_every_refusal_has_its_row(message: str) -> None:
     told = {without_ends(code) for code in first_codes(section("Refusals at the start"))}

@@ -13,8 +13,9 @@ from typing import Final
 from documented.reading import ROOT
 
 from cacheflow import errors
-from cacheflow.errors import CacheFlowError
+from cacheflow.errors import CacheFlowError, NoLeader, NotCommitted, NotReady, OutcomeUnknown
 from cacheflow.rest.problems import urn_of
+from cacheflow.wire.resp.replies import failure
 
 PACKAGE: Final = ROOT / "cacheflow"
 ANY: Final = "…"
@@ -65,6 +66,34 @@ def complaints() -> dict[str, str]:
                 if _name(call.func.value) == "logger":
                     found[re.sub(r"%[sdgr]|%\.\d+r", ANY, _text(call.args[0]))] = file
     return found
+
+
+def wire_replies() -> set[str]:
+    """Return the code of every error reply of the RESP port, and every SERVER_ERROR of memcached's."""
+    found: set[str] = set()
+    for text in _constants(PACKAGE / "wire/resp"):
+        # A text with brackets is help.
+        if (code := re.match(r"-?([A-Z]{2,}) [\w']", text)) and "[" not in text:
+            found.add(f"-{code[1]}")
+    for error in (NotReady, NoLeader, NotCommitted, OutcomeUnknown):
+        found.add(failure(error("why")).decode().split()[0])
+    for text in _constants(PACKAGE / "wire/memcached"):
+        found |= {each.strip() for each in re.findall(r"SERVER_ERROR [a-z][\w ]+", text)}
+    for tree in _modules(PACKAGE / "wire/memcached").values():
+        for call in _calls(tree):
+            if _name(call.func) == "server_error":
+                said = {_text(each).strip(": ") for each in ast.walk(call) if isinstance(each, ast.Constant)}
+                found |= {f"SERVER_ERROR {words}" for words in said - {"", ANY}}
+    return found
+
+
+def _constants(folder: Path) -> Iterator[str]:
+    """Yield every text of the modules in a folder, but for docstrings."""
+    for tree in _modules(folder).values():
+        prose = {id(each.value) for each in ast.walk(tree) if isinstance(each, ast.Expr)}
+        for each in ast.walk(tree):
+            if isinstance(each, ast.Constant) and isinstance(each.value, str | bytes) and id(each) not in prose:
+                yield each.value if isinstance(each.value, str) else each.value.decode("latin-1")
 
 
 def _modules(folder: Path) -> dict[str, ast.Module]:

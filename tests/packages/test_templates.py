@@ -15,6 +15,7 @@ from packages.dockerfile import stages_of
 
 from cacheflow.cli import settings
 from cacheflow.config import NodeConfig
+from cacheflow.machine.state.entries import ENTRY_BYTES
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "scripts/packaging"
@@ -93,6 +94,15 @@ def told(environment: dict[str, str]) -> NodeConfig:
     return settings.load({}, environment)
 
 
+def memory_of(node: NodeConfig) -> int:
+    """Return the bytes that a node needs with its limits reached, by the rule of docs/operating.md."""
+    assert node.max_items is not None and node.max_bytes is not None, "memory would end before the cache does"
+    # What Python needs for an item beside what the limit counts for it.
+    beside = 500 - ENTRY_BYTES
+    assert f"`2 x (max-bytes + {beside} x max-items)`" in (ROOT / "docs/operating.md").read_text()
+    return 2 * (node.max_bytes + beside * node.max_items) + 2**29
+
+
 def check_founders(nodes: list[NodeConfig]) -> None:
     """Three nodes from one template, which found one cluster together and nothing by themselves."""
     assert len(nodes) == 3 and len({node.node_id for node in nodes}) == len({node.advertise for node in nodes}) == 3
@@ -125,6 +135,7 @@ def test_the_compose_files_nodes_found_one_cluster_and_run_as_the_image_wants() 
         compose["volumes"]
     )
     for service, node in zip(services.values(), nodes, strict=True):
+        assert service["mem_limit"] == "2g" and memory_of(node) <= 2 * 2**30
         assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["tmpfs"] == ["/tmp"]
         assert {str(node.cluster_secret_file), str(node.api_token_file)} == {
             f"/run/secrets/{name}" for name in service["secrets"]
@@ -193,6 +204,8 @@ def test_the_pods_are_probed_spread_and_end_in_their_time(manifests: dict[str, l
     readiness = container["readinessProbe"]
     unseen_s = readiness["periodSeconds"] * readiness["failureThreshold"]
     assert unseen_s < float(variables["CACHEFLOW_DRAIN"]) < pod["terminationGracePeriodSeconds"] - 20
+    assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"] == "2Gi"
+    assert memory_of(told(variables)) <= 2 * 2**30
     assert pod["enableServiceLinks"] is False and pod["automountServiceAccountToken"] is False
     assert {each["topologyKey"] for each in pod["topologySpreadConstraints"]} >= {"kubernetes.io/hostname"}
     (budget,) = manifests["PodDisruptionBudget"]
