@@ -5,7 +5,7 @@ socket before the answer reached the client. But the kernel lists ready descript
 client's question could be handled before the commit, whenever both have come since the loop last looked.
 
 Whoever waits for the loop waits for all that is done in one turn, whoever has asked for it. So there is one budget of time for
-a turn, TURN_S, and what can be put off asks whether that is used up (``turn_ends``): entries behind the first one that a turn
+a turn, TURN_S, and what can be put off looks whether that is used up (``budget``): entries behind the first one that a turn
 applies (``raft/node.py``), long work behind its first step (``slices.py``), and more input of clients (``poller.py``).
 """
 
@@ -22,20 +22,33 @@ TURN_S: Final = 0.004
 _NONE = -1
 
 
+class Budget:
+    """The time that the present turn of an event loop has.
+
+    ends: the moment, by the loop's clock, after which the turn should begin nothing more that can wait. An attribute and no call:
+    each entry looks at it.
+    """
+
+    __slots__ = ("ends",)
+
+    def __init__(self) -> None:
+        self.ends = 0.0
+
+
 class _ClientsLast(selectors.DefaultSelector):
     """A selector that lists the file descriptor ``last`` behind all others that are ready at the same time.
 
-    looked_at: when it last returned, in seconds of the monotonic clock; the loop's present turn has begun then.
+    budget: that of the loop, whose turns begin when this selector returns.
     """
 
     last = _NONE
-    looked_at = 0.0
+    budget: Budget
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(timeout)
         if len(ready) > 1:
             ready.sort(key=lambda item: item[0].fd == self.last)
-        self.looked_at = time.monotonic()
+        self.budget.ends = time.monotonic() + TURN_S
         return ready
 
 
@@ -44,12 +57,8 @@ class NodeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._order = _ClientsLast()
+        self.budget = self._order.budget = Budget()
         super().__init__(self._order)
-
-    @property
-    def turn_ends(self) -> float:
-        """The time, by this loop's clock, after which its present turn should begin nothing more that can wait."""
-        return self._order.looked_at + TURN_S
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors that this event loop watches, and those of its own selector and wake-up sockets."""

@@ -6,10 +6,10 @@
    protocol may answer many at once, and a client that slept is woken by the first answer and finds the others coming.
 3. One turn receives at most COST_A_TURN and what one more poll brings (1.3 MiB in all), and sends at most ROOM_A_TURN and
    one more answer: peers and timers of the same loop do not wait for clients longer than that, however fast these take
-   their answers. Answers over it are kept until the next turn. Once the loop's turn has used up its time (``loop.py``) nothing
-   more is received in it, and what is received already and not handed over is in the next turn. The kernel puts a socket that it
-   has told of to the end of its list, and sockets that it has told of and that were not served come first: every client has its
-   turn.
+   their answers. Answers over it are kept until the next turn. Once the loop's turn has used up its time (``loop.py``) it has
+   no further round, and a round whose requests are long (RECEIVED_A_ROUND) leaves the other sockets to the next one. The kernel
+   puts a socket that it has told of to the end of its list, and sockets that it has told of and that were not served come first:
+   every client has its turn.
 4. What one connection does wrong ends that connection.
 
 Not safe for concurrent use: the event loop owns it. Only Linux has epoll.
@@ -47,6 +47,9 @@ RECEIVE_BYTES: Final = 16 * 1024
 SHORT_BYTES: Final = 512 - 33
 # Events of one poll: bounds what a turn may take over its cost.
 EVENTS_A_POLL: Final = 64
+# Bytes of a round after which it receives from no further socket: short requests of all clients are far less, and of long
+# pipelines 64 sockets would be half a second of work.
+RECEIVED_A_ROUND: Final = 64 * 1024
 # The cost after which a turn makes no further poll: 128 small requests (under a millisecond), or this many bytes.
 COST_A_TURN: Final = 256 * 1024
 # The cost of an event beside its bytes, counted in bytes.
@@ -87,11 +90,8 @@ class Poller:
         self._arrived: dict[AnswerMany, list[Arrival]] = {}
         # Bytes that may still leave in this turn; transports take from it what they send.
         self.room = ROOM_A_TURN
-        # The events that the kernel told of when no room was left.
+        # The events that the kernel told of when no room was left, or when enough was received.
         self._left: list[tuple[int, int]] = []
-        # The input that was received in a turn whose time was used up before it was handed over.
-        self._late: list[Arrival] = []
-        self._run = run
         # True while answers wait for the end of the round; the transports with such an answer.
         self.holds = False
         self.held: list[SocketTransport] = []
@@ -133,7 +133,6 @@ class Poller:
         """Close all clients' connections at once, and remove this poller from the event loop."""
         for transport in list(self.transports.values()):
             transport.abort()
-        self._late.clear()
         if self._look is not None:
             self._look.cancel()
         self.loop.remove_reader(self.epoll.fileno())
@@ -179,20 +178,9 @@ class Poller:
         if self._stalled:
             self._look = self.loop.call_later(LOOK_EVERY_S if left else NEXT_ENDED_S, self._end_overdue)
 
-    def _go_on(self) -> None:
-        """Hand over the input that is late, unless the poller was closed meanwhile."""
-        if self._late:
-            self._turn()
-
     def _turn(self) -> None:
         self.room = ROOM_A_TURN
-        turn_ends = self.loop.turn_ends if isinstance(self.loop, NodeLoop) else math.inf
-        if self._late:
-            late, self._late = self._late, []
-            self._hand_over(list, late, turn_ends)
-            if time.monotonic() > turn_ends:
-                # What comes behind late input of the same client must not overtake it.
-                return
+        turn_ends = self.loop.budget.ends if isinstance(self.loop, NodeLoop) else math.inf
         cost = 0
         while cost < COST_A_TURN and self.room > 0:
             ready = self.epoll.poll(0, EVENTS_A_POLL)
@@ -205,7 +193,7 @@ class Poller:
             cost += self._receive(ready)
             for answer_many, arrived in self._arrived.items():
                 if arrived:
-                    self._hand_over(answer_many, arrived, turn_ends)
+                    self._hand_over(answer_many, arrived)
             if len(ready) == 1 or time.monotonic() > turn_ends:
                 # A lone client waits for its answer, which leaves at the end of the turn.
                 break
@@ -221,6 +209,9 @@ class Poller:
         readers = self.readers
         size = 0
         for descriptor, events in ready:
+            if size >= RECEIVED_A_ROUND:
+                self._left.append((descriptor, events))
+                continue
             if events != READ:
                 if self.room <= 0:
                     # Sockets with requests do not wait for sockets that take long answers.
@@ -256,11 +247,7 @@ class Poller:
                 _stumbled(transport)
         return size + len(ready) * COST_OF_EVENT
 
-    def _hand_over(self, answer_many: AnswerMany, arrived: list[Arrival], turn_ends: float) -> None:
-        """Have the input ``arrived`` of some clients answered; keep what is left of it at ``turn_ends`` for the next turn.
-
-        answer_many: a function that answers what it can of the input, for all clients at once, and returns the rest.
-        """
+    def _hand_over(self, answer_many: AnswerMany, arrived: list[Arrival]) -> None:
         several = len(arrived) > 1
         try:
             rest = answer_many(arrived) if several else arrived[:]
@@ -269,18 +256,13 @@ class Poller:
             rest = arrived[:]
         arrived.clear()
         self.holds = several
-        for number, (protocol, data, transport) in enumerate(rest, 1):
+        for protocol, data, transport in rest:
             if transport.is_closing():
                 continue
             try:
                 protocol.data_received(data)
             except Exception:
                 _stumbled(transport)
-            if number < len(rest) and time.monotonic() > turn_ends:
-                if not self._late:
-                    self.loop.call_soon(self._run, self._go_on)
-                self._late += rest[number:]
-                break
         self.holds = False
         for transport in self.held:
             transport.send_held()

@@ -37,7 +37,7 @@ def _soon(call: Call) -> None:
 
 def _turn_ends() -> float:
     loop = asyncio.get_running_loop()
-    return loop.turn_ends if isinstance(loop, NodeLoop) else math.inf
+    return loop.budget.ends if isinstance(loop, NodeLoop) else math.inf
 
 
 class Slices:

@@ -7,6 +7,7 @@ counts, whoever has asked for it. Not safe for concurrent use: the event loop ow
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -18,16 +19,30 @@ from cacheflow.machine.state.entries import Entry
 # The commands that hold others, or are on fields: what they cost is looked at.
 HEAVY: Final = {commands.BATCH, commands.GUARDED} | FIELD_DECISIONS.keys()
 
+# Compared one by one: what stands there may be anything.
+FIELD_OPS: Final = tuple(FIELD_DECISIONS)
+
 
 def on_fields(commands_: Sequence[Command]) -> list[Command]:
-    """Return those of ``commands_``, and of the commands in their batches, that are on fields of a hash or a set."""
+    """Return those of ``commands_``, and of the commands in their batches, that are on fields of a hash or a set.
+
+    Those that are not well-formed are left out: the machine refuses them, and nothing is known of what they cost.
+    """
     found: list[Command] = []
     for command in [command for command in commands_ if command[0] in HEAVY]:
         if command[0] in FIELD_DECISIONS:
             found.append(command)
         elif command[0] in (commands.BATCH, commands.GUARDED):
-            found += [inner for inner in command[2] if inner[0] in FIELD_DECISIONS]
-    return found
+            with contextlib.suppress(TypeError, LookupError):
+                found += [inner for inner in command[2] if inner[0] in FIELD_OPS]
+    return [command for command in found if _is_known(command)]
+
+
+def _is_known(command: Command) -> bool:
+    try:
+        return type(command[1]) is str and work_of(None, command, growth_of(command)) >= 0
+    except (TypeError, LookupError):
+        return False
 
 
 class Growing:

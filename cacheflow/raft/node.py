@@ -446,7 +446,7 @@ class RaftNode:
         index, commit_index = core.last_applied, core.commit_index
         if index >= commit_index or replica.stumbled is not None or replica.doubt is not None:
             return
-        clock, turn_ends = self._loop.time, self._loop.turn_ends
+        clock, turn_ends = self._loop.time, self._loop.budget.ends
         if self._applied_in == turn_ends and clock() > turn_ends:
             # Several messages of a turn may each commit something.
             self.ticks.nudge()

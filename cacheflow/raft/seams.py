@@ -23,14 +23,21 @@ class Timing:
     replace_after_s: float = 0.0
 
 
-class Loop(Protocol):
-    """Interface: the methods of an event loop that a node uses; asyncio's loops have them, but for ``turn_ends``.
+class Budget(Protocol):
+    """Interface: the time at which the present turn of an event loop should end, ``ends``, by the loop's clock."""
 
-    turn_ends: the time after which the loop's present turn should begin nothing more that can wait for the next one.
+    @property
+    def ends(self) -> float: ...
+
+
+class Loop(Protocol):
+    """Interface: the methods of an event loop that a node uses; asyncio's loops have them, but for ``budget``.
+
+    budget: tells when the loop's present turn should begin nothing more that can wait for the next one.
     """
 
     @property
-    def turn_ends(self) -> float: ...
+    def budget(self) -> Budget: ...
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any: ...
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any: ...
     def time(self) -> float: ...

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from cacheflow.net import listener as listening
+from cacheflow.net import loop as looping
 from cacheflow.net import poller as polling
 from cacheflow.net.listener import Listener
 from cacheflow.net.loop import NodeLoop
@@ -531,39 +532,39 @@ async def test_both_addresses_are_known_while_it_is_connected(here: Party, _: py
     assert ask("peername") is None
 
 
-def test_a_turn_whose_time_is_used_up_leaves_input_for_the_next_and_nothing_overtakes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(NodeLoop, "turn_ends", 0.0)
-    turns: list[int] = []
+def test_a_turn_whose_time_is_used_up_has_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looping, "TURN_S", -1.0)
+    monkeypatch.setattr(polling, "EVENTS_A_POLL", 3)
+    rounds: list[int] = []
 
     async def talk() -> None:
         here = Party()
-        begun = here.poller._turn
-
-        def turn() -> None:
-            turns.append(0)
-            begun()
-
-        def told(protocol: Recorder, data: bytes) -> None:
-            turns[-1] += 1
-            if protocol.received == b"first":
-                # What comes while others wait for their turn.
-                clients[recorders.index(protocol)].send(b" second")
-
-        monkeypatch.setattr(here.poller, "_turn", turn)
-        here.loop.remove_reader(here.poller.epoll.fileno())
-        here.loop.add_reader(here.poller.epoll.fileno(), turn)
-        recorders = [Recorder(told) for _ in range(10)]
-        clients = [here.connect(recorder) for recorder in recorders]
+        recorders = [Recorder() for _ in range(10)]
         try:
-            for client in clients:
-                client.send(b"first")
-            async with asyncio.timeout(DEADLINE_S):
-                await until(lambda: all(recorder.received == b"first second" for recorder in recorders))
+            for client in [here.connect(recorder) for recorder in recorders]:
+                client.send(b"x")
+            with here.counted_turns(monkeypatch) as taken:
+                async with asyncio.timeout(DEADLINE_S):
+                    await until(lambda: all(recorder.received for recorder in recorders))
+            rounds.extend(taken)
         finally:
             await here.end()
 
     with asyncio.Runner(loop_factory=NodeLoop) as runner:
         runner.run(talk())
-    assert max(turns) == 1
+    assert max(rounds) == 3 and sum(rounds) == 10
+
+
+@party
+async def test_long_pipelines_of_many_clients_are_several_rounds(here: Party, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[int] = []
+
+    def counted(arrived: list[Arrival]) -> list[Arrival]:
+        handed.append(sum(len(data) for _, data, _ in arrived))
+        return list(arrived)
+
+    recorders = [Recorder() for _ in range(40)]
+    for client in [here.connect(recorder, counted) for recorder in recorders]:
+        client.send(bytes(polling.RECEIVE_BYTES))
+    await until(lambda: all(len(recorder.received) == polling.RECEIVE_BYTES for recorder in recorders))
+    assert len(handed) > 5 and max(handed) < polling.RECEIVED_A_ROUND + 2 * polling.RECEIVE_BYTES

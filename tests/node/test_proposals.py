@@ -371,3 +371,24 @@ def test_what_was_lost_with_its_session_grows_nothing_any_more() -> None:
     cluster.lose_session()
     cluster.apply()
     assert not cluster.proposals._growing.under_way
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        commands.batch(None),  # type: ignore[arg-type]
+        commands.batch([None, [], ["x"], [[]], [commands.SET_FIELDS]]),  # type: ignore[list-item]
+        [commands.SET_FIELDS, "h", KIND_HASH, None, False, 9],
+        [commands.SET_FIELDS, [], KIND_HASH, [b"f", b"v"], False, 9],
+        [commands.SET_FIELDS, "h", KIND_HASH, [1, 2], False, 9],
+        [commands.REMOVE_FIELDS],
+        [commands.COUNT_FIELD, "h"],
+    ],
+)
+def test_a_command_that_is_not_well_formed_is_left_to_the_machine(command: commands.Command) -> None:
+    cluster = Cluster().open()
+    call = Call(cluster, command)
+    cluster.apply()
+    ((result,),) = call.outcomes
+    # What is wrong inside a batch is told for itself.
+    assert result[0] == commands.MALFORMED or {inner[0] for inner in result[1]} == {commands.MALFORMED}

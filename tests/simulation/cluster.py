@@ -197,7 +197,7 @@ class Process(LocalNode):
                 ask_seed=functools.partial(cluster.ask_seed, self),
                 random=random.random,
                 random_bytes=random.randbytes,
-                slices=Slices(loop.time, loop.call_soon, lambda: loop.turn_ends),
+                slices=Slices(loop.time, loop.call_soon, lambda: loop.budget.ends),
                 unsent=Unsent(),
                 segment_bytes=SEGMENT_BYTES,
                 machine_type=host.build,

@@ -133,6 +133,7 @@ MUTATIONS = (
     Mutation("a second cluster stops", founding.go_on_in_a_second_cluster, "second_cluster"),
     Mutation("a hung disk leads nobody", raft.lead_on_with_a_hung_disk, "hung_disk", every_s=4.0),
     Mutation("a new segment is waited for", raft.fail_when_a_segment_must_wait, "out_of_handles", every_s=2.0),
+    Mutation("what a turn has no time for is applied later", raft.pass_over_what_waits_for_the_next_turn),
     Mutation("large messages in pieces", raft.send_large_messages_whole, "narrow", every_s=2.0),
     Mutation("heartbeats overtake", raft.overtake_nothing, "narrow", every_s=2.0),
     Mutation("and refer to what has come", raft.refer_to_what_is_on_its_way, "narrow", every_s=2.0),

@@ -153,6 +153,18 @@ def fail_when_a_segment_must_wait(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(segments, "_PASSING", frozenset())
 
 
+def pass_over_what_waits_for_the_next_turn(patch: pytest.MonkeyPatch) -> None:
+    """Take the committed entries for applied for which a turn of the loop has had no time."""
+    apply_committed = RaftNode.apply_committed
+
+    def patched(self: RaftNode) -> None:
+        apply_committed(self)
+        if self.replica.failure is None and self.replica.doubt is None:
+            self._core.last_applied = max(self._core.last_applied, self._core.commit_index)
+
+    patch.setattr(RaftNode, "apply_committed", patched)
+
+
 def send_large_messages_whole(patch: pytest.MonkeyPatch) -> None:
     """Send a large message in one piece, so that nothing comes between."""
     patch.setattr(frames, "PIECE_BYTES", 1 << 20)

@@ -70,6 +70,19 @@ class Timer:
             self.call(*self.args)
 
 
+class TurnBudget:
+    """The time that the present turn of the loop has."""
+
+    def __init__(self, loop: ProcessLoop) -> None:
+        self._loop = loop
+
+    @property
+    def ends(self) -> float:
+        """When the turn should end: in every third turn that is over already. No other turn of the moment has the same end."""
+        turns = self._loop.turns
+        return self._loop.time() + (TURN_S if turns % 3 else -TURN_S) - turns % 1000 * 1e-6
+
+
 class ProcessLoop:
     """The event loop of one process, with the clock of its machine. It runs coroutines as asyncio's loops do.
 
@@ -97,7 +110,8 @@ class ProcessLoop:
         # The time at which the process has done its present work; nothing else of it happens before.
         self._busy_until = 0.0
         # How many callbacks have run.
-        self._turns = 0
+        self.turns = 0
+        self.budget = TurnBudget(self)
         self._tasks: set[asyncio.Task[Any]] = set()
         # What a task raised and nobody took.
         self.failed: BaseException | None = None
@@ -105,16 +119,6 @@ class ProcessLoop:
     def time(self) -> float:
         """Return the time of the process's monotonic clock."""
         return max(self._scheduler.now, self._busy_until) * self._rate + self._offset_s
-
-    @property
-    def turn_ends(self) -> float:
-        """The time at which the present turn should end: in every third turn it is over already."""
-        return self.time() + (TURN_S if self._turns % 3 else -TURN_S) - self._mark
-
-    @property
-    def _mark(self) -> float:
-        """A small number that tells a turn from others of the same moment."""
-        return self._turns % 1000 * 1e-6
 
     def passed(self) -> float:
         """Return the time of a clock that goes on while the machine is suspended."""
@@ -131,7 +135,7 @@ class ProcessLoop:
             self._make(call, args)
 
     def _make(self, call: Call, args: tuple[Any, ...]) -> None:
-        self._turns += 1
+        self.turns += 1
         before = asyncio._get_running_loop()
         asyncio._set_running_loop(self)  # type: ignore[arg-type]
         try:

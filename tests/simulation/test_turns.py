@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
@@ -9,7 +10,7 @@ from random import Random
 import pytest
 from simulation.clients import Workload
 from simulation.cluster import Cluster, patched
-from simulation.scheduler import ProcessLoop
+from simulation.scheduler import TurnBudget
 
 from cacheflow.machine.machine import Settled
 
@@ -42,7 +43,7 @@ def applied_in_turns(cluster: Cluster, callbacks: int = 1) -> Counter[int]:
     apply = machine.apply
 
     def counted(index: int, payload: bytes) -> list[Settled]:
-        turns[process.loop._turns // callbacks] += 1
+        turns[process.loop.turns // callbacks] += 1
         return apply(index, payload)
 
     machine.apply = counted  # type: ignore[method-assign]
@@ -52,17 +53,17 @@ def applied_in_turns(cluster: Cluster, callbacks: int = 1) -> Counter[int]:
 
 
 def test_one_entry_a_turn_if_the_turn_has_no_time(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ProcessLoop, "turn_ends", property(lambda self: self.time() - 1.0 - self._mark))
+    monkeypatch.setattr(TurnBudget, "ends", property(lambda self: -1.0 - self._loop.turns))
     turns = applied_in_turns(cluster)
     assert len(turns) > 5 and max(turns.values()) == 1
 
 
 def test_one_entry_a_turn_however_many_messages_come_in_it(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ProcessLoop, "turn_ends", property(lambda self: -1.0 - self._turns // 5))
+    monkeypatch.setattr(TurnBudget, "ends", property(lambda self: -1.0 - self._loop.turns // 5))
     turns = applied_in_turns(cluster, 5)
     assert len(turns) > 5 and max(turns.values()) == 1
 
 
 def test_several_entries_a_turn_as_long_as_it_has_time(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ProcessLoop, "turn_ends", property(lambda self: self.time() + 1.0 - self._mark))
+    monkeypatch.setattr(TurnBudget, "ends", property(lambda self: math.inf))
     assert max(applied_in_turns(cluster).values()) > 1
