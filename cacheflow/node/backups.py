@@ -108,8 +108,6 @@ class Backups:
                 async with asyncio.timeout(DURABLE_WITHIN_S):
                     while node.durable_index < index:
                         await asyncio.sleep(WAIT_STEP_S)
-                os.ftruncate(file.fileno(), 0)
-                os.lseek(file.fileno(), 0, os.SEEK_SET)
                 return await self._engine.helper.backup(index, file.fileno())
             except (ConfigError, OSError, RuntimeError) as error:
                 last = error

@@ -1,12 +1,13 @@
 """The snapshot helper: a process beside the node that builds a snapshot, so that building never stops the node.
 
-    python -I cacheflow/raft/snapshots/run_helper.py PATH BUILD DIRECTORY INDEX [--digest | --backup | --check ...]
+    python -I cacheflow/raft/snapshots/run_helper.py PATH BUILD DIRECTORY INDEX [--gentle] [--digest | --backup | --check ...]
 
 ``helper_process.py`` starts it beside a node. It loads the last snapshot, applies the journal's entries up to ``INDEX`` from
 its files, writes the new one, and loads what it has written. The node compares the digest with its own at that index before
 it trims anything. With ``--digest`` it writes nothing, and tells the digest of the whole contents at that entry. With
 ``--backup`` it writes a backup of the contents at that entry to its standard input, a file that is open for writing; with
-``--check`` it reads a backup from there.
+``--check`` it reads a backup from there. With ``--gentle`` it has only the time that nobody else wants (run_helper.py); if that
+is next to nothing it gives up and says so, and the node begins again without.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
+from types import FrameType
 from typing import Any, BinaryIO, Final
 
 from cacheflow.errors import BadBackup, ConfigError, NewerCacheFlow, ValueTooLarge
@@ -51,6 +54,14 @@ def _fingerprint() -> str:
 
 # The build that this process runs, by its files at the time they were loaded: another one may apply an entry differently.
 BUILD: Final = _fingerprint()
+
+
+# A gentle helper gives up when it has had less than this part of a core for so many seconds: the snapshot would not be done in
+# hours, while the journal grows. With nice 10 it has at least a tenth of what another process has.
+STARVED_SHARE: Final = 0.05
+STARVED_S: Final = 10.0
+# What it reports then.
+STARVED: Final = {"index": 0, "starved": True}
 
 
 def contents_at(
@@ -137,6 +148,22 @@ def _checked(file: BinaryIO, value_bytes_max: int, bytes_max: int) -> dict[str, 
         return {"index": 0, "refused": [type(error).__name__, str(error)]}
 
 
+def _end_when_starved() -> None:
+    """Have this process end, with a report of that, when others leave it hardly any time."""
+    had_s, at_s = time.process_time(), time.monotonic()
+
+    def look(signum: int, frame: FrameType | None) -> None:
+        nonlocal had_s, at_s
+        since_s, work_s = time.monotonic() - at_s, time.process_time() - had_s
+        if work_s < since_s * STARVED_SHARE:
+            print(json.dumps(STARVED), flush=True)
+            os._exit(1)
+        had_s, at_s = had_s + work_s, at_s + since_s
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, STARVED_S, STARVED_S)
+
+
 def main(arguments: list[str]) -> int:
     """Run the helper process, which builds one snapshot, makes a digest, or makes or checks a backup; return its exit status.
 
@@ -151,9 +178,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--check", nargs=2, type=int, help="check one there: the largest value, and the whole cache's bytes"
     )
+    parser.add_argument("--gentle", action="store_true", help="give up if other processes leave this one no time")
     given = parser.parse_args(arguments)
-    # The node's own process has precedence over this one.
-    os.nice(10)
+    if given.gentle:
+        _end_when_starved()
     started = time.perf_counter()
     try:
         if given.build != BUILD:
@@ -167,6 +195,9 @@ def main(arguments: list[str]) -> int:
                 if given.check:
                     print(json.dumps(_checked(file, *given.check)))
                 else:
+                    # An earlier helper may have given up.
+                    file.seek(0)
+                    file.truncate()
                     print(json.dumps(asdict(write_backup(Disk(), given.directory, given.index, file.write))))
             return 0
         meta = build(Disk(), given.directory, given.index)

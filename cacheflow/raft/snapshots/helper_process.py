@@ -17,7 +17,7 @@ from cacheflow.errors import BadBackup, ConfigError, NewerCacheFlow, ValueTooLar
 from cacheflow.files.backup import BackupMeta
 from cacheflow.raft.seams import Tasks
 from cacheflow.raft.snapshots.files import SnapshotMeta
-from cacheflow.raft.snapshots.helper import BUILD
+from cacheflow.raft.snapshots.helper import BUILD, STARVED
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +101,19 @@ class HelperProcess:
         return BackupMeta(**report)
 
     async def _ask(self, index: int, *options: str, file: int = asyncio.subprocess.DEVNULL) -> dict[str, Any]:
-        """Run a helper process on a node's contents at the log entry ``index``, and return the JSON object that it prints.
+        """Have a helper process work on a node's contents at the log entry ``index``; return the JSON object that it prints.
 
+        The process takes the time that nobody else wants; if that is next to nothing another one begins again, which insists.
         options: tell the process what to do, in place of a snapshot.  file: the descriptor for its standard input.
         """
+        report = await self._run_process(index, "--gentle", *options, file=file)
+        if report != STARVED:
+            return report
+        logger.info("other processes left the snapshot helper no time: another one begins again with more precedence")
+        return await self._run_process(index, *options, file=file)
+
+    async def _run_process(self, index: int, *options: str, file: int) -> dict[str, Any]:
+        """Run one helper process on a node's contents at the log entry ``index``, and return the JSON object that it prints."""
         process = await asyncio.create_subprocess_exec(
             *(find_interpreter(), "-I", _RUN_HELPER),
             *(os.pathsep.join(map(str, sys.path)), BUILD, str(self._directory), str(index), *options),

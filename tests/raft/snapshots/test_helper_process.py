@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import signal
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -23,6 +25,7 @@ from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.snapshots import helper_process
 from cacheflow.raft.snapshots.files import SnapshotMeta
+from cacheflow.raft.snapshots.helper import BUILD, STARVED
 from cacheflow.raft.snapshots.helper_process import HelperProcess, find_interpreter
 from cacheflow.raft.snapshots.storage import load_machine
 
@@ -230,6 +233,60 @@ def test_the_helper_writes_and_checks_a_backup(data: Path, tmp_path: Path) -> No
                 await helper.check_backup(file.fileno(), 100, None)
 
     asyncio.run(main())
+
+
+def test_a_helper_that_gets_no_time_is_begun_again_and_insists(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = find_interpreter()
+    gives_up = f"echo half a backup >&0; echo '{json.dumps(STARVED)}'; exit 1"
+    monkeypatch.setattr(
+        sys, "executable", interpreter(tmp_path, f'case "$*" in *--gentle*) {gives_up};; esac\nexec {real} "$@"')
+    )
+    assert isinstance(built(data), SnapshotMeta)
+
+    async def main() -> None:
+        helper = HelperProcess(data, Supervisor(asyncio.get_running_loop()))
+        with (tmp_path / "backup").open("w+b") as file:
+            meta = await helper.backup(LAST, file.fileno())
+            assert len(list(opened(file)[1])) == meta.items > 0
+
+    asyncio.run(main())
+
+
+def test_a_gentle_helper_that_gets_no_time_gives_up() -> None:
+    script = (
+        "import sys, time\n"
+        "from cacheflow.raft.snapshots import helper\n"
+        "helper.STARVED_S = 0.2\n"
+        "helper._end_when_starved()\n"
+        "until = time.monotonic() + 1\n"
+        "while time.monotonic() < until: pass\n"
+        "print('it had time')\n"
+        "sys.stdout.flush()\n"
+        "time.sleep(30)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+    *before, last = ran.stdout.splitlines()
+    assert json.loads(last) == STARVED and ran.returncode == 1
+    # Others may really have left it no time.
+    assert before in ([], ["it had time"])
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux alone has SCHED_IDLE")
+@pytest.mark.parametrize("options", [(), ("--gentle",)])
+def test_a_gentle_helper_takes_the_time_that_nobody_else_wants(data: Path, options: tuple[str, ...]) -> None:
+    arguments = [os.pathsep.join(sys.path), BUILD, str(data), str(LAST), *options, "--digest"]
+    script = (
+        "import atexit, os, runpy, sys\n"
+        "atexit.register(lambda: print(os.sched_getscheduler(0), os.nice(0)))\n"
+        f"sys.argv = {['run_helper.py', *arguments]!r}\n"
+        f"runpy.run_path({helper_process._RUN_HELPER!r}, run_name='__main__')\n"
+    )
+    nice = os.nice(0) + 10
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    policy = os.SCHED_IDLE if options else os.SCHED_OTHER
+    assert ran.stdout.splitlines()[1:] == [f"{policy} {min(nice, 19)}"], ran.stderr
 
 
 def test_no_backup_of_an_entry_that_is_not_there(data: Path, tmp_path: Path) -> None:
