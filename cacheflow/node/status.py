@@ -215,6 +215,7 @@ def metrics(engine: Engine) -> dict[str, float]:
             node.unknown_messages + engine.local.network.unknown_frames + engine.local.channels.unknown
         ),
         "leader_changes_total": node.leader_changes,
+        **engine.local.feed.metrics(),
         "idempotency_window_seconds": _reach_ms(machine) / 1000,
         "scopes": len(machine.scopes.by_id),
         "pending_commands": engine.local.proposals.pending,
