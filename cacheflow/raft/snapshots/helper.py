@@ -56,9 +56,9 @@ def _fingerprint() -> str:
 BUILD: Final = _fingerprint()
 
 
-# A gentle helper gives up when it has had less than this part of a core for so many seconds: the snapshot would not be done in
-# hours, while the journal grows. With nice 10 it has at least a tenth of what another process has.
-STARVED_SHARE: Final = 0.05
+# A gentle helper gives up when it has had less than this part of a core for so many seconds: the journal grows until a snapshot
+# is done. With nice 10 it has about as much even where nothing is idle.
+STARVED_SHARE: Final = 0.1
 STARVED_S: Final = 10.0
 # What it reports then.
 STARVED: Final = {"index": 0, "starved": True}
