@@ -163,6 +163,7 @@ class AsyncReplicatedStore(AsyncFace):
     nodes = in_thread(ReplicatedStore.nodes)
     status = in_thread(ReplicatedStore.status)
     digest = in_thread(ReplicatedStore.digest)
+    transfer_leadership = in_thread(ReplicatedStore.transfer_leadership)
     remove_node = in_thread(ReplicatedStore.remove_node)
     promote_node = in_thread(ReplicatedStore.promote_node)
     demote_node = in_thread(ReplicatedStore.demote_node)

@@ -25,7 +25,8 @@ CLASSES = (ReplicatedStore, AsyncReplicatedStore, CacheClient, AsyncCacheClient)
 OWN: dict[type, set[str]] = {
     ReplicatedStore: {
         *("handshakes", "on_loop", "value_bytes_max", "on_value_limit"),
-        *("start", "serve", "wait_ready", "run", "submit", "submit_barrier", "barrier"),
+        *("start", "serve", "wait_ready", "retire", "leave", "freeze_what_is_there"),
+        *("run", "submit", "submit_barrier", "barrier"),
         *(
             "lookup",
             "lookup_all",
@@ -43,7 +44,7 @@ OWN: dict[type, set[str]] = {
             "channels",
         ),
         *("now_ms", "told_ms", "read_applied", "position", "metrics", "liveness", "readiness"),
-        *("register", "transfer_leadership", "on_loop"),
+        "register",
     },
     CacheClient: {"urls"},
     AsyncCacheClient: {"urls"},

@@ -231,6 +231,8 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("remove_node", ("nobody",), {}, MemberUnknown),
     ("remove_node", ("a",), {}, MemberConflict),
     ("promote_node", ("nobody",), {}, MemberUnknown),
+    ("transfer_leadership", ("nobody",), {}, InvalidRequest),
+    ("transfer_leadership", (), {}, "a"),
     ("demote_node", ("nobody",), {}, MemberUnknown),
     ("demote_node", ("a",), {}, MemberConflict),
     ("raise_level", (1,), {}, 1),
