@@ -40,6 +40,7 @@ def problems() -> dict[str, int]:
     return {kind.removeprefix("urn:cacheflow:"): status for kind, status in kinds.items()}
 
 
+@cache
 def refusals() -> dict[str, str]:
     """Return the message of every ConfigError, with the file that raises it. Those handed on from elsewhere are left out."""
     found: dict[str, str] = {}
@@ -57,6 +58,7 @@ def refusals() -> dict[str, str]:
     return {text: file for text, file in found.items() if text != ANY}
 
 
+@cache
 def complaints() -> dict[str, str]:
     """Return every line of the log at the level ERROR or above, with the file that logs it."""
     found: dict[str, str] = {}
@@ -127,8 +129,7 @@ def _text(node: ast.expr) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
-        parts = "".join(_text(part) for part in node.values)
-        return parts
+        return "".join(_text(part) for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _text(node.left) + _text(node.right)
     return ANY
