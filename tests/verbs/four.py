@@ -46,6 +46,7 @@ OWN: dict[type, set[str]] = {
         *("now_ms", "told_ms", "read_applied", "position", "metrics", "liveness", "readiness"),
         "register",
     },
+    AsyncReplicatedStore: {"retire", "leave"},
     CacheClient: {"urls"},
     AsyncCacheClient: {"urls"},
 }

@@ -232,7 +232,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("remove_node", ("a",), {}, MemberConflict),
     ("promote_node", ("nobody",), {}, MemberUnknown),
     ("transfer_leadership", ("nobody",), {}, InvalidRequest),
-    ("transfer_leadership", (), {}, "a"),
+    ("transfer_leadership", ("a",), {}, "a"),
     ("demote_node", ("nobody",), {}, MemberUnknown),
     ("demote_node", ("a",), {}, MemberConflict),
     ("raise_level", (1,), {}, 1),
