@@ -24,7 +24,7 @@ CLASSES = (ReplicatedStore, AsyncReplicatedStore, CacheClient, AsyncCacheClient)
 # What a class has beside the verbs: a node's life and its parts, and where a client's nodes are.
 OWN: dict[type, set[str]] = {
     ReplicatedStore: {
-        *("handshakes", "on_loop"),
+        *("freeze_what_is_there", "handshakes", "on_loop"),
         *("start", "serve", "wait_ready", "run", "submit", "submit_barrier", "barrier"),
         *(
             "lookup",
