@@ -208,6 +208,9 @@ def http(many: int = OPERATIONS) -> Requests:
         "GET /cluster/status": request("GET", "/cluster/status"),
         "POST /cluster/leader": request("POST", "/cluster/leader", {}),
         "POST /cluster/level": request("POST", "/cluster/level", {"level": 1}),
+        "GET /cluster/settings": request("GET", "/cluster/settings"),
+        # Nothing that would change what the other requests find.
+        "PATCH /cluster/settings": request("PATCH", "/cluster/settings", {"max_value_bytes": 1024 * 1024}),
         "GET /cluster/digest": request("GET", "/cluster/digest?full"),
         "GET /livez": request("GET", "/livez?verbose"),
         "GET /readyz": request("GET", "/readyz?verbose"),

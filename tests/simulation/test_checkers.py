@@ -32,6 +32,9 @@ QUICK = (
     "send_again_while_it_is_on_its_way",
     "carry_out_what_is_above_the_entrys_level",
     "raise_the_level_without_looking_at_all_members",
+    "change_the_settings_at_any_version",
+    "tell_no_front_of_new_settings",
+    "evict_all_that_is_above_a_limit_at_once",
 )
 ROWS = (1, 2, 3, 4, 5, 6, 7, 9, 12, 16, 17, 21, 22, 23, 31, 33)
 
