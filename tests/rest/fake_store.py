@@ -96,7 +96,8 @@ class FakeWatching:
 
     def __init__(self) -> None:
         self.feed = FakeFeed()
-        self.slices = NextTurn()
+        self.turns = NextTurn()
+        self.slices = self.turns.slices
         self.refusal: Exception | None = None
         self.behind = False
         self.adopted: list[tuple[Any, asyncio.Protocol]] = []
