@@ -94,15 +94,15 @@ class FakeFeed:
 
 
 class FakeWatching:
-    """The changes of a fake store; a loop is only there when a test gives it one. refusal: what ``check`` raises."""
+    """The changes of a fake store. refusal: what ``check`` raises.  behind: whether a position is ahead of this node."""
 
     def __init__(self) -> None:
         self.feed = FakeFeed()
-        self.slices = NextTurn()
+        self.turns = NextTurn()
+        self.slices = self.turns.slices
         self.refusal: Exception | None = None
         self.behind = False
         self.adopted: list[tuple[Any, asyncio.Protocol]] = []
-        self.loop: asyncio.AbstractEventLoop | None = None
 
     def position(self) -> str:
         return "p0"
