@@ -116,6 +116,19 @@ def test_who_sends_no_more_goes_first(budget: Unfinished) -> None:
     assert [one.reads for one in ones] == [1, 0, 0, 1, 0, 0]
 
 
+def test_it_is_crowded_until_nobody_waits_any_more(budget: Unfinished) -> None:
+    ones = fill(budget, 6)
+    for one in (ones[4], ones[0]):
+        budget.tell(one, 0)
+    # There is some room, which is kept for those that may read again.
+    assert [one.waits for one in ones] == [False, False, False, True, False, True]
+    assert not budget.full and budget.crowded
+    budget.hasten(ones[3])
+    assert budget.crowded
+    budget.hasten(ones[5])
+    assert not budget.crowded
+
+
 def end_overdue(budget: Unfinished, ones: list[One], now_s: float, spared: One | None = None) -> list[One]:
     """What a front does that finds unread input of ``spared`` alone; those that it ends."""
     ended = []

@@ -239,7 +239,7 @@ def test_a_helper_that_gets_no_time_is_begun_again_and_insists(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = find_interpreter()
-    gives_up = f"echo half a backup >&0; echo '{json.dumps(STARVED)}'; exit 1"
+    gives_up = f"head -c 100000 /dev/zero >&0; echo '{json.dumps(STARVED)}'; exit 1"
     monkeypatch.setattr(
         sys, "executable", interpreter(tmp_path, f'case "$*" in *--gentle*) {gives_up};; esac\nexec {real} "$@"')
     )
