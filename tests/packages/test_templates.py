@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 EXPOSURE_MAX = 1.5
 SYSTEMD = shutil.which("systemd-analyze")
 # With that of --drain.
-VARIABLES = {setting.variable for setting in settings.SETTINGS} | {"CACHEFLOW_DRAIN"}
+VARIABLES = {setting.variable for setting in settings.SETTINGS}
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
