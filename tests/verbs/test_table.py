@@ -108,4 +108,4 @@ def test_a_call_answers_the_same_everywhere(
 
 
 def test_every_verb_is_in_the_table() -> None:
-    assert set(VERBS) - {row[0] for row in TABLE} == {"close", "nodes", "status"}
+    assert set(VERBS) - {row[0] for row in TABLE} == {"close", "nodes", "status", "watch"}
