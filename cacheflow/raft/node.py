@@ -329,8 +329,8 @@ class RaftNode:
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool:
         """Send blocks of commands to the leader; return False if no leader is connected or its connection takes no more now.
 
-        crowded: many callers wait for these blocks and will send their next commands together.
-        again: all unanswered blocks are sent again, beginning with these, so the leader drops those it has queued.
+        crowded: whether many callers wait for these blocks and will send their next commands together.
+        again: whether all unanswered blocks are sent again, beginning with these; the leader then drops those it has queued.
         """
         route = self.links.route
         if route is None:
@@ -405,7 +405,7 @@ class RaftNode:
 
     @property
     def last_applied(self) -> int:
-        """The highest log index that this node's machine has applied."""
+        """The highest log index that this node's state machine has applied."""
         return self._core.last_applied
 
     @property

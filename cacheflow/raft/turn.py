@@ -61,7 +61,7 @@ class Turn:
             call()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Call the function ``work`` as a turn, then what it deferred to the turn's end; in an open turn, only call it."""
+        """Call the function ``work`` as a turn, then what it deferred to the turn's end; inside another turn, only call it."""
         if self.is_open:
             work()
             return

@@ -132,7 +132,8 @@ class SegmentReader:
     def judge(self, last: bool) -> int:
         """Return how many bytes behind this journal file's last good record a crash has torn: they may be cut off.
 
-        last: whether this is the journal's newest file. Call it after ``records``. Raises CorruptJournal for damage.
+        last: whether this is the journal's newest file. Call this once ``records`` has yielded all records of the file.
+        Raises CorruptJournal for damage.
         """
         sealed = self.last_kind == SEAL
         if sealed:

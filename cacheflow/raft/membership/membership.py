@@ -79,7 +79,7 @@ class Membership:
         return self.is_member(peer) and self.configurations.latest.members[peer.node_id].voter
 
     def may_campaign(self) -> bool:
-        """True if this node may ask for votes: its own log makes it a voter, and its disk and contents are sound."""
+        """True if this node may ask for votes: its log makes it a voter, its disk works, and its contents are not in doubt."""
         member = self.configurations.latest.members.get(self.node_id)
         return (
             self._replica.failure is None
@@ -132,7 +132,7 @@ class Membership:
         return self.recovery is not None and self._replica.machine.cluster_id != self.recovery.cluster_id
 
     def tell_replaced(self) -> None:
-        """Have the network tell every node which clusters this node's cluster has replaced."""
+        """Have the network tell every node which clusters this node's cluster has replaced in recoveries."""
         replaced = [*self._replica.machine.replaced, *(() if self.recovery is None else self.recovery.replaced)]
         self._network.replaced = tuple(dict.fromkeys(replaced))[-REPLACED_MAX:]
 

@@ -108,7 +108,9 @@ class Removal:
                     self._tell(node_id, member.incarnation, None)
 
     def answer_stranger(self, peer: Peer, kind: str) -> None:
-        """Tell ``peer``, the sender of a message, that it is no member, if no table lists it and it was not told just now.
+        """Tell ``peer``, which has sent a message, that it is no member, if no member table lists it.
+
+        Nothing is sent if the peer was told just now.
 
         kind: the type of the message; for types that have answers of their own, nothing is sent here.
         """

@@ -58,7 +58,8 @@ class SnapshotMeta:
 
     index, term: those of the last log entry that the snapshot covers.  digest: the state machine's digest after that
     entry.
-    outlook: a digest of what the digest over effects leaves out and later effects depend on, such as the order of use.
+    outlook: a digest of contents that the digest over effects leaves out though later effects depend on them, such as the
+    order in which keys were last used.
     bytes: the length of the snapshot's file; 0 before it is written.
     """
 

@@ -142,7 +142,7 @@ class PeerLink:
             self._start_again()
 
     def redial(self, reason: str) -> None:
-        """Abort the connection, for ``reason``, and open another one at once."""
+        """Abort the link's connection to its node, for ``reason``, and open another one at once; nothing without one."""
         connection = self._connection
         if connection is not None:
             self._ended(reason)
@@ -150,7 +150,7 @@ class PeerLink:
             connection.abort()
 
     def close(self) -> Outgoing | None:
-        """End the link; messages that were sent before still leave.
+        """End the link, a connection for sending to one node, so that it connects no more; messages sent before still leave.
 
         Returns the connection that is now closing, None if there was none.
         """
@@ -163,7 +163,7 @@ class PeerLink:
         return connection
 
     async def wait_closed(self) -> None:
-        """Wait until the link's background task has ended, after ``close``."""
+        """Wait until the task that keeps the link connected to its node has ended, after ``close``."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 

@@ -82,13 +82,13 @@ class Pieces:
 
     @property
     def held_bytes(self) -> int:
-        """The bytes in memory of the message whose pieces are still arriving."""
+        """The number of bytes that the pieces of the unfinished message take in memory."""
         return len(self._parts)
 
     def add(self, piece: memoryview) -> int:
         """Add the next piece of the message; return how many bytes of the message have come so far, dropped ones included.
 
-        Of a message over the limit no more is kept.
+        When the message is larger than allowed, no further piece is kept.
         """
         self._size += len(piece)
         if self._size <= self.limit and not self._is_dropped:
