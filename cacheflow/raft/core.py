@@ -380,7 +380,7 @@ class Core(SyncObj):  # type: ignore[misc]
         return indexes[majority - 1] if len(indexes) >= majority else 0
 
     def ask_to_lead(self, node_id: str) -> bool:
-        """Ask the voter ``node_id`` to campaign now (timeout_now, dissertation 3.10) if it has this leader's whole log.
+        """Ask the voter ``node_id`` to campaign now if it has this leader's whole log (timeout_now, Raft dissertation 3.10).
 
         Returns whether the voter was asked.
         """
@@ -391,9 +391,9 @@ class Core(SyncObj):  # type: ignore[misc]
         return True
 
     def set_voters(self, node_ids: Iterable[str]) -> None:
-        """Set the ids of the other voters to ``node_ids``, those of the log's latest member table (dissertation 4.1).
+        """Set the ids of the other voters to ``node_ids``, those of the log's latest member table.
 
-        The latest table is in force whether it is committed or not.
+        The latest table is in force whether it is committed or not (Raft dissertation 4.1).
         """
         self.voter_ids = sorted(node_ids)
         nodes = [self._node(node_id) for node_id in self.voter_ids]

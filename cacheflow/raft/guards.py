@@ -214,6 +214,6 @@ def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> in
 def is_up_to_date(log_index: int, log_term: int, message: dict[str, Any]) -> bool:
     """True if the candidate that sent ``message`` has a log at least as complete as this node's.
 
-    That is Raft's election restriction (dissertation 3.6.1). log_index, log_term: index and term of this node's last entry.
+    That is Raft's election restriction. log_index, log_term: index and term of this node's last log entry.
     """
     return (natural(message, "last_log_term"), natural(message, "last_log_index")) >= (log_term, log_index)

@@ -59,7 +59,7 @@ class Progress:
         self.inflight_bytes = 0
 
     def need_snapshot(self) -> None:
-        """Note that a follower needs a snapshot of the machine; no entries are sent to the follower until it has one."""
+        """Note that a follower needs a snapshot of the state machine, and is sent no entries until it has one."""
         self.state = SNAPSHOT
         self.inflight.clear()
         self.inflight_bytes = 0

@@ -147,7 +147,7 @@ class Reconfiguration:
         self._ask(REMOVE, Member(node_id, incarnation, "", "", False), 0, False, done)
 
     def is_to_go(self, member: Member) -> bool:
-        """True if ``member``'s removal was asked for and is not over, as far as this node knows: the leader knows of all."""
+        """True if ``member``'s removal was asked for and is not over; nodes other than the leader may not know of that."""
         return any(
             change.kind == REMOVE
             and change.member.id == member.id
@@ -289,7 +289,7 @@ class Reconfiguration:
             self._ask(change.kind, change.member, 0, False, change.done)
 
     def applied(self, index: int) -> None:
-        """Report the proposed membership change as done if its log entry is applied. index: the last applied entry."""
+        """Report the proposed membership change as done if its log entry is applied. index: that of the last applied entry."""
         change = self._proposed
         if change is not None and change.index <= index:
             self._proposed = None

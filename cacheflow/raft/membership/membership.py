@@ -23,7 +23,7 @@ from cacheflow.raft.transport.network import Network, Peer
 
 
 def applied_configuration(machine: CacheMachine, journal: Journal, recovery: Recovery | None) -> Configuration:
-    """Return the member table in ``machine``, a state machine loaded from a snapshot; NOBODY if it has no members.
+    """Return the member table in ``machine``, a state machine loaded from a snapshot; the empty NOBODY if it has no members.
 
     The table's index is the snapshot's last, at which the journal begins. If the table is of another cluster than the log,
     returns the table of ``recovery`` instead, the decision by which this node has left that cluster.

@@ -194,7 +194,7 @@ class Removal:
                 self._disowned = self._position(known.latest)
 
     def replaced_by(self, cluster_id: str) -> None:
-        """Stop this node's part in its cluster, because the cluster ``cluster_id`` has replaced that one in a recovery."""
+        """Stop this node's part in its cluster, because in a recovery the cluster ``cluster_id`` has replaced the node's."""
         # What it had wished for was to leave the old one. Its data may be wanted still.
         self.by_itself = False
         old = self._membership.configurations.latest.cluster_id

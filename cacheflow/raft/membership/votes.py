@@ -49,7 +49,10 @@ class UnderWay:
 
 
 class Votes:
-    """The part of a leader that gives votes to members and takes votes back, so that ``replicas`` + 1 living members vote."""
+    """The part of a leader that gives votes to members and takes votes back, so that ``replicas`` + 1 living members vote.
+
+    replicas: a setting of the cluster, kept in its log.
+    """
 
     def __init__(
         self,
@@ -148,7 +151,7 @@ class Votes:
         return self._replica.machine.settings.replicas
 
     def under_way(self) -> dict[str, UnderWay]:
-        """Return {member id: change of its vote that this leader works at}; nothing where this node does not lead."""
+        """Return {member id: change of its vote that this leader works at}; an empty dict where this node does not lead."""
         if not self._core.is_leader:
             return {}
         latest, now_ms = self._membership.configurations.latest, self._links.now_ms()
@@ -162,7 +165,7 @@ class Votes:
         return told
 
     def _missing(self, latest: Configuration) -> int:
-        """Return how many voters ``latest``, a member table, has too few; a negative number if it has too many."""
+        """Return how many voters ``latest``, a member table, has too few for the setting ``replicas``; negative: too many."""
         replicas = self.replicas()
         return 0 if replicas is None else replicas + 1 - len(latest.voters)
 

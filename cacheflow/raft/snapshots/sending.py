@@ -116,7 +116,7 @@ class Sending:
         self._send_pieces(node_id, transfer)
 
     def _go_back(self, node_id: str, transfer: _Transfer, now_ms: int) -> None:
-        """Begin to send the follower a snapshot again from the first byte not acknowledged, if bytes seem lost.
+        """Begin to send a follower a snapshot again from the first byte not acknowledged, if bytes seem lost.
 
         Does nothing while pieces still wait on this node to be sent.
         """

@@ -100,7 +100,7 @@ class Pieces:
     def take(self) -> bytearray | None:
         """Return the message that the pieces make up, whose last one has come; None when it was dropped.
 
-        The next message may begin.
+        The next message may begin then.
         """
         dropped, whole = self._is_dropped, self._parts
         self.drop()
