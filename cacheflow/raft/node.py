@@ -405,7 +405,7 @@ class RaftNode:
 
     @property
     def last_applied(self) -> int:
-        """The highest log index that this node's state machine has applied."""
+        """The highest index of a log entry that this node's state machine has applied."""
         return self._core.last_applied
 
     @property

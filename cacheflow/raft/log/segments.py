@@ -383,7 +383,7 @@ class SegmentWriter:
             self._segments[-1].max_index = index
 
     def _remove_segments(self) -> None:
-        """Remove the oldest journal files, whose log entries are all covered by the snapshot."""
+        """Remove the oldest journal files, whose log entries are all covered by the node's snapshot."""
         while len(self._segments) > 1 and self._segments[0].max_index <= self.state.sentinel_index:
             self._sync()
             with contextlib.suppress(FileNotFoundError):  # removed, and then the folder could not be flushed

@@ -44,7 +44,7 @@ FAILURES_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """The digests that a snapshot up to ``index`` must have if this node's contents in memory are right."""
+    """The digests that a snapshot up to the log entry ``index`` must have if this node's contents in memory are right."""
 
     index: int
     digest: bytes

@@ -38,7 +38,7 @@ STALLED_MS = 5000
 
 @dataclass(slots=True)
 class _Transfer:
-    """What a leader remembers of sending one snapshot to one follower."""
+    """What a leader remembers while it sends one snapshot to one follower."""
 
     meta: SnapshotMeta
     # Bytes from the beginning of the file that were sent, and that the follower has.

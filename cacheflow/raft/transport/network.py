@@ -107,7 +107,7 @@ class Network(Protocol):
 
     @property
     def other_clusters(self) -> list[str]:
-        """The members of other clusters that this node has met lately, one text for people each. Any thread may read it."""
+        """The members of other clusters that this node has met lately, each as a text for people. Any thread may read it."""
 
     @property
     def healthy(self) -> bool:

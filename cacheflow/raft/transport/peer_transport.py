@@ -213,7 +213,7 @@ class PeerTransport:
 
     @property
     def other_clusters(self) -> list[str]:
-        """The members of other clusters that this node has met lately, one text for people each. Any thread may read it."""
+        """The members of other clusters that this node has met lately, each as a text for people. Any thread may read it."""
         return self._others.shown()
 
     @property
