@@ -289,12 +289,12 @@ class Core(SyncObj):  # type: ignore[misc]
         self._heard_s.clear()
 
     def campaign(self) -> None:
-        """Let this node's next tick start a campaign, because a majority has granted its pre-vote."""
+        """Let this node campaign when it next does its Raft work, because a majority has granted its pre-vote."""
         self._pre_vote_won = True
         self._SyncObj__raftElectionDeadline = 0.0
 
     def expect_election(self, after_s: float) -> None:
-        """Forget the leader, and campaign in at most ``after_s`` seconds unless another node is elected before."""
+        """Let this node forget its leader, and campaign within ``after_s`` seconds unless another node is elected before."""
         if self.role != LEADER:
             self._SyncObj__raftLeader = None
             self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, self.now() + after_s)
@@ -304,7 +304,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._SyncObj__raftElectionDeadline = max(self._SyncObj__raftElectionDeadline, self.now() + for_s)
 
     def withdraw(self) -> None:
-        """Drop the campaign that this node's next tick would start, because a leader was heard."""
+        """Drop the campaign that this node would start when it next does its Raft work, because a leader was heard."""
         self._pre_vote_won = False
 
     def postpone_election(self) -> None:
@@ -348,21 +348,21 @@ class Core(SyncObj):  # type: ignore[misc]
         return node
 
     def adopt_term(self, term: int) -> None:
-        """Become a follower in ``term``, without a vote, if that is later than the current term; else do nothing."""
+        """Make this node a follower in ``term``, with no vote given yet, if that is a later term; else do nothing."""
         if term > self.term:
             self._SyncObj__setCurrentTerm(term, None)
             self.step_down()
 
     def step_down(self) -> None:
-        """Become a follower that knows no leader: stop leading or campaigning."""
+        """Make this node a follower that knows no leader: it stops leading or campaigning."""
         self._SyncObj__raftLeader = None
         self._SyncObj__setState(FOLLOWER)
         self.postpone_election()
 
     def acknowledge(self, node_id: str, match_index: int | None) -> None:
-        """Note the answer of the follower ``node_id`` to this leader.
+        """Note that the follower ``node_id`` has answered a message of this leader.
 
-        match_index: the follower has the log up to this index; None if it has rejected a message. A voter's index counts
+        match_index: the follower has the log up to this index; None if it has rejected the message. A voter's index counts
         towards the commit index.
         """
         before = self._match.get(node_id)
@@ -374,13 +374,13 @@ class Core(SyncObj):  # type: ignore[misc]
 
     @property
     def acknowledged_by_others(self) -> int:
-        """The highest log index that a majority has acknowledged without this leader; 0 if the others are no majority."""
+        """The highest log index that a majority of all voters has acknowledged without this leader; 0 if there is none."""
         indexes = sorted(self._match.values(), reverse=True)
         majority = (len(indexes) + 1) // 2 + 1
         return indexes[majority - 1] if len(indexes) >= majority else 0
 
     def ask_to_lead(self, node_id: str) -> bool:
-        """Ask the voter ``node_id`` to campaign now (timeout_now, dissertation 3.10) if it has this leader's whole log.
+        """Ask the voter ``node_id`` to campaign now if it has this leader's whole log (timeout_now, Raft dissertation 3.10).
 
         Returns whether the voter was asked.
         """
@@ -391,9 +391,9 @@ class Core(SyncObj):  # type: ignore[misc]
         return True
 
     def set_voters(self, node_ids: Iterable[str]) -> None:
-        """Set the ids of the other voters to ``node_ids``, those of the log's latest member table (dissertation 4.1).
+        """Set the ids of the other voters to ``node_ids``, those of the log's latest member table.
 
-        The latest table is in force whether it is committed or not.
+        The latest table is in force whether it is committed or not (Raft dissertation 4.1).
         """
         self.voter_ids = sorted(node_ids)
         nodes = [self._node(node_id) for node_id in self.voter_ids]

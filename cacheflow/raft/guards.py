@@ -92,9 +92,10 @@ def natural(message: dict[str, Any], name: str) -> int:
 
 
 def check_sender(message: dict[str, Any], is_member: bool, own_term: int) -> None:
-    """Check whether a message's sender may send it and whether its term is credible. Raises BadMessage.
+    """Raise BadMessage if a message's sender may not send it, or if the term in the message is not credible.
 
-    Called only by nodes that belong to a cluster. is_member: the sender is a member.  own_term: the checking node's term.
+    Called only by nodes that belong to a cluster. is_member: whether the sender is a member.  own_term: the term of the
+    checking node.
     """
     kind = message["type"]
     if not is_member and kind in FROM_MEMBERS:
@@ -106,9 +107,9 @@ def check_sender(message: dict[str, Any], is_member: bool, own_term: int) -> Non
 
 
 def entries_of(message: dict[str, Any], prev_index: int, build_level: int = BUILD_LEVEL) -> list[LogEntry]:
-    """Return the entries of a leader's append message: contiguous behind ``prev_index``, with terms that do not fall.
+    """Return the log entries in a leader's append message, which must follow the entry at ``prev_index`` without a gap.
 
-    Raises BadMessage; NewerCacheFlow for an entry of a later build.
+    Their terms must not fall. Raises BadMessage; NewerCacheFlow for an entry of a later build.
     """
     raw = message.get("entries")
     if type(raw) is not list:
@@ -191,8 +192,8 @@ def first_of_term(log: Log, index: int) -> int:
 def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> int:
     """Return the index of the log entry that the leader sends next to a follower, which has sent the rejection ``message``.
 
-    It is above ``match_index``, up to which the follower's log is verified. This is the fast back-off of dissertation 3.5:
-    that is the entry behind the leader's last one of the conflicting term, or else the follower's first one of that term.
+    The index is above ``match_index``, up to which the follower's log is verified. By the fast back-off of Raft dissertation
+    3.5 it is the one behind the leader's last entry of the conflicting term, or else that of the follower's first such entry.
     """
     last_index = natural(message, "last")
     conflict_term = natural(message, "conflict_term")
@@ -213,6 +214,6 @@ def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> in
 def is_up_to_date(log_index: int, log_term: int, message: dict[str, Any]) -> bool:
     """True if the candidate that sent ``message`` has a log at least as complete as this node's.
 
-    That is Raft's election restriction (dissertation 3.6.1). log_index, log_term: index and term of this node's last entry.
+    That is Raft's election restriction. log_index, log_term: index and term of this node's last log entry.
     """
     return (natural(message, "last_log_term"), natural(message, "last_log_index")) >= (log_term, log_index)

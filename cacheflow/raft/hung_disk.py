@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class DiskWatch:
-    """A watch over the flushes of a node's journal to its disk.
+    """Watches whether the disk still flushes a node's journal, or hangs.
 
     patience_s: when a flush has taken more than this number of seconds, the disk counts as hung.
     """
@@ -49,11 +49,14 @@ class DiskWatch:
 
     @property
     def waits_s(self) -> float:
-        """The number of seconds for which the journal's oldest record has waited to be flushed to disk; 0 when none waits."""
+        """The number of seconds for which the disk has flushed nothing although journal records wait; 0 when none waits."""
         return self._waits * self._heartbeat_s
 
     def look(self) -> None:
-        """Check whether more of the journal was flushed to disk since the last check; called once a heartbeat."""
+        """Note whether the disk has flushed more of the journal since the last call; without that for too long, it is hung.
+
+        Called once a heartbeat.
+        """
         core, journal = self._core, self._journal
         position = journal.durable_position
         if position != self._position or position == journal.position:

@@ -24,7 +24,7 @@ HELD_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way from this node to its leader: leader, term and connection. On a new way, unanswered proposals are sent again."""
+    """The way from this node to its leader: leader, term and connection. On a change, unanswered proposals are sent again."""
 
     leader_id: str
     term: int
@@ -64,7 +64,7 @@ class Links:
     def hold_message(self, node_id: str, message: Sent) -> None:
         """Send ``message`` to ``node_id`` once all records written to the journal so far are durable.
 
-        The message is dropped if HELD_MAX calls wait for the journal already.
+        The message is dropped if too many calls (HELD_MAX) wait for the journal already.
         """
         if self._journal.durable_position >= self._journal.position and not self.held:
             self.send(node_id, message)

@@ -169,7 +169,7 @@ class Differs(TypedDict):
 class Register(TypedDict):
     """Message that asks the leader to make a node a member, to remove it, or to change its vote.
 
-    member: the node's id, incarnation, Raft address, HTTP address.  observer: whether a newcomer is never to vote by itself.
+    member: the node's id, incarnation, Raft address, HTTP address.  observer: whether a newcomer gets no vote unless promoted.
     was: whether a newcomer says that it has been a member.  level: the highest feature level that a newcomer's build knows.
     The last three count in a registration alone.
     """

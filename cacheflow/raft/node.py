@@ -239,9 +239,9 @@ class RaftNode:
     # Life -----------------------------------------------------------------------------------------------------------
 
     def found_cluster(self, cluster_id: str, member: Member) -> None:
-        """Begin a new cluster with this node as its only voter: write the first member table into the log.
+        """Begin a new cluster with this node as its only voter: write the first member table into the log, and campaign.
 
-        The entry with that table is not voted on. member: this node's row of the table.
+        member: this node's row of the table.
         """
         table = Configuration(0, cluster_id, {member.id: member})
         block = commands.encode_block(0, 0, 0, [table.command()])
@@ -329,8 +329,8 @@ class RaftNode:
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool:
         """Send blocks of commands to the leader; return False if no leader is connected or its connection takes no more now.
 
-        crowded: many callers wait for these blocks and will send their next commands together.
-        again: all unanswered blocks are sent again, beginning with these, so the leader drops those it has queued.
+        crowded: whether many callers wait for these blocks and will send their next commands together.
+        again: whether all unanswered blocks are sent again, beginning with these; the leader then drops those it has queued.
         """
         route = self.links.route
         if route is None:
@@ -405,7 +405,7 @@ class RaftNode:
 
     @property
     def last_applied(self) -> int:
-        """The highest log index that this node's machine has applied."""
+        """The highest index of a log entry that this node's state machine has applied."""
         return self._core.last_applied
 
     @property
@@ -413,8 +413,8 @@ class RaftNode:
         """True if this node may answer local reads.
 
         Since its start it must lead and have applied its no-op, or have applied what its leader had committed in its own
-        term. That stays true, for local reads never go back in time. But a removed node would grow old for ever, and a
-        node whose machine has failed or differs from the leader's may be wrong: neither answers reads.
+        term. That stays true, for local reads never go back in time. But a removed node's contents would grow old for ever,
+        and a node whose state machine has failed or differs from the leader's may be wrong: neither answers reads.
         """
         return (
             self.freshness.caught_up

@@ -25,8 +25,9 @@ PROBE, REPLICATE, SNAPSHOT = "probe", "replicate", "snapshot"
 class Progress:
     """What a leader knows of one follower. Times are in milliseconds, by the leader's monotonic clock.
 
-    Always 0 <= match_index < next_index, and messages are in flight only in the state REPLICATE. match_index: up to this
-    index the follower has the leader's log durably.  next_index: that of the next entry to send to the follower.
+    Always 0 <= match_index < next_index, and messages are in flight only in the state REPLICATE, in which entries are sent
+    without waiting for answers. match_index: up to this index the follower has the leader's log durably.  next_index: that of
+    the next entry to send to the follower.
     """
 
     next_index: int
@@ -58,7 +59,7 @@ class Progress:
         self.inflight_bytes = 0
 
     def need_snapshot(self) -> None:
-        """Note that a follower needs a snapshot of the machine; no entries are sent to the follower until it has one."""
+        """Note that a follower needs a snapshot of the state machine, and is sent no entries until it has one."""
         self.state = SNAPSHOT
         self.inflight.clear()
         self.inflight_bytes = 0

@@ -70,7 +70,7 @@ class Clock(Protocol):
 class Events(Protocol):
     """Interface: what a node tells the store, the layer above the node, which sends commands and waits for their results.
 
-    These are the results of each applied entry, that the route to the leader has changed, and a new state machine.
+    The node tells the store the results of each applied entry, a new route to the leader, and a new state machine.
     """
 
     def applied(self, settled: list[Settled]) -> None: ...

@@ -55,7 +55,7 @@ class Ticks:
                 self._turn.defer_send(self._tick_if_due)
 
     def run(self, work: Callable[[], None]) -> None:
-        """Call the function ``work`` and do the node's tick in one turn; at its end, what both append and send goes out."""
+        """Call the function ``work``, then do the node's Raft work, both in one turn, at whose end they flush and send."""
         if self._turn.is_open:
             work()
             self.nudge()

@@ -53,7 +53,7 @@ class Turn:
     def defer_wake(self, call: Callable[[], None]) -> None:
         """Call the function ``call``, which wakes a thread, once, after all else of the present turn; now if no turn is open.
 
-        Earlier, the woken thread would take the interpreter from this one.
+        Called earlier, it would let the woken thread take the interpreter from this one.
         """
         if self.is_open:
             self._wake[call] = None
@@ -61,7 +61,7 @@ class Turn:
             call()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Call the function ``work`` as a turn, then what it deferred to the turn's end; in an open turn, only call it."""
+        """Call the function ``work`` as a turn, then what it deferred to the turn's end; inside another turn, only call it."""
         if self.is_open:
             work()
             return

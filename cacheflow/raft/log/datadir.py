@@ -58,13 +58,14 @@ class DataDirectory:
 
     path, node_id, incarnation: the folder, and the node's id and incarnation that are kept there or were made for a new
     node.
-    starts: how many times a node has started with this directory, as far as ``note_start`` has written it there.
+    starts: how many times a node has started with this directory; ``note_start`` counts that and writes it there.
 
-    to_start: whether a node starts here. Where one has left its cluster by itself, its old data is removed then, and only then.
+    to_start: whether a node is to start with the directory. Only then the old data of a member that has left its cluster by
+    its own wish is removed.
 
-    ``ephemeral`` makes a directory in memory that ``close`` removes, with a new incarnation every time, and removes those
-    that dead processes left. Raises ConfigError if the directory is in use, belongs to another node or to one that the
-    cluster removed, is damaged, lacks the journal that it had, is not writable, or is full.
+    ``ephemeral`` makes a directory in memory that ``close`` removes, with a new incarnation every time, and removes such
+    directories that dead processes left. Raises ConfigError if the directory is in use, belongs to another node or to one
+    that the cluster removed, is damaged, lacks the journal that it had, is not writable, or is full.
     """
 
     def __init__(
@@ -203,9 +204,9 @@ class DataDirectory:
         return node_id, incarnation, 0
 
     def _begins_anew(self, names: list[str], node_id: str | None, rejoin: str) -> bool:
-        """Return whether the node ``node_id`` starts here as another member, as the member on this disk had left by itself.
+        """Return whether the member whose data is in the directory has left by its own wish: its node begins as a new member.
 
-        names: the files in the directory. Raises ConfigError, OSError.
+        names: the files in the directory.  node_id: the id that the node must have, None for any. Raises ConfigError, OSError.
         """
         if not self._to_start or _IDENTITY not in names:
             return False
@@ -213,7 +214,7 @@ class DataDirectory:
         return node_id in (None, known_id) and departure.has_left(Disk(), self.path, incarnation)
 
     def _begin_anew(self, disk: Disk, rejoin: str) -> None:
-        """Empty the directory of a node that has left, so that the node comes back as another member. Raises OSError."""
+        """Empty the data directory of a member that has left its cluster: its node joins as a new member. Raises OSError."""
         node_id, incarnation, _ = _read_identity(self.path / _IDENTITY, rejoin)
         logger.info("node %s had left its cluster: its old data is removed, and it joins anew", node_id)
         # In this order, so that whatever is interrupted is done again: first the identity expects no journal, and only what has

@@ -28,9 +28,9 @@ _MEMORY: Final = re.compile(r"(recovery|journal-\d+\.cfj|snapshot-\d+\.cfs)(\.ne
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A node's wish to go out of its cluster.
+    """A node's wish to leave its cluster, as the node's data directory keeps it.
 
-    incarnation: that of the member which is to go.  members: the Raft addresses of the others.
+    incarnation: that of the member which is to leave.  members: the Raft addresses of the other members.
     """
 
     incarnation: str
@@ -38,7 +38,7 @@ class Departure:
 
 
 def read_departure(disk: Disk, directory: Path) -> Departure | None:
-    """Return the departure that a data directory holds; None if it holds none.
+    """Return the departure, a node's wish to leave its cluster, that a data directory holds; None if it holds none.
 
     Raises ConfigError for a damaged file, NewerCacheFlow for one of a later format, OSError.
     """
@@ -59,7 +59,10 @@ def read_departure(disk: Disk, directory: Path) -> Departure | None:
 
 
 def write_departure(disk: Disk, directory: Path, departure: Departure) -> None:
-    """Write ``departure`` into a data directory, durably, in place of an earlier one. Raises OSError."""
+    """Write ``departure``, a node's wish to leave its cluster, into a data directory, durably. Raises OSError.
+
+    An earlier departure in the directory is replaced.
+    """
     fields = {
         "format_version": FORMAT_VERSION,
         "incarnation": departure.incarnation,
@@ -69,22 +72,22 @@ def write_departure(disk: Disk, directory: Path, departure: Departure) -> None:
 
 
 def forget_departure(disk: Disk, directory: Path) -> None:
-    """Remove the departure from a data directory, durably. Raises OSError."""
+    """Remove the departure, a node's wish to leave its cluster, from a data directory, durably. Raises OSError."""
     disk.remove(directory / DEPARTURE)
     disk.sync_directory(directory)
 
 
 def remove_unfinished(disk: Disk, directory: Path) -> None:
-    """Remove from a data directory the file of a departure whose writing was interrupted, if there is one. Raises OSError."""
+    """Remove from a data directory the unfinished file of a departure, a node's wish to leave its cluster. Raises OSError."""
     name = DEPARTURE + WRITING
     if name in disk.list(directory):
         disk.remove(directory / name)
 
 
 def has_left(disk: Disk, directory: Path, incarnation: str) -> bool:
-    """Return whether the member ``incarnation`` on a disk, which is gone from its cluster, went by its own wish.
+    """Return whether a member that is gone from its cluster left by its own wish, as its data directory says.
 
-    Raises ConfigError, OSError.
+    incarnation: that of the member. Raises ConfigError, OSError.
     """
     departure = read_departure(disk, directory)
     return departure is not None and departure.incarnation == incarnation

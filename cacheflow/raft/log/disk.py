@@ -161,7 +161,7 @@ class ThreadWriter:
         """Queue ``work``, a function, for the disk thread. Does not block.
 
         The event loop then calls ``done`` with the result of ``work``, or with the exception that ``work`` raised. Once the
-        thread is stopped, both functions are called at once.
+        thread is stopped, ``work`` and ``done`` are called within this call.
         """
         if self._closed:
             done(_outcome(work))

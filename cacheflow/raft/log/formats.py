@@ -20,7 +20,7 @@ def encode_format(number: int) -> bytes:
 def is_format(data: bytes, known: int, what: str) -> bool:
     """Return whether ``data``, the two bytes of a file that tell its format's version, is the version ``known``.
 
-    Returns False if the bytes are damaged. Raises NewerCacheFlow for a higher version. what: names the file for people.
+    Returns False if the bytes are damaged. Raises NewerCacheFlow for a higher version. what: the file's name, for the message.
     """
     if len(data) != FORMAT_BYTES or data[0] ^ 0xFF != data[1]:
         return False

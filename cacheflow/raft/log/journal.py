@@ -253,9 +253,9 @@ class Journal:
         self.close()
 
     def onOneSecondTimer(self) -> None:
-        """Flush what was written to the journal, once a second, in the fsync mode "interval".
+        """Flush what was written to the journal; called once a second, and does that in the fsync mode "interval" only.
 
-        If all is flushed, write a record once which says that the last flush took place.
+        If nothing waits for a flush, write, once, a record which says that the last flush took place.
         """
         self._free_some()
         if not self._accepting:
@@ -393,7 +393,7 @@ class Journal:
         self.add(b"", index, term)
 
     def hand_over(self) -> None:
-        """Give the journal's unwritten records to the disk thread, or later if that thread still writes earlier ones."""
+        """Give the journal's unwritten records to the disk thread now, or once that thread has written earlier ones."""
         if self._busy:
             return
         if self._pending and self._accepting:
@@ -471,7 +471,7 @@ class Journal:
             self._continue()
 
     def _continue(self) -> None:
-        """Have the disk thread write the journal's unwritten records, or flush if that is due; called after its last write."""
+        """Have the disk thread, whose previous write has ended, write the journal's unwritten records, or flush if due."""
         if self._closed:
             self._finish()
         elif self._pending or self._sync_due:
@@ -509,7 +509,7 @@ class Journal:
             self.on_failure(error)
 
     def _take_clock(self) -> Clock | None:
-        """Return the pair (cluster's time, wall clock) that is still to be written, but only once; None without one."""
+        """Return the clock pair (cluster's time, wall clock) if the journal has still to write it; None from then on."""
         if not self._clock_is_new:
             return None
         self._clock_is_new = False
@@ -525,9 +525,9 @@ class Journal:
         self._handed_index = min(self._handed_index, index - 1)
 
     def _forget(self, count: int) -> None:
-        """Remove the first ``count`` entries from the log's list in memory, by moving whichever part of that list is smaller.
+        """Remove the first ``count`` entries from the log's list in memory.
 
-        The memory of these entries is freed later.
+        This moves the removed entries or the others, whichever are fewer. The memory is freed later.
         """
         gone = self._entries
         if count > len(gone) // 2:

@@ -132,7 +132,8 @@ class SegmentReader:
     def judge(self, last: bool) -> int:
         """Return how many bytes behind this journal file's last good record a crash has torn: they may be cut off.
 
-        last: whether this is the journal's newest file. Call it after ``records``. Raises CorruptJournal for damage.
+        last: whether this is the journal's newest file. Call this once ``records`` has yielded all records of the file.
+        Raises CorruptJournal for damage.
         """
         sealed = self.last_kind == SEAL
         if sealed:
@@ -382,7 +383,7 @@ class SegmentWriter:
             self._segments[-1].max_index = index
 
     def _remove_segments(self) -> None:
-        """Remove the oldest journal files, whose log entries are all covered by the snapshot."""
+        """Remove the oldest journal files, whose log entries are all covered by the node's snapshot."""
         while len(self._segments) > 1 and self._segments[0].max_index <= self.state.sentinel_index:
             self._sync()
             with contextlib.suppress(FileNotFoundError):  # removed, and then the folder could not be flushed

@@ -147,7 +147,7 @@ class Reconfiguration:
         self._ask(REMOVE, Member(node_id, incarnation, "", "", False), 0, False, done)
 
     def is_to_go(self, member: Member) -> bool:
-        """True if ``member``'s removal was asked for and is not over, as far as this node knows: the leader knows of all."""
+        """True if ``member``'s removal was asked for and is not over; nodes other than the leader may not know of that."""
         return any(
             change.kind == REMOVE
             and change.member.id == member.id
@@ -156,11 +156,19 @@ class Reconfiguration:
         )
 
     def promote(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
-        """Give the member ``node_id`` a vote; on a follower, by asking the leader for it. Arguments as for ``remove``."""
+        """Give the member ``node_id`` a vote; on a follower, by asking the leader for it.
+
+        incarnation: that of the member; empty for any.
+        done: called once with (outcome, detail), two texts, unless the leader vanishes.
+        """
         self._ask(PROMOTE, Member(node_id, incarnation, "", "", False), 0, False, done)
 
     def demote(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
-        """Make the member ``node_id`` an observer; on a follower, by asking the leader for it. Arguments as for ``remove``."""
+        """Make the member ``node_id`` an observer, without a vote; on a follower, by asking the leader for it.
+
+        incarnation: that of the member; empty for any.
+        done: called once with (outcome, detail), two texts, unless the leader vanishes.
+        """
         self._ask(DEMOTE, Member(node_id, incarnation, "", "", False), 0, False, done)
 
     def _ask(self, kind: str, member: Member, level: int, was_member: bool, done: ChangeDone) -> None:
@@ -226,7 +234,7 @@ class Reconfiguration:
             self.refusal = "".join(char if char.isprintable() else "?" for char in told)
 
     def route_changed(self) -> None:
-        """Report every membership change that was asked of the old leader as UNSURE: the request or its answer may be lost."""
+        """Tell callers who asked the old leader for membership changes that the outcome is UNSURE: answers may be lost."""
         requests, self._requests = self._requests, {}
         for done in requests.values():
             done(UNSURE, "the leader changed meanwhile")
@@ -281,7 +289,7 @@ class Reconfiguration:
             self._ask(change.kind, change.member, 0, False, change.done)
 
     def applied(self, index: int) -> None:
-        """Report the proposed membership change as done if its log entry is applied. index: the last applied entry."""
+        """Report the proposed membership change as done if its log entry is applied. index: that of the last applied entry."""
         change = self._proposed
         if change is not None and change.index <= index:
             self._proposed = None
@@ -305,9 +313,10 @@ class Reconfiguration:
             proposed.done(UNSURE, "the leader changed meanwhile")
 
     def _decide(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """Return the new member table by which the member of ``change``, a requested one, joins the cluster.
+        """Return the next member table for ``change``, a node's request to join the cluster; None if no new table is needed.
 
-        Returns None if the change was refused here, or the table has that member already. latest: the member table in force.
+        That is so if the request was refused, which was reported, or if the node is a member already.
+        latest: the member table in force.
         """
         member = change.member
         known = latest.members.get(member.id)
@@ -353,17 +362,17 @@ class Reconfiguration:
         return latest.with_member(replace(member, voter=False))
 
     def _decide_removal(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """Return the member table without the member that the request ``change`` removes; None if this is refused or waits.
+        """Return the member table without the member that the request ``change`` removes.
 
-        latest: the member table in force.
+        Returns None if the request is refused, or waits for another leader. latest: the member table in force.
         """
         known = self._known(latest, change)
         return None if known is None else self._without_vote(latest, latest.without(known.id), change)
 
     def _decide_demotion(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """Return the member table in which the member of ``change`` is an observer; None if this is refused, done or waits.
+        """Return the member table in which the member that the request ``change`` names is an observer, without a vote.
 
-        latest: the member table in force.
+        Returns None if the request is refused, done already, or waits for another leader. latest: the member table in force.
         """
         known = self._known(latest, change)
         if known is None:
@@ -375,7 +384,7 @@ class Reconfiguration:
         return self._without_vote(latest, after, change)
 
     def _decide_promotion(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """Return the member table in which the member of ``change`` votes; None if this is refused or done already.
+        """Return the member table in which the member that the request ``change`` names votes; None if refused or done.
 
         latest: the member table in force.
         """
@@ -402,7 +411,7 @@ class Reconfiguration:
         return None
 
     def _known(self, latest: Configuration, change: _Change) -> Member | None:
-        """Return the row of the member of ``change`` in ``latest``, the member table in force.
+        """Return the row of ``latest``, the member table in force, for the member that the request ``change`` names.
 
         Returns None if no such member is in it, and reports that to the caller that waits for the change.
         """
@@ -414,8 +423,9 @@ class Reconfiguration:
         return known
 
     def _without_vote(self, latest: Configuration, after: Configuration, change: _Change) -> Configuration | None:
-        """Return ``after``, in which the member of ``change`` has no vote; None if the cluster cannot spare it, or it leads yet.
+        """Return ``after``, a member table in which the member that the request ``change`` names has no vote, if allowed.
 
+        Returns None if the cluster cannot spare that vote, or if that member still leads and must hand over leadership first.
         latest: the member table in force.
         """
         node_id = change.member.id

@@ -54,7 +54,7 @@ class Configuration:
         return replace(self, members={key: value for key, value in self.members.items() if key != node_id})
 
     def rows(self) -> list[tuple[str, str, str, str, bool, bool]]:
-        """Return the members as commands hold them: a tuple of each member's fields, in the order of the ids."""
+        """Return the members of this table as commands hold them: a tuple of each member's fields, in the order of the ids."""
         return [astuple(member) for _, member in sorted(self.members.items())]
 
     def command(self) -> commands.Command:
@@ -135,7 +135,7 @@ class Configurations:
         return len(self._stack) != before
 
     def committed(self, index: int) -> list[Configuration]:
-        """Forget and return the member tables that a later, committed one has replaced. index: the last committed entry."""
+        """Forget and return the member tables that a later, committed one has replaced. index: the last committed entry's."""
         over = []
         while len(self._stack) > 1 and self._stack[1].index <= index:
             over.append(self._stack.pop(0))

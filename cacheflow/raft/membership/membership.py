@@ -23,7 +23,7 @@ from cacheflow.raft.transport.network import Network, Peer
 
 
 def applied_configuration(machine: CacheMachine, journal: Journal, recovery: Recovery | None) -> Configuration:
-    """Return the member table in ``machine``, a state machine loaded from a snapshot; NOBODY if it has no members.
+    """Return the member table in ``machine``, a state machine loaded from a snapshot; the empty NOBODY if it has no members.
 
     The table's index is the snapshot's last, at which the journal begins. If the table is of another cluster than the log,
     returns the table of ``recovery`` instead, the decision by which this node has left that cluster.
@@ -79,7 +79,7 @@ class Membership:
         return self.is_member(peer) and self.configurations.latest.members[peer.node_id].voter
 
     def may_campaign(self) -> bool:
-        """True if this node may ask for votes: its own log makes it a voter, and its disk and contents are sound."""
+        """True if this node may ask for votes: its log makes it a voter, its disk works, and its contents are not in doubt."""
         member = self.configurations.latest.members.get(self.node_id)
         return (
             self._replica.failure is None
@@ -132,7 +132,7 @@ class Membership:
         return self.recovery is not None and self._replica.machine.cluster_id != self.recovery.cluster_id
 
     def tell_replaced(self) -> None:
-        """Have the network tell every node which clusters this node's cluster has replaced."""
+        """Have the network tell every node which clusters this node's cluster has replaced in recoveries."""
         replaced = [*self._replica.machine.replaced, *(() if self.recovery is None else self.recovery.replaced)]
         self._network.replaced = tuple(dict.fromkeys(replaced))[-REPLACED_MAX:]
 

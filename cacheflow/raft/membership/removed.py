@@ -108,7 +108,9 @@ class Removal:
                     self._tell(node_id, member.incarnation, None)
 
     def answer_stranger(self, peer: Peer, kind: str) -> None:
-        """Tell ``peer``, the sender of a message, that it is no member, if no table lists it and it was not told just now.
+        """Tell ``peer``, which has sent a message, that it is no member, if no member table lists it.
+
+        Nothing is sent if the peer was told just now.
 
         kind: the type of the message; for types that have answers of their own, nothing is sent here.
         """
@@ -192,7 +194,7 @@ class Removal:
                 self._disowned = self._position(known.latest)
 
     def replaced_by(self, cluster_id: str) -> None:
-        """Stop this node's part in its cluster, because the cluster ``cluster_id`` has replaced that one in a recovery."""
+        """Stop this node's part in its cluster, because in a recovery the cluster ``cluster_id`` has replaced the node's."""
         # What it had wished for was to leave the old one. Its data may be wanted still.
         self.by_itself = False
         old = self._membership.configurations.latest.cluster_id

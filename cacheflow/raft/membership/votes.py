@@ -37,7 +37,7 @@ LOOK_HEARTBEATS = 2
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """A change of one member's vote that the leader works at, for people.
+    """What people are told of a change of one member's vote that the leader works at.
 
     what: "catching up" with what is committed, for a vote, or "replacement" of a voter that is down.
     since_ms: for how long already.  due_ms: how long it may still take until the member is replaced; None if that is unknown.
@@ -49,7 +49,10 @@ class UnderWay:
 
 
 class Votes:
-    """The part of a leader that gives votes to members and takes votes back, so that ``replicas`` + 1 living members vote."""
+    """The part of a leader that gives votes to members and takes votes back, so that ``replicas`` + 1 living members vote.
+
+    replicas: a setting of the cluster, kept in its log.
+    """
 
     def __init__(
         self,
@@ -79,7 +82,10 @@ class Votes:
         self._learning_since_ms: dict[str, int] = {}
 
     def look(self) -> None:
-        """As leader, add up for how long each voter has been silent, and note who is catching up. Called once a heartbeat."""
+        """As leader, note how long each voter has been silent, and which members catch up to get a vote.
+
+        Called once a heartbeat.
+        """
         now_ms, latest = self._links.now_ms(), self._membership.configurations.latest
         if self._term != self._core.term:
             self._term, self._looked_ms = self._core.term, now_ms
@@ -96,15 +102,18 @@ class Votes:
         }
 
     def is_wanted(self, latest: Configuration) -> bool:
-        """True if more or fewer members should vote than now, and any turn may change that. latest: the member table in force.
+        """True if the number of voters should change and may change in any turn. latest: the member table in force.
 
-        A spare that is down is looked for once a heartbeat, as dead voters are.
+        False if a voter is missing and all members that could get a vote are down: those are looked at once a heartbeat.
         """
         missing = self._missing(latest)
         return missing < 0 or (missing > 0 and any(member.id not in self._peers.down for member in latest.spares))
 
     def next_table(self, latest: Configuration) -> Configuration | None:
-        """Return the next member table by the rules of this module; None if ``latest``, the one in force, is right for now."""
+        """Return the next member table, in which one member gets or loses its vote; None if no vote is to change now.
+
+        latest: the member table in force.
+        """
         missing = self._missing(latest)
         if missing > 0:
             ready = self._ready_spare(latest)
@@ -125,7 +134,7 @@ class Votes:
     def lack_of(self, node_id: str) -> str:
         """Return, for people, why the member ``node_id`` is not ready to vote yet; "" if it is.
 
-        The member may lack at most one round of what is committed (4.2.1), a round being a heartbeat.
+        The member may lack at most what was committed in one heartbeat, its round (Raft dissertation 4.2.1).
         """
         if node_id == self._membership.node_id:
             return ""
@@ -138,11 +147,11 @@ class Votes:
         return ""
 
     def replicas(self) -> int | None:
-        """Return how many members shall vote beside the leader; None until that is in the log."""
+        """Return how many members shall vote beside the leader, a setting of the cluster; None until the log holds that."""
         return self._replica.machine.settings.replicas
 
     def under_way(self) -> dict[str, UnderWay]:
-        """Return {member id: change of its vote that this leader works at}; nothing where this node does not lead."""
+        """Return {member id: change of its vote that this leader works at}; an empty dict where this node does not lead."""
         if not self._core.is_leader:
             return {}
         latest, now_ms = self._membership.configurations.latest, self._links.now_ms()
@@ -156,7 +165,7 @@ class Votes:
         return told
 
     def _missing(self, latest: Configuration) -> int:
-        """Return how many voters ``latest``, a member table, has too few; a negative number if it has too many."""
+        """Return how many voters ``latest``, a member table, has too few for the setting ``replicas``; negative: too many."""
         replicas = self.replicas()
         return 0 if replicas is None else replicas + 1 - len(latest.voters)
 
@@ -164,7 +173,10 @@ class Votes:
         return next((member for member in latest.spares if not self.lack_of(member.id)), None)
 
     def _surplus(self, latest: Configuration) -> str:
-        """Return the id of the voter that goes first by rule 2. latest: the member table in force, with other voters."""
+        """Return the id of the voter, never the leader, to lose its vote first: one that is down, or the one furthest behind.
+
+        latest: the member table in force.
+        """
         down = self._peers.down_ids()
 
         def order(node_id: str) -> tuple[bool, int, str]:

@@ -206,7 +206,7 @@ class Elections:
         return self._pre_vote_term == term and self._core.now() - self._first_asked_s < self._give_way_s
 
     def _goes_first(self, peer: Peer, message: dict[str, Any]) -> bool:
-        """True if this node's log ends like that of ``peer``, as the ``message`` tells, and this node's id is the lower."""
+        """True if this node's log ends like the log of ``peer``, as the peer's ``message`` tells, and its id is the lower."""
         ends = message["last_log_term"], message["last_log_index"]
         return (self._journal.last_term, self._journal.last_index) == ends and self._membership.node_id < peer.node_id
 

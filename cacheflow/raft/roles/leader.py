@@ -142,8 +142,8 @@ class Leading:
     def enqueue(self, blocks: list[bytes], crowded: bool, again: bool) -> None:
         """Queue ``blocks``, which this node has made of its own commands, for the leader's next entries.
 
-        crowded: many callers wait for these blocks.  again: all unanswered blocks of this node come once more, beginning with
-        ``blocks``, so those of this node that are still queued are dropped first.
+        crowded: whether many callers wait for these blocks.  again: whether all unanswered blocks of this node come once more,
+        beginning with ``blocks``; then those of this node that are still queued are dropped first.
         """
         node_id = self._membership.node_id
         if again:
@@ -306,7 +306,7 @@ class Leading:
     def keep_house(self) -> None:
         """As leader, find out which members are down, and queue an entry without writes if keys are due to expire.
 
-        Called once a heartbeat. Keys expire by the time stamps of entries, and while nobody writes there are none.
+        Called once a heartbeat. Keys expire by the time stamps of log entries, and while nobody writes no other entries come.
         """
         self.committed_lately = max(self.committed_lately, self._core.commit_index)
         # The next entry goes to all followers and shows which of them are quick now.

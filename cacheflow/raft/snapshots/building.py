@@ -44,7 +44,7 @@ FAILURES_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """The digests that a snapshot up to ``index`` must have if this node's contents in memory are right."""
+    """The digests that a snapshot up to the log entry ``index`` must have if this node's contents in memory are right."""
 
     index: int
     digest: bytes
@@ -54,7 +54,7 @@ class _Own:
 class Building:
     """Decides when a node builds a snapshot, has it built (one at a time), and compares it with the node's contents in memory.
 
-    restart_from: is given a state machine that was loaded from a snapshot, and lets the node go on with it.
+    restart_from: a function that is given a state machine, loaded from a snapshot, and lets the node go on with it.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class Building:
 
     @property
     def problem(self) -> str:
-        """The reason, for people, why the latest builds of a snapshot have failed; "" until FAILURES_SHOWN in a row have.
+        """The reason, for people, why the latest builds of a snapshot have failed.
 
-        Any thread may read it.
+        It is "" until FAILURES_SHOWN builds in a row have failed. Any thread may read it.
         """
         if self._failures_in_a_row < FAILURES_SHOWN:
             return ""

@@ -33,7 +33,7 @@ SURE_MS = 5000
 
 
 class Divergence:
-    """Compares digests of this node's contents with other nodes' digests; decides when to check the contents by the disk."""
+    """Compares this node's digests with other nodes'; decides when to check this node's contents against its disk."""
 
     def __init__(self, core: Core, links: Links, ticks: Ticks, replica: Replica, membership: Membership) -> None:
         # The contents are to be checked at this index, or behind it; 0 while there is no reason to.

@@ -58,7 +58,8 @@ class SnapshotMeta:
 
     index, term: those of the last log entry that the snapshot covers.  digest: the state machine's digest after that
     entry.
-    outlook: a digest of what the digest over effects leaves out and later effects depend on, such as the order of use.
+    outlook: a digest of contents that the digest over effects leaves out though later effects depend on them, such as the
+    order in which keys were last used.
     bytes: the length of the snapshot's file; 0 before it is written.
     """
 
@@ -70,16 +71,16 @@ class SnapshotMeta:
 
     @classmethod
     def of(cls, report: dict[str, Any]) -> SnapshotMeta:
-        """Return the description of the snapshot that the helper process has built, from ``report``, its parsed line of JSON.
+        """Return the description of the snapshot that the helper process has built.
 
-        Raises KeyError, ValueError.
+        report: the line of JSON that the process has printed, parsed. Raises KeyError, ValueError.
         """
         digest, outlook = _Bytes.fromhex(report["digest"]), _Bytes.fromhex(report["outlook"])
         return cls(report["index"], report["term"], digest, outlook, report["bytes"])
 
 
 def snapshot_path(directory: Path, index: int) -> Path:
-    """Return the path of the file in ``directory`` for the snapshot up to the log entry ``index``."""
+    """Return the path of the snapshot file in ``directory`` for the snapshot up to the log entry ``index``."""
     return directory / f"snapshot-{index:020}.cfs"
 
 

@@ -149,7 +149,7 @@ def _checked(file: BinaryIO, value_bytes_max: int, bytes_max: int) -> dict[str, 
 
 
 def _end_when_starved() -> None:
-    """Have this process end, with a report of that, when others leave it hardly any time."""
+    """Make this helper process end, and print a report of that, when other processes leave it hardly any processor time."""
     had_s, at_s = time.process_time(), time.monotonic()
 
     def look(signum: int, frame: FrameType | None) -> None:

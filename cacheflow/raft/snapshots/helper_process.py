@@ -103,7 +103,8 @@ class HelperProcess:
     async def _ask(self, index: int, *options: str, file: int = asyncio.subprocess.DEVNULL) -> dict[str, Any]:
         """Have a helper process work on a node's contents at the log entry ``index``; return the JSON object that it prints.
 
-        The process takes the time that nobody else wants; if that is next to nothing another one begins again, which insists.
+        The process takes only the processor time that no other process wants. If that is next to nothing, it ends, and one of
+        higher priority does the work.
         options: tell the process what to do, in place of a snapshot.  file: the descriptor for its standard input.
         """
         report = await self._run_process(index, "--gentle", *options, file=file)

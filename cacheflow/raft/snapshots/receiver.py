@@ -109,7 +109,10 @@ class SnapshotReceiver:
                 self._disk.remove(self._temporary)
 
     def _open(self) -> int:
-        """Return the descriptor of the file that is received, which is created with its whole length before the first piece."""
+        """Return the descriptor of the file into which the snapshot is received.
+
+        The file is created with its whole length before the first piece.
+        """
         if self._handle is None:
             self._handle = self._disk.open(self._temporary, create=True)
             try:

@@ -147,7 +147,7 @@ class Receiving:
         self._storage.run(work, done)
 
     def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> bool:
-        """Replace this node's contents by a received snapshot if that covers more of the log than was applied here.
+        """Replace this node's contents by a received snapshot if that covers more of the log than this node has applied.
 
         Returns whether all that the snapshot covers is applied now.
         """
@@ -166,8 +166,8 @@ class Receiving:
     def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool = False, refused: bool = False) -> None:
         """Acknowledge a piece of the leader's snapshot at ``index``, as soon as this node's journal is durable.
 
-        offset: the number of bytes received so far.  refused: the piece did not begin at that offset.  done: the snapshot is
-        not needed any more.
+        offset: the number of bytes received so far.  refused: whether the piece did not begin at that offset.  done: whether
+        the snapshot is not needed any more.
         """
         message: SnapshotAck = {
             "type": "snapshot_ack",

@@ -38,7 +38,7 @@ STALLED_MS = 5000
 
 @dataclass(slots=True)
 class _Transfer:
-    """What a leader remembers of sending one snapshot to one follower."""
+    """What a leader remembers while it sends one snapshot to one follower."""
 
     meta: SnapshotMeta
     # Bytes from the beginning of the file that were sent, and that the follower has.
@@ -116,7 +116,7 @@ class Sending:
         self._send_pieces(node_id, transfer)
 
     def _go_back(self, node_id: str, transfer: _Transfer, now_ms: int) -> None:
-        """Begin to send the follower a snapshot again from the first byte not acknowledged, if bytes seem lost.
+        """Begin to send a follower a snapshot again from the first byte not acknowledged, if bytes seem lost.
 
         Does nothing while pieces still wait on this node to be sent.
         """

@@ -34,7 +34,7 @@ class OtherClusters:
         self._met[hello.node_id] = hello.cluster_id, self._now()
 
     def shown(self) -> list[str]:
-        """Return the members of other clusters that were met lately, one text for people each."""
+        """Return the members of other clusters that this node has met lately, each as a text for people."""
         met = list(self._met.items())
         return [f"{node_id} of cluster {cluster_id}" for node_id, (cluster_id, at) in met if self._now() - at < SHOWN_S]
 

@@ -43,7 +43,7 @@ class Connection(asyncio.BufferedProtocol):
         """Begin the handshake, in a subclass; here nothing is done. Called when the socket is connected."""
 
     def frame_received(self, body: memoryview) -> None:
-        """Handle the ``body`` of one frame, which is valid during the call only; subclasses define this.
+        """Act on ``body``, that of a received frame, which is valid during the call only; subclasses define this.
 
         May raise FrameError.
         """
@@ -70,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         self._cancel_deadline()
 
     def close(self) -> None:
-        """Close the connection once all written bytes have left; handle no more frames."""
+        """Close the connection once all written bytes have left; frames that still come are ignored."""
         if not self.closed:
             self.closed = True
             self._cancel_deadline()

@@ -67,7 +67,7 @@ _ADDRESS: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Refusal(Exception):
-    """Raised when this side refuses the other in a handshake; the message is the reason, which a listener tells a dialer."""
+    """Raised when this side refuses the other in a handshake. The error's text is the reason; a listener tells it a dialer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class IncomingHost(Protocol):
         """Note that the peer of ``connection`` has told a new cluster or purpose, which ``connection`` has stored already."""
 
     def incoming_refused(self, connection: Incoming, reason: str) -> None:
-        """Note that the peer of an incoming ``connection`` was refused in the handshake. reason: text for people."""
+        """Note that the peer of an incoming ``connection`` was refused in the handshake. reason: why, as text for people."""
 
     def incoming_broken(self, connection: Incoming, error: Exception) -> None:
         """Note that the peer of an incoming ``connection`` broke a rule of the protocol; the connection is being aborted."""

@@ -107,7 +107,7 @@ class Network(Protocol):
 
     @property
     def other_clusters(self) -> list[str]:
-        """The members of other clusters that this node has met lately, one text for people each. Any thread may read it."""
+        """The members of other clusters that this node has met lately, each as a text for people. Any thread may read it."""
 
     @property
     def healthy(self) -> bool:
@@ -120,7 +120,7 @@ class Network(Protocol):
         """Close all connections and the port, and return when they are closed."""
 
     def met(self, node_id: str) -> Peer | None:
-        """Return the process that was met last under the node id ``node_id``, connected or not; None if none was."""
+        """Return the process that this node has met last under the node id ``node_id``, connected or not; None without one."""
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Set which nodes are dialed: those in ``peers``, {node id: address}, and all that have dialed this one."""

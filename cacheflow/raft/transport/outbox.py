@@ -110,7 +110,10 @@ class Outbox:
             self._defer(self._end_of_turn)
 
     def put_last(self, frame: bytes) -> bool:
-        """Send ``frame``, a whole frame, once nothing else waits; return False if too many such bytes wait already."""
+        """Send ``frame``, a whole frame, once nothing else waits.
+
+        Returns False if too many bytes of such frames wait already.
+        """
         if self._last_bytes + len(frame) > LAST_BYTES_MAX:
             return False
         self._last.append(frame)

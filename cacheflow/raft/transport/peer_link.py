@@ -79,18 +79,21 @@ class PeerLink:
 
     @property
     def connected(self) -> bool:
-        """True if the link has an open connection to its node."""
+        """True if the link, which sends to one node, has an open connection to that node."""
         return self._connection is not None
 
     @property
     def waiting_bytes(self) -> int:
-        """The number of bytes that wait in this process to be sent on the link; 0 without a connection."""
+        """The number of bytes that wait in this process to be sent on the link to one node; 0 without a connection."""
         connection = self._connection
         return 0 if connection is None or connection.outbox is None else connection.outbox.waiting_bytes
 
     @property
     def overtaking_bytes(self) -> int:
-        """The number of bytes waiting on the link that leave before a message sent now that may overtake others."""
+        """The number of bytes waiting on the link that leave before a message sent now that may overtake others.
+
+        A link is a connection for sending to one node.
+        """
         connection = self._connection
         return 0 if connection is None or connection.outbox is None else connection.outbox.overtaking_bytes
 
@@ -125,7 +128,7 @@ class PeerLink:
         self.tell()
 
     def tell(self) -> None:
-        """Tell the peer this node's cluster and the link's purpose, if either has changed since the peer was last told."""
+        """Tell the peer this node's cluster and what the link to it is for, if either has changed since that was last told."""
         about = (self._host.cluster_id, self._purpose)
         if self._connection is not None and self._said != about:
             self._said = about
@@ -142,7 +145,7 @@ class PeerLink:
             self._start_again()
 
     def redial(self, reason: str) -> None:
-        """Abort the connection, for ``reason``, and open another one at once."""
+        """Abort the link's connection to its node, if there is one, for ``reason``, and open another one at once."""
         connection = self._connection
         if connection is not None:
             self._ended(reason)
@@ -150,7 +153,7 @@ class PeerLink:
             connection.abort()
 
     def close(self) -> Outgoing | None:
-        """End the link; messages that were sent before still leave.
+        """End the link, a connection for sending to one node, so that it connects no more; messages sent before still leave.
 
         Returns the connection that is now closing, None if there was none.
         """
@@ -163,7 +166,7 @@ class PeerLink:
         return connection
 
     async def wait_closed(self) -> None:
-        """Wait until the link's background task has ended, after ``close``."""
+        """Wait until the task that keeps the link connected to its node has ended, after ``close``."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 

@@ -208,12 +208,12 @@ class PeerTransport:
         ]
 
     def met(self, node_id: str) -> Peer | None:
-        """Return the process that was met last under the node id ``node_id``, connected or not; None if none was."""
+        """Return the process that this node has met last under the node id ``node_id``, connected or not; None without one."""
         return self._processes.get(node_id)
 
     @property
     def other_clusters(self) -> list[str]:
-        """The members of other clusters that this node has met lately, one text for people each. Any thread may read it."""
+        """The members of other clusters that this node has met lately, each as a text for people. Any thread may read it."""
         return self._others.shown()
 
     @property
@@ -440,7 +440,7 @@ class PeerTransport:
         self._call(self.on_message if group == messages.GROUP else self.on_beside, peer, message)
 
     def unknown(self, peer: Peer, what: str) -> None:
-        """Count a peer's frame that is for a group or of a kind not known here; the connection goes on."""
+        """Count and log a peer's frame that is for a group or of a kind not known here; the connection goes on."""
         self.unknown_frames += 1
         if self._throttle.allows((peer.node_id, "unknown")):
             logger.warning("dropped %s of %s, as a newer CacheFlow may send it", what, peer.node_id)

@@ -82,13 +82,13 @@ class Pieces:
 
     @property
     def held_bytes(self) -> int:
-        """The bytes in memory of the message whose pieces are still arriving."""
+        """The number of bytes that the pieces of the unfinished message take in memory."""
         return len(self._parts)
 
     def add(self, piece: memoryview) -> int:
         """Add the next piece of the message; return how many bytes of the message have come so far, dropped ones included.
 
-        Of a message over the limit no more is kept.
+        When the message is larger than allowed, no further piece is kept.
         """
         self._size += len(piece)
         if self._size <= self.limit and not self._is_dropped:
@@ -100,7 +100,7 @@ class Pieces:
     def take(self) -> bytearray | None:
         """Return the message that the pieces make up, whose last one has come; None when it was dropped.
 
-        The next message may begin.
+        The next message may begin then.
         """
         dropped, whole = self._is_dropped, self._parts
         self.drop()
