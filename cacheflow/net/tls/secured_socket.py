@@ -68,16 +68,17 @@ class SecuredSocket:
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record")
 
     def _show_end(self) -> None:
-        """Make the socket readable for whoever polls it, because the other side has said in TLS that it sends no more.
+        """Make this socket readable for whoever polls it, if the other side has said in TLS that it sends no more.
 
-        That may have come with the last plaintext, so that nothing is left to read on the socket itself.
+        Otherwise the poll might wait forever: the other side's message may have come together with the last plaintext, so that
+        nothing is left to read.
         """
         if self._session.ended:
             with contextlib.suppress(OSError):  # it is over for the system, too
                 self._socket.shutdown(socket.SHUT_RD)
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send as much of ``data`` as the system takes, in records, and return how much of it was sent."""
+        """Send as much of ``data`` as the system takes, as TLS records, and return how many bytes of ``data`` were sent."""
         # All at once: waitress copies megabytes for each call, which a call for each record would make seven times as dear.
         view, sent = memoryview(data), 0
         if not view:
@@ -109,23 +110,23 @@ class SecuredSocket:
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record has left")
 
     def shutdown(self, how: int) -> None:
-        """Tell the other side that this side sends no more, as far as the system takes that now, and shut down the socket."""
+        """Tell the other side that this side sends no more, if the system takes the message now, and shut down the socket."""
         with self._lock, contextlib.suppress(OSError):
             self._unsent += self._session.farewell()
             self._flush()
         self._socket.shutdown(how)
 
     def close(self) -> None:
-        """Tell the other side that this side sends no more, as far as the system takes that now, and close the socket."""
+        """Tell the other side that this side sends no more, if the system takes the message now, and close the socket."""
         with self._lock, contextlib.suppress(OSError):
             self._unsent += self._session.farewell()
             self._flush()
         self._socket.close()
 
     def release(self) -> tuple[socket.socket, Session]:
-        """Return the socket and its TLS session, which belong to the caller from now on.
+        """Return the plain socket and the TLS session of this encrypted socket; both belong to the caller from now on.
 
-        Raises OSError if the system does not take what TLS itself still has to send.
+        Raises OSError if the system does not take the bytes that TLS itself still has to send.
         """
         with self._lock:
             self._flush()
