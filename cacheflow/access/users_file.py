@@ -45,7 +45,7 @@ def line_of(name: str, role: Role, token: str) -> str:
 
 
 def read_users(path: Path) -> dict[bytes, User]:
-    """Return the users in the file at ``path``, by the SHA-256 of their tokens.
+    """Return a dictionary of the users in the file at ``path``, by the SHA-256 of their tokens.
 
     Raises ConfigError that names the line which is wrong.
     """
