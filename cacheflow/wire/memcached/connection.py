@@ -121,7 +121,7 @@ class MemcachedConnection(MemcachedSession):
             return refused.reply
 
     def _found_all(self, data: bytes, at: int) -> int:
-        """Answer the gets of one key each that stand in a row from position ``at`` of the client's input ``data``.
+        """Answer memcached gets of one key each that stand in a row from position ``at`` of the client's input ``data``.
 
         Returns the position behind the last get that was answered.
         """

@@ -210,9 +210,10 @@ def _read_strings(connection: RespSession, queue: Queue, searches: _Searches) ->
 
 
 class _Searches:
-    """The maker of those replies of one transaction for which hashes and sets are searched.
+    """An object that makes those replies of one transaction for which hashes and sets have to be searched.
 
-    All entries are looked up at one moment; a reply about large ones is made later, when it is to be sent in EXEC's answer.
+    Keys are looked up when the transaction takes place. A reply about large hashes or sets is made later, when EXEC's
+    answer is sent.
     """
 
     def __init__(self) -> None:

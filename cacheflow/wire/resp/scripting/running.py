@@ -144,7 +144,7 @@ class ScriptRun(Attempts):
     def _step(self, call: Callable[..., None], *arguments: object) -> None:
         """Do one step of the script's run by calling the function ``call``, unless the run is over.
 
-        If the client has gone, or the step fails in a way that ends its connection, the scripts that wait for this one go on.
+        If the client has gone, or an error in the step ends the client's connection, the scripts that wait for this one go on.
         """
         if self._is_over:
             return
