@@ -62,7 +62,7 @@ NEXT_ENDED_S: Final = 0.01
 
 
 class Poller:
-    """An object that serves many clients' sockets, polled by an epoll object: one file descriptor in the event loop ``loop``.
+    """An object that serves many clients' sockets. An epoll object polls them: to the event loop ``loop`` one file descriptor.
 
     It serves from the start until ``close`` is called.
     run: called when sockets are ready, with a function that does the work of one turn; ``run`` has to call this function.
@@ -273,7 +273,7 @@ class Poller:
         self.held.clear()
 
     def _write(self, descriptor: int) -> None:
-        """Let the transport of the socket ``descriptor`` send its buffer: the socket takes bytes again, or is broken."""
+        """Let the transport of the socket ``descriptor`` send its buffered bytes: the socket takes some again, or broke."""
         transport = self.transports.get(descriptor)
         if transport is not None:
             try:

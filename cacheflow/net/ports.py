@@ -39,7 +39,7 @@ class Service(Protocol):
 
     @property
     def tls_only(self) -> bytes:
-        """The bytes that a client gets that speaks no TLS at a port of this wire protocol where TLS is needed."""
+        """The bytes that are sent to a client without TLS at a port of this wire protocol where clients have to speak TLS."""
 
     def connect(self) -> asyncio.Protocol:
         """Return a new asyncio protocol for a client whose connection was just accepted."""
@@ -54,7 +54,7 @@ class Service(Protocol):
         """Close the connections of clients that take too long to send a whole request. Called every few seconds."""
 
     def limit_values(self, bytes_max: int) -> None:
-        """Take values of up to ``bytes_max`` bytes from now on, and refuse larger ones."""
+        """From now on take values of up to ``bytes_max`` bytes from clients of this wire protocol, and refuse larger ones."""
 
     async def drain(self) -> None:
         """Close all clients' connections of this wire protocol, after a moment in which each may send its pending replies."""

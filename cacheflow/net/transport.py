@@ -213,7 +213,10 @@ class SocketTransport(asyncio.Transport):
             self._want()
 
     def read_on(self) -> None:
-        """Read the client's input again, now that the node's budget of unfinished input has room. Any thread may call it."""
+        """Read the client's input again, which had to wait because the node had too many unfinished requests.
+
+        Any thread may call it.
+        """
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._poller.loop.call_soon_threadsafe(self._want)
 
@@ -316,7 +319,7 @@ class SocketTransport(asyncio.Transport):
             self._want()
 
     def end_of_input(self) -> None:
-        """Tell the protocol that the client will send no more.
+        """Tell the client's protocol that the client will send no more.
 
         Close the connection unless the protocol's ``eof_received`` asks to keep it open.
         """

@@ -43,7 +43,10 @@ class Holder(Protocol):
     waits: bool
 
     def read_on(self) -> None:
-        """Go on reading this connection's input, after the node's budget had forbidden it. Any thread may call it."""
+        """Go on reading this connection's input, which had to wait because the node had too many unfinished requests.
+
+        Any thread may call it.
+        """
 
 
 H = TypeVar("H", bound=Holder)

@@ -47,7 +47,7 @@ def no_reply(result: Result) -> bytes:
 
 
 def _count_nothing(change: int) -> None:
-    """Do nothing: takes the place of a transport's methods ``reserve`` and ``hold``, which count bytes, where it has none."""
+    """Do nothing: takes the place of the methods ``reserve`` and ``hold``, which count bytes, of a transport without them."""
 
 
 class Connection(asyncio.Protocol):
@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
             self._begin_stream(reply)
 
     def _begin_stream(self, stream: Stream) -> None:
-        """Begin to send ``stream``, a reply in pieces to a client's request. To be called after all earlier replies."""
+        """Begin to send ``stream``, a reply in pieces to a client's request. All earlier requests are answered already."""
         promise = Promise(stream)
         self._promises.appendleft(promise)
         if self._last_read is None:
@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
         self._reserve(stream.held)
 
     def read_alone(self, answer: Callable[[], Reply]) -> None:
-        """Answer a client's read with what ``answer`` returns after a barrier in the log. No earlier request may wait."""
+        """Answer a client's read, before which no request waits, with what ``answer`` returns after a barrier in the log."""
         promise = self._last_read = Promise()
         self._promises.append(promise)
 
@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
         self._written.append((promise, answer))
 
     def _add_work(self, work: int) -> None:
-        """Add ``work``, the cost of a client's next write, to a sum; if that gets too large, propose earlier writes apart."""
+        """Add the cost ``work`` of a client's next write to a sum; if that gets too large, propose earlier writes alone."""
         if self._commands and self._written_work + work > REQUESTS_MAX:
             # Proposed with the rest: a refusal comes at once, and would have later requests answered before this one.
             self._cut.append((self._commands, self._written, self._written_work))
@@ -348,7 +348,7 @@ class Connection(asyncio.Protocol):
         """Answer a client's request of several steps; handle no other request of this connection until its reply is given.
 
         begin: a function that does the first step, once all earlier requests are answered. It is given a function, which has
-        to be called with the reply, at once or later; it may raise ReplicationError.
+        to be called with the reply, at once or later; ``begin`` may raise ReplicationError.
         """
         promise = Promise()
         self._holds = True
@@ -369,7 +369,7 @@ class Connection(asyncio.Protocol):
     def behind_barrier(self, begin: Callable[[End], None]) -> None:
         """Answer a client's request of several steps; handle no other request of this connection until its reply is given.
 
-        begin: does the first step, after a barrier in the log if reads are linearizable; it is given a function for the reply.
+        begin: does the first step, after a barrier if reads are linearizable; it gets a function, to be called with the reply.
         """
         if not self.linearizable:
             self.exclusive(begin)
@@ -400,13 +400,13 @@ class Connection(asyncio.Protocol):
             self._stumbled()
 
     def close(self, farewell: bytes = b"") -> None:
-        """Handle no more requests of this client; close after the replies to all earlier ones and the bytes ``farewell``."""
+        """Handle no more requests of this client; close the connection once earlier replies and then ``farewell`` are sent."""
         self.reply(farewell)
         self._closing = True
         self.at_rest = False
 
     def finish(self) -> None:
-        """Handle no more requests, because the node stops; close after the replies to all earlier ones."""
+        """Handle no more requests of this client, as the node stops; close the connection once earlier replies are sent."""
         self._closing = True
         self.at_rest = False
         if self._connected and not self._transport.is_closing():
@@ -575,7 +575,7 @@ class Connection(asyncio.Protocol):
         self._draining = False
 
     def _send_pieces(self, stream: Stream) -> bool:
-        """Send pieces of the reply ``stream`` while the client takes them and the turn has time; return whether all are sent."""
+        """Send pieces of ``stream``, a reply, while the client takes them and time is left; return whether all are sent."""
         for piece in stream.pieces:
             size = len(piece)
             if size > JOINED_BYTES_MAX:

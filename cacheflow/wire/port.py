@@ -69,7 +69,7 @@ class WirePort:
         self._empty: asyncio.Event | None = None
 
     def connect(self) -> asyncio.Protocol:
-        """Return the asyncio protocol for a newly accepted client; over the limit, a protocol that refuses and closes."""
+        """Return the asyncio protocol for a new client; over the limit of connections, a protocol that refuses and closes."""
         if len(self._connections) >= self.connections_max or self._empty is not None:
             self.refused += 1
             return _Refused(self._refusal)

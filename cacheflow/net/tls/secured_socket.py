@@ -43,7 +43,7 @@ class SecuredSocket:
         return bool(self._session.early) or self._session.ended
 
     def recv(self, size: int) -> bytes:
-        """Return received plaintext, perhaps more than ``size`` bytes; b"" when the other side sends no more."""
+        """Return plaintext received on this socket, perhaps more than ``size`` bytes; b"" if the other side sends no more."""
         with self._lock:
             session = self._session
             plain, session.early = session.early, b""
@@ -110,14 +110,14 @@ class SecuredSocket:
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record has left")
 
     def shutdown(self, how: int) -> None:
-        """Tell the other side that this side sends no more, if the system takes the message now, and shut down the socket."""
+        """Tell the other side (if the system takes that now) that this side sends no more, and shut down the socket."""
         with self._lock, contextlib.suppress(OSError):
             self._unsent += self._session.farewell()
             self._flush()
         self._socket.shutdown(how)
 
     def close(self) -> None:
-        """Tell the other side that this side sends no more, if the system takes the message now, and close the socket."""
+        """Tell the other side (if the system takes that now) that this side sends no more, and close the socket."""
         with self._lock, contextlib.suppress(OSError):
             self._unsent += self._session.farewell()
             self._flush()

@@ -37,7 +37,7 @@ def value_line(word: bytes, entry: Entry) -> bytes:
 
 
 def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
-    """Return the part of memcached's reply to gets that shows one entry: the VALUE line, with its version, and the data."""
+    """Return the part of memcached's reply to gets that shows one entry: the VALUE line with its version, and the data."""
     if entry[KIND] > VALUE_MAX:
         raise Refused(WRONG_KIND)
     data, _, meta, version, _ = entry

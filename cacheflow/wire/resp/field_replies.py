@@ -215,6 +215,6 @@ def scanned(arguments: Sequence[bytes], data: bytes, *, is_set: bool) -> Reply:
 
 
 def members_in(data: bytes) -> Iterator[list[bytes]]:
-    """Yield lists of the members of the encoded set ``data``, in the set's order; each list is short, quickly worked on."""
+    """Yield lists of the members of the encoded set ``data``, in the set's order; each list is short enough for one turn."""
     for some in fields.slices(data, SLICE_BYTES):
         yield fields.parts_of(some)[::2]

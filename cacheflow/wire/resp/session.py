@@ -84,7 +84,7 @@ class Spec:
     arity: the number of words, with the command's name; negative for "at least".
     keys: positions of the first and last key (negative: from the end) and their step, as in Redis' COMMAND.
     counted: where a request says how many keys it has, the position of that number; else 0.
-    local, read, plan: the function that answers, from the connection's own state, from memory, or through the log.
+    local, read, plan: one of them answers, from the connection's own state, from memory, or through the log.
     control: where given, a function that answers instead of these outside of transactions, in a way of its own.
     steps: True if ``plan`` looks at memory first, and the writes take place only if what was seen there still holds.
     publishes: True if the command sends other clients a message, which needs the role that a write does, though Redis' flags
@@ -370,7 +370,7 @@ class RespSession(Connection):
         self._choose_ways()
 
     def _count_kept(self) -> None:
-        """Report how many bytes this connection keeps of an incomplete request and of the commands since MULTI."""
+        """Report to the transport how many bytes this connection keeps: an incomplete request, and commands since MULTI."""
         self._hold(self._parser.kept_bytes + self._queued_bytes)
 
     def watch(self, keys: list[str]) -> None:

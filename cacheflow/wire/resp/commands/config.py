@@ -59,7 +59,7 @@ def _get(session: RespSession, arguments: Arguments) -> bytes:
 def _max_bytes(text: str) -> int | None:
     """Return the limit in bytes that ``text``, a size as Redis writes it, stands for; None for 0, which is no limit.
 
-    Raises ValueError that says what such a text is.
+    Raises ValueError that says how such a text is written.
     """
     found = _SIZE.fullmatch(text)
     if found is None:

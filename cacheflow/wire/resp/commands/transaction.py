@@ -87,7 +87,8 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
     """Answer the Redis command EXEC: run all queued commands at one moment, unless a watched key has changed.
 
     queue: the commands since MULTI.  watched: key -> the condition that the key is as it was at WATCH.
-    selected: the number of the database that the last SELECT among the commands has chosen; without one, the connection's.
+    selected: the number of the database that the last SELECT among the commands has chosen; without a SELECT, the number of
+    the connection's database.
     """
     steps = any(spec.steps for spec, _ in queue)
     selects = any(spec.name == "select" for spec, _ in queue)

@@ -198,7 +198,7 @@ class Runner:
         self._end(CommandError(why))
 
     def ended(self, task: _Task, outcome: object | CommandError) -> None:
-        """Tell the function that waits for the script run ``task`` its result ``outcome``, unless the run was abandoned.
+        """Call the function that waits for the script run ``task`` with the run's ``outcome``, unless the run was abandoned.
 
         Called on the event loop.
         """

@@ -60,8 +60,9 @@ class Call(NamedTuple):
         return [b"%d:%b" % (self.database, key) for key in self.keys]
 
     def run(self, caller: Caller, sandbox: Sandbox, null: bytes, expired: Expired) -> bytes:
-        """Run the script in the Lua interpreter ``sandbox`` and return the encoded reply. Raises GivenUp.
+        """Run the script in the Lua interpreter ``sandbox`` and return the encoded reply.
 
+        Raises GivenUp when the script needs too much time or memory.
         caller: answers the script's commands.  null: RESP's null, encoded.
         expired: a function that returns whether the script's time is over.
         """
