@@ -99,7 +99,7 @@ class Slices:
 
 
 class Breaks:
-    """Makes short pauses in a thread that works for long beside an event loop: then the loop gets Python's interpreter lock.
+    """An object that makes short pauses in a thread that works for long, to give Python's interpreter lock to an event loop.
 
     To be used by one thread. clock: returns seconds.  sleep: sleeps for so many seconds without the lock.
     """

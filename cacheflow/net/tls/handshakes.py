@@ -85,7 +85,7 @@ class Door:
 
 
 class _Half:
-    """One connection whose TLS handshake is under way."""
+    """The state of one connection, of a client or another node, whose TLS handshake is under way."""
 
     __slots__ = ("done", "door", "failed", "finished", "received", "session", "sock", "unsent", "until_s")
 

@@ -24,8 +24,8 @@ class SecuredSocket:
     """A non-blocking socket whose bytes travel encrypted. Any thread may use it.
 
     ``recv`` raises BlockingIOError until a whole TLS record has come, and ``send`` while the system does not take a record;
-    ``send`` must then be called again with the same bytes, or more. ``recv`` leaves nothing that could be read, so that a poll
-    of the socket misses nothing, except what came right behind the handshake (``early``).
+    ``send`` must then be called again with the same bytes, or more. ``recv`` returns all that has come, so that a poll of the
+    socket misses no input, except what came right behind the handshake (``early`` tells of that).
     """
 
     def __init__(self, sock: socket.socket, session: Session) -> None:
