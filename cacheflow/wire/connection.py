@@ -473,7 +473,7 @@ class Connection(asyncio.Protocol):
     # ----------------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Make the replies that are due on this connection, then handle as much of its input as may be handled now."""
+        """Make this connection's replies that can be made now, then handle as much of its input as may be handled now."""
         try:
             if self._promises:
                 self._drain()

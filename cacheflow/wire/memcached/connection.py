@@ -183,7 +183,7 @@ class MemcachedConnection(MemcachedSession):
     def _request(self, data: bytes, at: int, end: int) -> int:
         """Handle the memcached request whose command line is ``data[at:end]``, in a client's input ``data``.
 
-        Returns the position behind the request, or INCOMPLETE when it has not arrived in full or is not answered in full.
+        Returns the position behind the request, or INCOMPLETE when it has not arrived in full or its reply is not finished.
         """
         stop = end - 1 if end > at and data[end - 1] == 13 else end
         if self.fetch is None:

@@ -13,7 +13,7 @@ from cacheflow.wire.memcached.lines import KEY_BYTES_MAX, Refused
 
 
 def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
-    """Return, for each key of memcached gets, its part of the reply: VALUE line and data; empty bytes for an absent key.
+    """Return what memcached's reply to get shows for each of several keys: VALUE line and data; no bytes for an absent key.
 
     words: the keys as clients wrote them. Returns None if a slower way has to answer: a key is not plain ASCII, this node may
     not be read, the values exceed one reply's limit, or one is a hash or a set.

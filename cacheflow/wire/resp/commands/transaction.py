@@ -135,7 +135,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
 
 
 def _fixed(watched: Watched) -> list[Condition]:
-    """Return the conditions that a transaction's watched keys are as they were at WATCH.
+    """Return the conditions for a transaction: each watched key is still as it was at WATCH.
 
     Not to be called before all earlier WATCH requests are answered.
     watched: key -> its condition, or None where WATCH failed and its client was told so; such a key has to be absent.
@@ -178,7 +178,7 @@ def _read_all(connection: RespSession, queue: Queue) -> Reply:
 
 
 def _read_strings(connection: RespSession, queue: Queue, searches: _Searches) -> Reply:
-    """Return the reply to EXEC of commands that read strings: all keys are looked up now, the reply's parts made later.
+    """Return the reply to EXEC of commands that read strings: keys are looked up now, the reply's parts made when it is sent.
 
     Raises ReplicationError.
     """
@@ -300,7 +300,7 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
     """Return the state machine's commands for a transaction, and the function that makes EXEC's reply from their results.
 
     queue: the requests since MULTI.
-    overlay: shows each request what the earlier ones will leave; if None, all read plain memory.
+    overlay: shows each request the entries as the earlier requests will leave them; if None, all see this node's memory.
     Raises CommandError if there are too many commands.
     """
     commands: list[Command] = []
