@@ -9,7 +9,7 @@ from typing import Final
 
 
 class Role(IntEnum):
-    """What a client may do; each role may do what the lower ones may."""
+    """The roles of clients, in ascending order: a client may do what its own role and the lower roles allow."""
 
     # The role of a client that has shown no token: health checks alone.
     NOBODY = 0
@@ -20,7 +20,7 @@ class Role(IntEnum):
 
     @property
     def word(self) -> str:
-        """The role's name, as files of users and messages have it."""
+        """The name of this role in lower case, as it stands in files of users and in messages."""
         return self.name.lower()
 
 

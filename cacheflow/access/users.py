@@ -63,10 +63,7 @@ class Access:
         return self._by_digest.get(user.digest) == user
 
     def reload(self) -> bool:
-        """Read the files of users again; return whether the content of the files is in force now.
-
-        If a file is wrong, the users known before stay.
-        """
+        """Read the files of users again; return False if a file is wrong: then the users known before stay."""
         try:
             self._by_digest = self._read()
         except ConfigError as error:
@@ -78,7 +75,10 @@ class Access:
         return True
 
     def refuse(self, port: str, role: bool = False) -> None:
-        """Count, for the metrics, a request refused at the port ``port`` for its user's role or for want of a known token."""
+        """Count, for the metrics, a refused request at the port called ``port``.
+
+        role: True if the request was refused for its user's role, False if for want of a known token.
+        """
         with self._lock:
             key = port, "role" if role else "token"
             self._refused[key] = self._refused.get(key, 0) + 1

@@ -33,19 +33,22 @@ _HASH: Final = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 def new_token() -> str:
-    """Return a new random token, as printable ASCII without blanks, and never in the form of a hash."""
+    """Return a new random token: printable ASCII without blanks, which cannot be taken for a SHA-256 in hexadecimal."""
     return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def line_of(name: str, role: Role, token: str) -> str:
-    """Return the line for a user in the file of users. Raises ConfigError for a name that no user can have."""
+    """Return the line of the file of users for a user with ``name``, ``role`` and ``token``.
+
+    Raises ConfigError for a name that no user can have.
+    """
     if _NAME.fullmatch(name) is None or name == DEFAULT_NAME:
         raise ConfigError(f"name = {name[:80]!r}: {_NAME_RULE}")
     return f"{name} {role.word} {hashlib.sha256(token.encode()).hexdigest()}"
 
 
 def read_users(path: Path) -> dict[bytes, User]:
-    """Return the users in the file at ``path``, by the SHA-256 of their tokens.
+    """Return a dictionary of the users in the file at ``path``, by the SHA-256 of their tokens.
 
     Raises ConfigError that names the line which is wrong.
     """

@@ -44,8 +44,8 @@ class BackupMeta:
     """The description of a backup, at the head of its file.
 
     index, term: of the last log entry in the backup.  cluster_id: the cluster that was backed up.  now_ms: that cluster's time
-    then, to which the items' expiry times refer.  revision: no key's version was higher.  items: how many the backup holds.
-    group: the number of the Raft group.
+    then, to which the items' expiry times refer.  revision: no key's version was higher.
+    items: how many items, the cache's keys with their values, the backup holds.  group: the number of the Raft group.
     """
 
     index: int
@@ -58,13 +58,19 @@ class BackupMeta:
 
 
 def written(meta: BackupMeta, items: Iterable[Item]) -> Iterator[bytes]:
-    """Yield the bytes of a backup file that holds ``items``. meta: the backup's description."""
+    """Yield the bytes of a backup file that holds ``items``, the cache's keys with their values.
+
+    meta: the backup's description, which the file begins with.
+    """
     yield MAGIC
     yield from framed(msgpack.packb({"format": FORMAT, **asdict(meta)}), _pieces(items))
 
 
 def _pieces(items: Iterable[Item]) -> Iterator[bytes]:
-    """Yield the bytes of ``items``, packed one behind the other, in pieces of equal length; the last may be shorter."""
+    """Yield the bytes of ``items``, a backup's keys with their values, packed one behind the other.
+
+    They come in pieces of equal length, of which the last may be shorter.
+    """
     pack = msgpack.Packer().pack
     waiting = bytearray()
     for item in items:
@@ -76,7 +82,7 @@ def _pieces(items: Iterable[Item]) -> Iterator[bytes]:
 
 
 def opened(file: BinaryIO) -> tuple[BackupMeta, Iterator[Item]]:
-    """Return the description of the backup in ``file``, and an iterator over its items, each of which is checked.
+    """Return the description of the backup in ``file``, and an iterator over its items (keys with values), each checked.
 
     Raises BadBackup, NewerCacheFlow; the iterator raises BadBackup where the file is damaged. Only an iterator that has
     come to its end without an error shows that the whole file is sound.
@@ -86,9 +92,9 @@ def opened(file: BinaryIO) -> tuple[BackupMeta, Iterator[Item]]:
 
 
 def verified(file: BinaryIO) -> BackupMeta:
-    """Return the description of the backup in ``file`` after checking all checksums in the file, not the items.
+    """Return the description of the backup in ``file`` after comparing all checksums in the file.
 
-    Raises BadBackup, NewerCacheFlow.
+    The backup's items (keys with values) are not checked. Raises BadBackup, NewerCacheFlow.
     """
     meta, frames = _begun(file)
     for _ in frames:
@@ -97,7 +103,7 @@ def verified(file: BinaryIO) -> BackupMeta:
 
 
 def _begun(file: BinaryIO) -> tuple[BackupMeta, Iterator[bytes]]:
-    """Return the description of the backup in ``file``, and an iterator over the pieces of bytes that hold the items."""
+    """Return the description of the backup in ``file``, and an iterator over the pieces of bytes that hold keys and values."""
     size = file.seek(0, io.SEEK_END)
 
     def read(offset: int, length: int) -> bytes:
@@ -166,7 +172,7 @@ def _items(meta: BackupMeta, frames: Iterator[bytes]) -> Iterator[Item]:
 
 
 def _problem_to_clients(item: Item) -> str:
-    """Return what is wrong in ``item``, one of a backup, so that no client could have written it; "" if nothing."""
+    """Return why no client can have written ``item``, a key with its value in a backup; "" if nothing is wrong."""
     key, data, kind, meta, _ = item
     try:
         values.check_key(key[len(PREFIXES[database_of(key)]) :])
@@ -184,7 +190,7 @@ def _problem_to_clients(item: Item) -> str:
 
 
 def checked(file: BinaryIO, *, value_bytes_max: int, bytes_max: int | None) -> BackupMeta:
-    """Read the whole backup in ``file``; return its description if a cluster with these limits can take every item.
+    """Read the whole backup in ``file``; return its description if a cluster with the given limits can take all its items.
 
     value_bytes_max: the most bytes of one value.  bytes_max: the most bytes of the whole cache, None for any.
     Raises BadBackup, ValueTooLarge, NewerCacheFlow.

@@ -41,8 +41,9 @@ def _with_end(header: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def unframed(read: Callable[[int, int], bytes], begin: int, size: int, bytes_max: int | None = None) -> Iterator[bytes]:
-    """Yield the header and then each piece of a file of frames, after checking each by its checksum. Raises BrokenFrames.
+    """Yield the header and then each piece of a file of frames (pieces with a checksum), after checking its checksum.
 
+    Raises BrokenFrames when the file is damaged.
     read: a function of an offset and a length that returns these bytes of the file.  begin: the first frame's offset.
     size: the file's length.  bytes_max: the most bytes of one piece, None for any.
     """

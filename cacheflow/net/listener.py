@@ -36,7 +36,8 @@ class Listener:
 
     Not safe for concurrent use: the event loop owns it.
     name: the port's name in its option: ``raft`` for --raft-port.
-    adopt: a function that takes each accepted socket, so that ``factory`` is not used; raises OSError for a broken socket.
+    adopt: where it is given, a function that is called with each accepted socket instead of ``factory``, and serves the
+    socket; raises OSError for a broken socket.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Listener:
 
     @property
     def healthy(self) -> bool:
-        """True while this listener accepts connections: not before ``open``, after ``close``, or without free descriptors."""
+        """True while this listener accepts connections; False if it is not open or the process has no free descriptors."""
         return self._socket is not None and self._retry is None
 
     @property
@@ -73,7 +74,7 @@ class Listener:
     async def open(self, host: str, port: int) -> None:
         """Bind a socket to ``host`` and ``port`` and listen; port 0 lets the system choose a free port.
 
-        Raises ConfigError, with advice for the user, when that is not possible.
+        Raises ConfigError, with advice for the user, when the socket cannot be bound.
         """
         sock: socket.socket | None = None
         try:

@@ -23,10 +23,10 @@ _NONE = -1
 
 
 class Budget:
-    """The time that the present turn of an event loop has.
+    """The time limit of the present turn (one pass) of an event loop.
 
-    ends: the moment, by the loop's clock, after which the turn should begin nothing more that can wait. An attribute and no call:
-    each entry looks at it.
+    ends: the moment, by the loop's clock, after which the turn should begin nothing more that can wait. It is a plain
+    attribute, because it is read very often.
     """
 
     __slots__ = ("ends",)
@@ -38,7 +38,7 @@ class Budget:
 class _ClientsLast(selectors.DefaultSelector):
     """A selector that lists the file descriptor ``last`` behind all others that are ready at the same time.
 
-    budget: that of the loop, whose turns begin when this selector returns.
+    A turn of the event loop begins when this selector returns.  budget: the time limit of the turn, set anew each time.
     """
 
     last = _NONE
@@ -70,6 +70,7 @@ class NodeLoop(asyncio.SelectorEventLoop):
     def put_last(self, descriptor: int = _NONE) -> None:
         """From now on handle the events of the file descriptor ``descriptor`` last in each turn of the event loop.
 
-        Without an argument, handle none last: needed before that descriptor is closed, because its number may be reused.
+        Without an argument no descriptor is last. That is needed before the chosen descriptor is closed, because the
+        system may give its number to another file.
         """
         self._order.last = descriptor

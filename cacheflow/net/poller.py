@@ -62,9 +62,9 @@ NEXT_ENDED_S: Final = 0.01
 
 
 class Poller:
-    """Serves many clients' sockets, polled by an epoll object, which is only one file descriptor to the event loop ``loop``.
+    """An object that serves many clients' sockets. An epoll object polls them: to the event loop ``loop`` one file descriptor.
 
-    Serves until ``close``.
+    It serves from the start until ``close`` is called.
     run: called when sockets are ready, with a function that does the work of one turn; ``run`` has to call this function.
     unsent, unfinished: the node's budgets of answers that clients do not take, and of requests that clients do not end.
     """
@@ -141,15 +141,19 @@ class Poller:
         self.epoll.close()
 
     def watch(self, transport: SocketTransport) -> None:
-        """Look at the client's connection ``transport`` every few seconds: it has unsent answers or unfinished requests."""
+        """Check every few seconds from now on whether the client's connection ``transport`` has to be ended.
+
+        The checks go on while this client, or another one, has answers that it does not take or requests that it does not end.
+        """
         self._stalled[transport] = None
         if self._look is None:
             self._look = self.loop.call_later(LOOK_EVERY_S, self._end_overdue)
 
     def _end_overdue(self) -> None:
-        """End connections whose clients take nothing while too much is unsent, or send nothing while too much is unfinished.
+        """End the connections of clients that are too slow, and do so again after a few seconds.
 
-        Do so again later, as long as any connection has unsent answers or unfinished requests.
+        These are clients that take no answers while the node has too many unsent, or that send nothing while the node has
+        too many unfinished requests. While no client has unsent answers or unfinished requests, the check is not repeated.
         """
         self._look = None
         self._stalled = {each: None for each in self._stalled if each.unsent_bytes or each.unfinished_bytes}
@@ -204,7 +208,7 @@ class Poller:
         """Read from those clients' sockets in ``ready`` that have input, and send to those that can take bytes again.
 
         ready: pairs of a file descriptor and epoll's events for it.
-        Returns what this work counts of a turn's limit: the bytes received, plus COST_OF_EVENT for each event.
+        Returns the cost of this work, for the limit of a turn: the bytes received, plus COST_OF_EVENT for each event.
         """
         readers = self.readers
         size = 0
@@ -269,7 +273,7 @@ class Poller:
         self.held.clear()
 
     def _write(self, descriptor: int) -> None:
-        """Let the transport of the socket ``descriptor`` send its buffer: the socket takes bytes again, or is broken."""
+        """Let the transport of the socket ``descriptor`` send its buffered bytes: the socket takes some again, or broke."""
         transport = self.transports.get(descriptor)
         if transport is not None:
             try:

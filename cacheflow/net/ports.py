@@ -28,7 +28,7 @@ Run = Callable[[Callable[[], None]], None]
 
 
 class Service(Protocol):
-    """Interface: the server of one wire protocol (memcached's or Redis'), for which ListeningPorts opens a port.
+    """Interface: the server of one wire protocol (memcached's or Redis'); the node opens a port for each such server.
 
     Only the event loop calls it, except for ``metrics``.
     """
@@ -39,13 +39,13 @@ class Service(Protocol):
 
     @property
     def tls_only(self) -> bytes:
-        """The bytes that a client gets that speaks no TLS at a port of this wire protocol where TLS is needed."""
+        """The bytes that are sent to a client without TLS at a port of this wire protocol where clients have to speak TLS."""
 
     def connect(self) -> asyncio.Protocol:
         """Return a new asyncio protocol for a client whose connection was just accepted."""
 
     def answer_many(self, arrived: list[Arrival]) -> list[Arrival]:
-        """Answer those of several clients' inputs, ``arrived``, that can be answered together; return the others.
+        """Answer what can be answered together of ``arrived``, the inputs of several clients; return the others.
 
         arrived: tuples of (a client's asyncio protocol, its input, its transport); what is returned is such tuples, too.
         """
@@ -54,7 +54,7 @@ class Service(Protocol):
         """Close the connections of clients that take too long to send a whole request. Called every few seconds."""
 
     def limit_values(self, bytes_max: int) -> None:
-        """Take values of up to ``bytes_max`` bytes from now on, and refuse larger ones."""
+        """From now on take values of up to ``bytes_max`` bytes from clients of this wire protocol, and refuse larger ones."""
 
     async def drain(self) -> None:
         """Close all clients' connections of this wire protocol, after a moment in which each may send its pending replies."""
@@ -64,7 +64,7 @@ class Service(Protocol):
 
 
 class ListeningPorts:
-    """The open ports of all wire protocols. The event loop owns it; any thread may call ``metrics``.
+    """The open ports of a node's wire protocols. The event loop owns it; any thread may call ``metrics``.
 
     run: a function that is given the work of one turn (a function), and has to call it; the default does only that.
     handshakes: the node's TLS handshakes, if clients have to speak TLS; None for plain ports.
@@ -115,7 +115,10 @@ class ListeningPorts:
         return lambda sock: adopt(sock, service.connect, service.answer_many)
 
     def _securing(self, loop: asyncio.AbstractEventLoop, service: Service) -> Callable[[socket.socket], None]:
-        """Return a function for accepted sockets: it makes the TLS handshake, and then lets ``service`` have the client."""
+        """Return a function that makes the TLS handshake on an accepted socket; then ``service`` serves the client.
+
+        service: the server of a wire protocol.
+        """
         assert self._handshakes is not None
         take, door = self._handshakes.take, self._handshakes.door(service.name, service.tls_only)
         if self._direct:
@@ -128,7 +131,10 @@ class ListeningPorts:
         return lambda sock: take(door, sock, done)
 
     def _serve(self, service: Service, sock: socket.socket, session: Session) -> None:
-        """Serve a client whose TLS handshake is done; close its socket if the ports were closed meanwhile."""
+        """Let ``service`` serve a client whose TLS handshake is done; if the ports were closed meanwhile, close its socket.
+
+        service: the server of a wire protocol.
+        """
         if not self._open:
             sock.close()
         elif self._poller is not None:
@@ -140,7 +146,8 @@ class ListeningPorts:
     def adopt(self, sock: socket.socket | SecuredSocket, make: Callable[[], asyncio.Protocol]) -> None:
         """Serve a client from now on that another server has served so far, with the asyncio protocol that ``make`` returns.
 
-        sock: the client's non-blocking socket, or that of a client that speaks TLS. It is closed if the ports are.
+        sock: the client's non-blocking socket, or that of a client that speaks TLS. This socket is closed if the node's
+        ports were closed already.
         """
         session = None
         try:
@@ -181,7 +188,7 @@ class ListeningPorts:
             service.end_overdue()
 
     async def close(self) -> None:
-        """Close all ports: accept no more clients, let open connections send their pending replies, and close them."""
+        """Close all ports of wire protocols: accept no more clients; close each connection after its pending replies."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -218,5 +225,8 @@ class ListeningPorts:
 
 
 def _over_tls(session: Session, make: Callable[[], asyncio.Protocol]) -> asyncio.BaseProtocol:
-    """Return an asyncio protocol for a client's socket, over whose TLS ``session`` the protocol that ``make`` returns speaks."""
+    """Return an asyncio protocol for a client's socket that encrypts and decrypts by the TLS ``session``.
+
+    make: returns the asyncio protocol that sends and receives the plaintext.
+    """
     return TlsStream(session, make())

@@ -63,7 +63,7 @@ class Slices:
         self._waiting: deque[Call] = deque()
 
     def over(self) -> bool:
-        """True if the time for long work in this turn of the event loop is used up: the rest is to be done in a later turn."""
+        """True if the time for long work in this turn of the event loop is used up: such work has to wait for a later turn."""
         if self._asked:
             return self._clock() >= self._until
         # The first work that asks in a turn may go on, however slow the turn is: so some work is done in each.
@@ -73,7 +73,7 @@ class Slices:
         return False
 
     def put(self, call: Call) -> None:
-        """Call the function ``call`` in a later turn of the event loop, after the calls that wait already."""
+        """Have the function ``call`` called in a later turn of the event loop, after the functions that wait already."""
         self._waiting.append(call)
         if not self._until:
             self._begin()
@@ -83,7 +83,7 @@ class Slices:
         self._soon(self._next)
 
     def _next(self) -> None:
-        """Begin the slice of a new turn of the event loop: make the calls that wait, in order, until the slice is used up."""
+        """In a new turn of the event loop, call the waiting functions in order until the time for long work is used up."""
         self._until = 0.0
         self._asked = False
         waiting = self._waiting
@@ -99,7 +99,7 @@ class Slices:
 
 
 class Breaks:
-    """Makes short pauses in a thread that works for long beside an event loop: then the loop gets Python's interpreter lock.
+    """An object that makes short pauses in a thread that works for long, to give Python's interpreter lock to an event loop.
 
     To be used by one thread. clock: returns seconds.  sleep: sleeps for so many seconds without the lock.
     """
@@ -112,7 +112,10 @@ class Breaks:
         self._since = clock()
 
     def give_way(self) -> None:
-        """Let the event loop have Python's interpreter lock if this thread has kept it for BREAK_EVERY_S; to be called often."""
+        """Let the event loop have Python's interpreter lock if this thread has kept the lock for BREAK_EVERY_S seconds.
+
+        To be called often.
+        """
         if self._clock() - self._since >= BREAK_EVERY_S:
             self._sleep(BREAK_S)
             self._since = self._clock()

@@ -186,22 +186,25 @@ class SocketTransport(asyncio.Transport):
             self._protocol.pause_writing()
 
     def reserve(self, change: int) -> None:
-        """Count ``change`` more bytes (fewer if negative) that the client's protocol keeps for an answer not written yet."""
+        """Count ``change`` more bytes (fewer if negative) that the client's protocol keeps for an answer not written yet.
+
+        These bytes belong to the client's unsent bytes.
+        """
         if not self._lost:
             self._reserved += change
             self._tell()
 
     def _tell(self) -> None:
-        """Report to the node's budget of unsent bytes how many bytes this client has not taken."""
+        """Report to the node's budget of unsent bytes how many bytes this client has not taken yet."""
         if not self.unsent_bytes:
             self.taken_s = time.monotonic()
             self._poller.watch(self)
         self._poller.unsent.tell(self, self._buffered + self._reserved)
 
     def hold(self, size: int) -> None:
-        """Report to the node's budget that the client's protocol keeps ``size`` bytes of unfinished requests; few are ignored.
+        """Report to the node's budget that the client's protocol keeps ``size`` bytes of unfinished requests.
 
-        While all clients together keep too much, no more may be read of this client.
+        A small ``size`` is not reported. While all clients together keep too much, nothing more is read from this client.
         """
         if (size >= COUNTED_BYTES_MIN or self.unfinished_bytes) and not self._lost:
             if not self.unfinished_bytes:
@@ -210,7 +213,10 @@ class SocketTransport(asyncio.Transport):
             self._want()
 
     def read_on(self) -> None:
-        """Read the client's input again, now that the node's budget of unfinished input has room. Any thread may call it."""
+        """Read the client's input again, which had to wait because the node had too many unfinished requests.
+
+        Any thread may call it.
+        """
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._poller.loop.call_soon_threadsafe(self._want)
 
@@ -253,7 +259,7 @@ class SocketTransport(asyncio.Transport):
         return default
 
     def _receiving(self) -> Receive:
-        """Return the function by which the client's input is read."""
+        """Return the function that reads the client's input, the ``recv`` of the client's socket."""
         return self._socket.recv
 
     # For the Poller ---------------------------------------------------------------------------------------------------
@@ -303,14 +309,17 @@ class SocketTransport(asyncio.Transport):
             self._protocol.resume_writing()
 
     def hang_up(self) -> None:
-        """Note that this client will send no more; if its input has had to wait for the node's budget, read the rest now."""
+        """Note that this client will send no more.
+
+        If its input had to wait because the node keeps too many unfinished requests, read the rest of the input now.
+        """
         if self.waits:
             self._hung_up = True
             self._poller.unfinished.hasten(self)
             self._want()
 
     def end_of_input(self) -> None:
-        """Tell the protocol that the client will send no more.
+        """Tell the client's protocol that the client will send no more.
 
         Close the connection unless the protocol's ``eof_received`` asks to keep it open.
         """
@@ -322,8 +331,8 @@ class SocketTransport(asyncio.Transport):
     def _want(self) -> None:
         """Register the client's socket with epoll for the events that are wanted now: input, room for output, or both.
 
-        While the client's input has to wait, epoll still tells when the client hangs up: its bytes are not kept in vain.
-        When no event is wanted the socket is unregistered: epoll would go on reporting its errors.
+        While the client's input has to wait, epoll still reports that the client has hung up, so that the bytes kept for it
+        are freed. When no event is wanted the socket is unregistered: epoll would go on reporting its errors.
         """
         if self._lost:
             return

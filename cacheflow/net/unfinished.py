@@ -43,7 +43,10 @@ class Holder(Protocol):
     waits: bool
 
     def read_on(self) -> None:
-        """Go on reading this connection's input, after the node's budget had forbidden it. Any thread may call it."""
+        """Go on reading this connection's input, which had to wait because the node had too many unfinished requests.
+
+        Any thread may call it.
+        """
 
 
 H = TypeVar("H", bound=Holder)
@@ -53,8 +56,8 @@ class Unfinished:
     """The budget of unfinished input: the bytes that a node's clients have sent of requests that are not complete.
 
     Any thread may use it. clock: returns seconds.
-    crowded: True if a connection has to wait before it may read more of its request, or would have to if more came. Some may
-    wait although the budget has a little room: that is kept for the oldest, which may be nearly complete.
+    crowded: True if a connection has to wait before it may read more of its request, or would have to if more came. Some
+    may wait although the budget has a little room: that is kept for the oldest one, whose request may be nearly complete.
     """
 
     def __init__(self, bytes_max: int = UNFINISHED_BYTES_MAX, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,11 +76,11 @@ class Unfinished:
 
     @property
     def full(self) -> bool:
-        """True if all connections together have as much unfinished input as they may."""
+        """True if all clients' connections together keep as many bytes of incomplete requests as they may."""
         return self.bytes >= self.bytes_max
 
     def tell(self, holder: Holder, size: int) -> None:
-        """Note that the connection ``holder`` keeps ``size`` bytes of unfinished input now.
+        """Note that the connection ``holder`` keeps ``size`` bytes of unfinished input (a part of a request) now.
 
         Sets ``holder.waits`` if the connection may read no more. Called by the thread that serves the connection.
         """
@@ -107,7 +110,7 @@ class Unfinished:
             other.read_on()
 
     def hasten(self, holder: Holder) -> None:
-        """Let the waiting connection ``holder`` read again: its client sends no more, so that its request ends soon."""
+        """Let the waiting connection ``holder`` read again: its client sends no more, so that its input soon ends."""
         with self._lock:
             if not holder.waits:
                 return
@@ -117,9 +120,10 @@ class Unfinished:
         holder.read_on()
 
     def _call(self) -> list[Holder]:
-        """Let as many waiting connections read again as the budget has room for, the oldest first; return these connections.
+        """Let as many waiting connections read again as the budget of unfinished input has room for; return these connections.
 
-        Without room one connection may still read, so that it can end: the oldest, unless another is allowed to already.
+        The oldest come first. Without room one connection may still read, so that its request can end: the oldest, unless
+        another is allowed to already.
         """
         called: list[Holder] = []
         room = self.bytes_max - self.bytes
@@ -141,7 +145,7 @@ class Unfinished:
         self._waiting -= 1
 
     def has_stayed(self, holder: Holder, now_s: float) -> bool:
-        """True if the connection ``holder`` has had much unfinished input for the time LONG_S."""
+        """True if the connection ``holder`` has had much unfinished input (parts of requests) for LONG_S seconds or more."""
         return now_s - self._line.get(holder, now_s) >= LONG_S
 
     def overdue(self, holders: Iterable[H], now_s: float) -> Iterator[H]:
@@ -149,7 +153,7 @@ class Unfinished:
 
         These are connections of which nothing was read for SILENT_S, or that have had unfinished input for LONG_S; as many as
         it takes to bring all unfinished input down to half of the limit. Before the caller ends a silent one it checks that no
-        unread input has come, and otherwise spares it. The caller counts each that it ends in ``ended``.
+        unread input has come, and otherwise spares it. The caller counts the connections it ends in the attribute ``ended``.
         """
         if not self.crowded:
             return

@@ -72,7 +72,7 @@ class Unsent:
         """Return those of ``holders``, connections of one server, that are to be ended now, because too many bytes are unsent.
 
         These are as many as it takes to come below the limit, first those whose clients have taken nothing for longest.
-        The caller tries once more to send to each before it ends the connection, and counts the ended ones in ``ended``.
+        The caller tries once more to send to each before it ends the connection, and counts those that it ends in ``ended``.
         """
         over = self.bytes - self.bytes_max
         if over <= 0:

@@ -10,9 +10,9 @@ Arrival = tuple[Any, bytes, asyncio.Transport]
 
 
 def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
-    """Return those of the arrivals ``arrived`` that are not in ``answered``, in their order.
+    """Return those of ``arrived`` that are not in ``answered``, in their order.
 
-    An arrival is (a client's connection, its new input, its transport). ``answered`` is a part of ``arrived``, in its order.
+    arrived: tuples of (a client's connection, its new input, its transport).  answered: a part of ``arrived``, in its order.
     """
     if len(answered) == len(arrived):
         return []

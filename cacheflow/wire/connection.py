@@ -47,11 +47,11 @@ def no_reply(result: Result) -> bytes:
 
 
 def _count_nothing(change: int) -> None:
-    """Do nothing: stands for the methods ``reserve`` and ``hold``, which count bytes, where a transport does not have them."""
+    """Do nothing: takes the place of the methods ``reserve`` and ``hold``, which count bytes, of a transport without them."""
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection to a wire port: it takes input, and sends replies in the order of the requests.
+    """One client's connection that speaks a wire protocol: it takes input, and sends replies in the order of the requests.
 
     linearizable: True if reads see every write acknowledged before them, which costs each read a barrier in the log.
     request_bytes_max: the most bytes of one request.  on_closed: called once with the connection, after it has closed.
@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
     def take(self, data: bytes) -> int:
         """Handle the complete requests at the start of the input ``data``; return how many bytes these requests took.
 
-        Stop when ``goes_on`` turns false: the connection has to wait, or closes.
+        Stop early when the attribute ``goes_on`` turns false: then the connection has to wait for replies, or closes.
         """
         raise NotImplementedError
 
@@ -161,8 +161,8 @@ class Connection(asyncio.Protocol):
     def advance(self) -> bool:
         """Handle the input that this connection has received; return whether it held a complete request.
 
-        Stop when ``goes_on`` turns false: the connection has to wait, or closes. A subclass whose input is not bytes overrides
-        this, ``has_input``, ``is_due`` and ``data_received``, and needs no ``take``.
+        Stop early when the attribute ``goes_on`` turns false. A subclass whose input is not bytes overrides this method, and
+        also ``has_input``, ``is_due`` and ``data_received``; it then needs no method ``take``.
         """
         if not self._input:
             return False
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
         return taken > 0
 
     def take_requests_of(self, bytes_max: int) -> None:
-        """Let a request of this client have ``bytes_max`` bytes; never fewer than before, as it may be at such a request."""
+        """Let a request of this client have up to ``bytes_max`` bytes. The limit never falls: a long one may be on its way."""
         self._request_bytes_max = max(bytes_max, self._request_bytes_max)
 
     def failure(self, error: ReplicationError) -> bytes:
@@ -188,9 +188,9 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def may_rest(self) -> bool:
-        """True if this connection has no unanswered request and no input left, and its client's reads are local ones.
+        """True if this connection has no unanswered request and no input left, and its client's reads need no barrier.
 
-        Whoever changes one of these assigns the value to the attribute ``at_rest``.
+        Code that changes one of these conditions also sets the attribute ``at_rest`` to what this method returns.
         """
         return not (
             self._promises or self._paused or self._stalled or self._closing or self.linearizable or self._input
@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """True if nobody will read this connection's replies any more. Any thread may ask."""
+        """True if this connection is closed or closing, so that nobody reads further replies. Any thread may ask."""
         return self._transport.is_closing()
 
     @property
@@ -213,7 +213,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def goes_on(self) -> bool:
-        """True if this connection may handle another request now; False if earlier ones have to be answered, or it closes."""
+        """True if this connection may handle another request now; False if it has to wait for earlier replies, or closes."""
         return not (self._holds or self._waits or self._closing or self._stalled or self._writes_waiting) and (
             len(self._promises) + self._in_row < REQUESTS_MAX
         )
@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
                 self.flush()
 
     def rests(self) -> bool:
-        """Return whether this client's share of the turn's time is used up; further input then waits for a later turn."""
+        """Return whether this connection's time in the present turn is used up: then its input waits for a later turn."""
         over = self._slices.over()
         if over:
             self._wait()
@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
             self._begin_stream(reply)
 
     def _begin_stream(self, stream: Stream) -> None:
-        """Begin to send ``stream``, the reply to a client's request in pieces; replies to all earlier requests are sent."""
+        """Begin to send ``stream``, a reply in pieces to a client's request. All earlier requests are answered already."""
         promise = Promise(stream)
         self._promises.appendleft(promise)
         if self._last_read is None:
@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
         self._reserve(stream.held)
 
     def read_alone(self, answer: Callable[[], Reply]) -> None:
-        """Answer a linearizable read, before which no request is unanswered: replicate a barrier, then send ``answer()``."""
+        """Answer a client's read, before which no request waits, with what ``answer`` returns after a barrier in the log."""
         promise = self._last_read = Promise()
         self._promises.append(promise)
 
@@ -293,9 +293,9 @@ class Connection(asyncio.Protocol):
         self.store.submit_barrier(done)
 
     def write(self, command: Command, answer: Callable[[Result], Reply], work: int = 0) -> None:
-        """Replicate the write ``command``, and answer the client with the bytes that ``answer`` makes of the result.
+        """Replicate the write ``command``, and answer the client with the bytes that ``answer`` makes of the write's result.
 
-        work: how many further requests the slow write counts for, in the limit of unanswered requests; 0 for a quick one.
+        work: how many further requests a slow write counts for, in the limit of unanswered requests; 0 for a quick one.
         """
         if work:
             self._in_row += work
@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
         self._written.append((promise, answer))
 
     def _add_work(self, work: int) -> None:
-        """Count ``work`` for the client's next command; if the sum gets too large, replicate the commands before it apart."""
+        """Add the cost ``work`` of a client's next write to a sum; if that gets too large, propose earlier writes alone."""
         if self._commands and self._written_work + work > REQUESTS_MAX:
             # Proposed with the rest: a refusal comes at once, and would have later requests answered before this one.
             self._cut.append((self._commands, self._written, self._written_work))
@@ -329,7 +329,7 @@ class Connection(asyncio.Protocol):
         return b""
 
     def write_row(self, commands: list[Command], answer: Callable[[list[Result]], bytes]) -> None:
-        """Replicate ``commands``, writes of one client, together; send it the reply that ``answer`` makes of their results."""
+        """Replicate ``commands``, writes of one client, together; send the client what ``answer`` makes of their results."""
         promise = Promise()
         self.at_rest = False
         self._promises.append(promise)
@@ -347,8 +347,8 @@ class Connection(asyncio.Protocol):
     def exclusive(self, begin: Callable[[End], None]) -> None:
         """Answer a client's request of several steps; handle no other request of this connection until its reply is given.
 
-        begin: does the first step, after all earlier requests are answered. It gets a function, to be called with the reply at
-        once or later; it may raise ReplicationError.
+        begin: a function that does the first step, once all earlier requests are answered. It is given a function, which has
+        to be called with the reply, at once or later; ``begin`` may raise ReplicationError.
         """
         promise = Promise()
         self._holds = True
@@ -369,7 +369,7 @@ class Connection(asyncio.Protocol):
     def behind_barrier(self, begin: Callable[[End], None]) -> None:
         """Answer a client's request of several steps; handle no other request of this connection until its reply is given.
 
-        begin: does the first step, behind a barrier if reads need one; it gets a function, to be called with the reply.
+        begin: does the first step, after a barrier if reads are linearizable; it gets a function, to be called with the reply.
         """
         if not self.linearizable:
             self.exclusive(begin)
@@ -388,7 +388,7 @@ class Connection(asyncio.Protocol):
     def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
         """Do one step of a client's request by calling ``call(*arguments)``; do nothing if the client has gone.
 
-        end: called with the error reply if ``call`` raises ReplicationError. Any other exception closes this connection only.
+        end: called with the error reply if ``call`` raises ReplicationError. Any other exception only closes this connection.
         """
         if self._transport.is_closing():
             return
@@ -400,13 +400,13 @@ class Connection(asyncio.Protocol):
             self._stumbled()
 
     def close(self, farewell: bytes = b"") -> None:
-        """Handle no more requests of this client; close after the replies to all earlier ones and the bytes ``farewell``."""
+        """Handle no more requests of this client; close the connection once earlier replies and then ``farewell`` are sent."""
         self.reply(farewell)
         self._closing = True
         self.at_rest = False
 
     def finish(self) -> None:
-        """Handle no more requests, because the node stops; close after the replies to all earlier ones."""
+        """Handle no more requests of this client, as the node stops; close the connection once earlier replies are sent."""
         self._closing = True
         self.at_rest = False
         if self._connected and not self._transport.is_closing():
@@ -473,7 +473,7 @@ class Connection(asyncio.Protocol):
     # ----------------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Make the replies that are due on this connection, then handle as much of its input as may be handled now."""
+        """Make this connection's replies that can be made now, then handle as much of its input as may be handled now."""
         try:
             if self._promises:
                 self._drain()
@@ -575,7 +575,7 @@ class Connection(asyncio.Protocol):
         self._draining = False
 
     def _send_pieces(self, stream: Stream) -> bool:
-        """Send pieces of ``stream``, a reply, while the client takes them and the turn has time; return True at its end."""
+        """Send pieces of ``stream``, a reply, while the client takes them and time is left; return whether all are sent."""
         for piece in stream.pieces:
             size = len(piece)
             if size > JOINED_BYTES_MAX:
@@ -601,7 +601,7 @@ class Connection(asyncio.Protocol):
     def _settle(self) -> None:
         """Send this connection's replies that are known now, and handle the input that it has received.
 
-        Called at the end of the turn in which results of its requests came.
+        Called at the end of the turn in which results of this client's requests came.
         """
         if not self._transport.is_closing():
             self._work()

@@ -78,7 +78,7 @@ class Attempts:
     def begin(self, end: End) -> None:
         """Make the first attempt to answer the client's request.
 
-        end: the function that sends the reply; it is called once with the reply, at once or later.
+        end: the function that sends the reply; it is called once with the reply, now or after further attempts.
         """
         self._end = end
         self._attempt()

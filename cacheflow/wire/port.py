@@ -32,10 +32,10 @@ class WirePort:
     """The port of one wire protocol and its connections. The event loop owns it; any thread may call ``metrics``.
 
     name: the port's name in metrics.
-    make: makes a new connection, from the function that the connection calls when it has closed.
+    make: makes a new connection; it is given the function that the connection calls when it has closed.
     refusal: the reply to a client that comes when ``connections_max`` connections are open.
     tls_only: the reply to a client that speaks no TLS where it has to.
-    answer_many: answers what it can of the input of several connections together, and returns the arrivals that are left.
+    answer_many: is given the input of several connections, answers what it can together, and returns the input that is left.
     limit: sets the most bytes of a value that the protocol takes; returns the most bytes of a request from then on.
     clock: returns seconds.
     """
@@ -69,7 +69,7 @@ class WirePort:
         self._empty: asyncio.Event | None = None
 
     def connect(self) -> asyncio.Protocol:
-        """Return the asyncio protocol for a newly accepted client; over the limit, a protocol that refuses and closes."""
+        """Return the asyncio protocol for a new client; over the limit of connections, a protocol that refuses and closes."""
         if len(self._connections) >= self.connections_max or self._empty is not None:
             self.refused += 1
             return _Refused(self._refusal)
@@ -79,7 +79,7 @@ class WirePort:
         return connection
 
     def end_overdue(self) -> None:
-        """Close connections of this port whose client has owed the rest of a request, or a token, for REQUEST_DEADLINE_S."""
+        """Close connections whose client has owed the rest of a request, or a token, for REQUEST_DEADLINE_S seconds."""
         now_s = self._clock()
         begun = {}
         for connection in self._connections:
@@ -161,9 +161,9 @@ class _Refused(asyncio.Protocol):
 
 
 def connections_allowed(ports: int) -> int:
-    """Return how many connections each wire port may have, when this node has ``ports`` of them.
+    """Return how many connections each port of a wire protocol may have, when this node has ``ports`` such ports.
 
-    That is what this process's limit of file descriptors leaves, CONNECTIONS_MAX at most.
+    That is an equal share of what this process's limit of file descriptors leaves, and CONNECTIONS_MAX at most.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

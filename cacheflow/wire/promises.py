@@ -12,9 +12,9 @@ Answer = Reply | Callable[[], Reply] | tuple[Callable[[Any], Reply], Any] | None
 
 
 class Promise:
-    """A reply's place in the queue of one connection's replies; it may be one reply to several requests.
+    """A place in the queue of one connection's replies. The reply there may answer several requests.
 
-    answer: the reply, or what makes it; None until the reply is known.
+    answer: the reply, or the function that makes it (perhaps with that function's argument); None until the reply is known.
     """
 
     __slots__ = ("answer",)

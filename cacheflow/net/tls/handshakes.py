@@ -60,11 +60,12 @@ class NotTls(ConnectionError):
 
 
 class Door:
-    """A port of this node at which connections begin with TLS, with counts of them.
+    """A port of this node at which connections begin with TLS, and the counts of its handshakes.
 
-    name: the port's name in metrics and in the log.  context: returns the context for a connection that begins now.
+    name: the port's name in metrics and in the log.  context: returns the TLS context for a connection that begins now.
     refusal: what a client is told that speaks no TLS; None if a plain connection may stay.
-    Any thread may read the counts. Only the handshakes' thread writes them; the thread that accepts writes ``turned_away``.
+    Any thread may read the counts. Only the thread that makes the handshakes writes them, except ``turned_away``: how many
+    connections were ended at once, because too many waited. The thread that accepts connections writes that count.
     """
 
     def __init__(self, name: str, context: Callable[[], ssl.SSLContext], refusal: bytes | None) -> None:
@@ -84,7 +85,7 @@ class Door:
 
 
 class _Half:
-    """One connection whose TLS handshake is under way."""
+    """The state of one connection, of a client or another node, whose TLS handshake is under way."""
 
     __slots__ = ("done", "door", "failed", "finished", "received", "session", "sock", "unsent", "until_s")
 
@@ -111,9 +112,9 @@ class _Half:
 
 
 class Handshakes:
-    """The handshakes of all TLS connections of a node, in one thread, between ``start`` and ``stop``.
+    """The TLS handshakes of all connections of a node, in a thread of their own, which runs between ``start`` and ``stop``.
 
-    Any thread may call ``take`` and ``dial``.
+    Any thread may call ``take`` and ``dial``, which begin a handshake.
     """
 
     def __init__(
@@ -189,7 +190,7 @@ class Handshakes:
         self._selector = None
 
     def descriptors(self) -> list[int]:
-        """Return the file descriptors of the TLS handshakes, which a process forked from this one must not keep."""
+        """Return the file descriptors that the TLS handshakes use, and that a process forked from this one must not keep."""
         selector, wake = self._selector, self._wake
         if selector is None or wake is None:
             return []
@@ -421,7 +422,7 @@ class Handshakes:
 
 
 def _say_not_now(sock: socket.socket) -> None:
-    """Tell a client that its TLS handshake does not take place now, unless it has left or has begun to speak something else."""
+    """Tell a client by a TLS alert that no handshake is made now, unless the client has left or speaks no TLS."""
     first = TLS_BEGINS
     with contextlib.suppress(OSError):
         with contextlib.suppress(BlockingIOError):

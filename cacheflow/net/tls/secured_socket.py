@@ -24,8 +24,8 @@ class SecuredSocket:
     """A non-blocking socket whose bytes travel encrypted. Any thread may use it.
 
     ``recv`` raises BlockingIOError until a whole TLS record has come, and ``send`` while the system does not take a record;
-    ``send`` must then be called again with the same bytes, or more. ``recv`` leaves nothing that could be read, so that a poll
-    of the socket misses nothing, except what came right behind the handshake (``early``).
+    ``send`` must then be called again with the same bytes, or more. ``recv`` returns all that has come, so that a poll of the
+    socket misses no input, except what came right behind the handshake (``early`` tells of that).
     """
 
     def __init__(self, sock: socket.socket, session: Session) -> None:
@@ -43,7 +43,7 @@ class SecuredSocket:
         return bool(self._session.early) or self._session.ended
 
     def recv(self, size: int) -> bytes:
-        """Return received plaintext, perhaps more than ``size`` bytes; b"" when the other side sends no more."""
+        """Return plaintext received on this socket, perhaps more than ``size`` bytes; b"" if the other side sends no more."""
         with self._lock:
             session = self._session
             plain, session.early = session.early, b""
@@ -68,16 +68,17 @@ class SecuredSocket:
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record")
 
     def _show_end(self) -> None:
-        """Make the socket readable for whoever polls it, because the other side has said in TLS that it sends no more.
+        """Make this socket readable for whoever polls it, if the other side has said in TLS that it sends no more.
 
-        That may have come with the last plaintext, so that nothing is left to read on the socket itself.
+        Otherwise the poll might wait forever: the other side's message may have come together with the last plaintext, so that
+        nothing is left to read.
         """
         if self._session.ended:
             with contextlib.suppress(OSError):  # it is over for the system, too
                 self._socket.shutdown(socket.SHUT_RD)
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send as much of ``data`` as the system takes, in records, and return how much of it was sent."""
+        """Send as much of ``data`` as the system takes, as TLS records, and return how many bytes of ``data`` were sent."""
         # All at once: waitress copies megabytes for each call, which a call for each record would make seven times as dear.
         view, sent = memoryview(data), 0
         if not view:
@@ -109,23 +110,23 @@ class SecuredSocket:
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record has left")
 
     def shutdown(self, how: int) -> None:
-        """Tell the other side that this side sends no more, as far as the system takes that now, and shut down the socket."""
+        """Tell the other side (if the system takes that now) that this side sends no more, and shut down the socket."""
         with self._lock, contextlib.suppress(OSError):
             self._unsent += self._session.farewell()
             self._flush()
         self._socket.shutdown(how)
 
     def close(self) -> None:
-        """Tell the other side that this side sends no more, as far as the system takes that now, and close the socket."""
+        """Tell the other side (if the system takes that now) that this side sends no more, and close the socket."""
         with self._lock, contextlib.suppress(OSError):
             self._unsent += self._session.farewell()
             self._flush()
         self._socket.close()
 
     def release(self) -> tuple[socket.socket, Session]:
-        """Return the socket and its TLS session, which belong to the caller from now on.
+        """Return the plain socket and the TLS session of this encrypted socket; both belong to the caller from now on.
 
-        Raises OSError if the system does not take what TLS itself still has to send.
+        Raises OSError if the system does not take the bytes that TLS itself still has to send.
         """
         with self._lock:
             self._flush()

@@ -25,7 +25,7 @@ def trusting(ca: str | os.PathLike[str] | None, setting: str = "ca") -> ssl.SSLC
 def check_is_of_use(ca: str | os.PathLike[str] | None, urls: Iterable[str]) -> None:
     """Raise InvalidRequest if a CA is given, but none of the nodes' addresses ``urls`` begins with https://.
 
-    Addresses of both kinds are allowed: clients have them while a cluster changes over to TLS.
+    Some may begin with http://: clients have addresses of both kinds while a cluster changes over to TLS.
     """
     if ca is not None and not any(url.lower().startswith("https://") for url in urls):
         raise InvalidRequest("ca is of no use without TLS: give an address with https:// (cacheflows://), or no ca")

@@ -121,7 +121,7 @@ class MemcachedConnection(MemcachedSession):
             return refused.reply
 
     def _found_all(self, data: bytes, at: int) -> int:
-        """Answer the gets of one key each that stand in a row from position ``at`` of the client's input ``data``.
+        """Answer memcached gets of one key each that stand in a row from position ``at`` of the client's input ``data``.
 
         Returns the position behind the last get that was answered.
         """
@@ -183,7 +183,7 @@ class MemcachedConnection(MemcachedSession):
     def _request(self, data: bytes, at: int, end: int) -> int:
         """Handle the memcached request whose command line is ``data[at:end]``, in a client's input ``data``.
 
-        Returns the position behind the request, or INCOMPLETE when it has not arrived in full or is not answered in full.
+        Returns the position behind the request, or INCOMPLETE when it has not arrived in full or its reply is not finished.
         """
         stop = end - 1 if end > at and data[end - 1] == 13 else end
         if self.fetch is None:

@@ -37,7 +37,7 @@ def value_line(word: bytes, entry: Entry) -> bytes:
 
 
 def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
-    """Return the part of memcached's reply to gets that shows one entry: the VALUE line, with its version, and the data."""
+    """Return the part of memcached's reply to gets that shows one entry: the VALUE line with its version, and the data."""
     if entry[KIND] > VALUE_MAX:
         raise Refused(WRONG_KIND)
     data, _, meta, version, _ = entry
@@ -51,12 +51,12 @@ def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
 
 
 def not_ready(error: NotReady) -> bytes:
-    """Return memcached's error reply to a read that comes when this node is not ready to answer reads. error: says why."""
+    """Return memcached's error reply to a read that this node cannot answer yet, with ``error`` as the reason."""
     return server_error(f"not ready: {error}")
 
 
 class Fetch:
-    """A client's get of several keys, answered key by key, so that many large values are not in memory at the same time."""
+    """A memcached client's get of several keys, answered key by key, so that many large values are not in memory at once."""
 
     def __init__(self, words: list[bytes], keys: list[str], with_cas: bool) -> None:
         self._words = words
@@ -66,7 +66,7 @@ class Fetch:
         self._failed = False
 
     def go_on(self, connection: Connection) -> bool:
-        """Answer the next keys of this get, as many as ``connection`` may answer now; return True once all are answered."""
+        """Answer as many keys of this get as the client's ``connection`` may answer now; return whether all are answered."""
         if connection.answers_at_once and not self._failed:
             return self._at_once(connection)
         keys = self._keys
@@ -83,7 +83,7 @@ class Fetch:
         return True
 
     def _pieces(self, store: WireStore) -> Iterator[bytes]:
-        """Yield the whole reply to this get, piece by piece; a long value is a piece of its own, which is not copied."""
+        """Yield the whole reply to this memcached get, piece by piece; a long value is a piece of its own, not copied."""
         show = self._show
         for word, key in zip(self._words, self._keys, strict=True):
             try:
@@ -121,7 +121,7 @@ class Fetch:
             return self._refused(refused.reply)
 
     def _refused(self, failure: bytes) -> bytes:
-        """Return the error reply ``failure``, or no bytes if this get was answered with an error already."""
+        """Return the error reply ``failure`` for a key of this get, or no bytes if an earlier key had an error reply."""
         if self._failed:
             return b""
         self._failed = True

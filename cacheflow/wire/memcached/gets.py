@@ -13,10 +13,10 @@ from cacheflow.wire.memcached.lines import KEY_BYTES_MAX, Refused
 
 
 def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
-    """Return a list with the VALUE line and data of each key, empty bytes for an absent one; None when that cannot be done.
+    """Return what memcached's reply to get shows for each of several keys: VALUE line and data; no bytes for an absent key.
 
-    words: the keys as clients wrote them. It cannot be done when one of them is no plain ASCII key, this node may not be
-    read, the values exceed one reply's limit, or one is a hash or a set.
+    words: the keys as clients wrote them. Returns None if a slower way has to answer: a key is not plain ASCII, this node may
+    not be read, the values exceed one reply's limit, or one is a hash or a set.
     """
     joined = b" ".join(words)
     if not joined.isascii():

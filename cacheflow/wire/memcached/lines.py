@@ -80,7 +80,7 @@ def number_of(word: bytes, largest: int = UINT64_MAX) -> int | None:
 def bits_of(entry: Entry) -> int:
     """Return the flags of an entry as memcached stores them: the client's 32 bits and the marks STALE and WON.
 
-    An entry that has a Content-Type from HTTP in their place has the flags 0.
+    An entry that was written over HTTP may have a Content-Type in place of flags; for it 0 is returned.
     """
     meta = entry[META]
     return meta if type(meta) is int else 0

@@ -48,7 +48,10 @@ class Shared:
 
 
 class MemcachedSession(Connection):
-    """A memcached connection as the functions that carry out its commands use it: the client's role, settings and open get."""
+    """The base class of memcached connections: what the functions that carry out commands use of a connection.
+
+    That is the client's role, the port's settings, and the get that is being answered.
+    """
 
     def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(store, shared.request_bytes_max, on_closed, shared.slices)

@@ -86,7 +86,7 @@ def value_behind(connection: MemcachedSession, data: bytes, end: int, size: int)
 
 
 def outgrows(connection: MemcachedSession, key: str, added: bytes) -> bool:
-    """True if appending ``added`` to the value of ``key`` in this node's memory would exceed the limit of a value."""
+    """True if appending ``added`` to the value of ``key`` in this node's memory would exceed the limit of a value's length."""
     try:
         entry = connection.store.lookup(key, count=False)
     except NotReady:
@@ -106,7 +106,7 @@ def refuse(connection: MemcachedSession, key: str, replaces: bool, quiet: bool) 
 
 
 def set_command(key: str, value: bytes, bits: int, ttl_ms: int, when: int = 0, version: int = 0) -> Command:
-    """Return the state machine's command for a memcached set under a condition (``when``, ``version``).
+    """Return the state machine's command for a memcached set. when, version: the condition under which the entry is written.
 
     If ``ttl_ms`` is OVER, the expiry is in the past, and the command removes the entry where the condition holds.
     """
@@ -117,14 +117,14 @@ def set_command(key: str, value: bytes, bits: int, ttl_ms: int, when: int = 0, v
 
 
 def set_result(result: Result) -> Result:
-    """Return SET's own result out of ``result``, the state machine's result of a plain SET or of a batch with a SET."""
+    """Return the result of a SET out of ``result``: the state machine's, of that SET alone or of a batch that contains it."""
     if result[0] == commands.ABORTED:
         return list(result[2])
     return list(result[1][0]) if result[0] == commands.OK and type(result[1]) is list else result
 
 
 def stored(result: Result) -> bytes:
-    """Return memcached's reply to set, add, replace, append or prepend, by the state machine's ``result`` of its command."""
+    """Return memcached's reply to set, add, replace, append or prepend, by ``result``, what the state machine has returned."""
     if result[0] == commands.OK:
         return STORED
     if set_result(result)[0] in (commands.PRECONDITION, commands.MISSING):
@@ -133,7 +133,7 @@ def stored(result: Result) -> bytes:
 
 
 def cas_stored(result: Result) -> bytes:
-    """Return memcached's reply to cas, by the state machine's ``result`` of its command."""
+    """Return memcached's reply to the command cas, by ``result``, what the state machine has returned for it."""
     if result[0] == commands.OK:
         return STORED
     told = set_result(result)
@@ -143,7 +143,7 @@ def cas_stored(result: Result) -> bytes:
 
 
 def too_large(_: Result) -> bytes:
-    """Return memcached's error reply to a set of a value over the limit, after the old value was removed."""
+    """Return memcached's error reply to a set of a value over the limit, whose old value has been removed."""
     return lines.TOO_LARGE
 
 

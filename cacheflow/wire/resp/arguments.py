@@ -28,7 +28,7 @@ TOO_LONG: Final = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
 
 
 class PlacedKey(bytes):
-    """A byte string: a client's valid key behind the prefix of its Redis database; under that name the cache holds the key."""
+    """The bytes of a key as the cache holds it for Redis clients: the prefix of a Redis database, then the client's key."""
 
 
 class PlacedRequest(list[bytes]):

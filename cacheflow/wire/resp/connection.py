@@ -352,7 +352,7 @@ class RespConnection(RespSession):
         return spec.placed_in(self.selected, request)
 
     def _leave(self, name: str) -> None:
-        """Take from this client its database after a failed SELECT, or its user after a failed AUTH.
+        """Take the selected database from this client after a failed SELECT, or the client's user after a failed AUTH.
 
         Requests that the client has sent already were meant for the database or the user that it asked for.
         name: the failed command's name.
@@ -419,7 +419,7 @@ class RespConnection(RespSession):
                 self.write(c.batch(commands, spec.name == "mset"), functools.partial(_batch, finish))
 
     def _write_fields(self, command: Command, finish: Finish) -> None:
-        """Replicate ``command``, on fields of a hash or set; answer this client with what ``finish`` makes of the result."""
+        """Replicate ``command`` on fields of a hash or set; answer this client with what ``finish`` makes of the result."""
         key = command[1]
         grown = self._growth.get(key, 0)
         size = growth_of(command)

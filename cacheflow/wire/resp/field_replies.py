@@ -75,8 +75,8 @@ def looked_up(data: bytes, names: list[bytes], show: Callable[[bytes | None], by
 def drawn(data: bytes, count: int) -> Generator[bytes, None, list[tuple[bytes, bytes]]]:
     """Return ``count`` random fields of the encoded hash or set ``data``, with their values; no field comes twice.
 
-    With a negative ``count`` fields may come several times. A generator, which yields b"" between steps. Raises CommandError
-    when the answer would be too large.
+    With a negative ``count`` fields may come several times. A generator, which yields b"" now and then, so that the event loop
+    can do other work. Raises CommandError when the answer would be too large.
     """
     if -count > DRAWN_MAX:
         raise CommandError("ERR value is out of range")
@@ -215,6 +215,6 @@ def scanned(arguments: Sequence[bytes], data: bytes, *, is_set: bool) -> Reply:
 
 
 def members_in(data: bytes) -> Iterator[list[bytes]]:
-    """Yield lists of the members of the encoded set ``data``, in the set's order; each is short enough for one step."""
+    """Yield lists of the members of the encoded set ``data``, in the set's order; each list is short enough for one turn."""
     for some in fields.slices(data, SLICE_BYTES):
         yield fields.parts_of(some)[::2]

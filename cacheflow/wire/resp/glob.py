@@ -28,7 +28,7 @@ def matcher(pattern: bytes) -> Callable[[bytes], object]:
 
 
 def _parts(pattern: bytes) -> list[bytes]:
-    """Return the parts of a glob pattern between its stars, each as a regular expression."""
+    """Return the parts of a glob pattern between its stars (``*``), each as a regular expression."""
     parts = [b""]
     position = 0
     while position < len(pattern):

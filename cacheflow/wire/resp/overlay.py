@@ -26,7 +26,7 @@ class Overlay:
     seen: key -> the entry that memory had when the key was looked up first, None for an absent one.
     left: key -> the entry that the earlier commands will leave, None if they remove it; the key written last comes last.
     left_bytes: how many bytes the values in ``left`` have together.
-    searched: what deciding the earlier commands has cost, in bytes of hashes and sets that had to be searched.
+    searched: the cost of deciding the earlier commands: how many bytes of hashes and sets had to be searched.
     """
 
     def __init__(self, store: Store, now_ms: int, *, counts: bool = False) -> None:
@@ -76,7 +76,7 @@ class Overlay:
     def effects(self) -> list[Command]:
         """Return commands, one for each changed key, that do what all commands so far of a transaction or script would do.
 
-        This is true if no key that was looked up in memory has changed.
+        They do the same only if no key that was looked up in memory has changed meanwhile.
         """
         found = []
         for key, entry in self.left.items():
@@ -98,7 +98,7 @@ class Overlay:
 
 
 def work_in(store: Store, commands: Sequence[Command]) -> int:
-    """Return the extra work of ``commands``, as a number of plain commands that keep the state machine busy as long."""
+    """Return the extra cost of ``commands``: how many further plain commands would keep the state machine busy as long."""
     return sum(
         [
             work_of(store.peek(command[1]), command)

@@ -67,7 +67,7 @@ class RequestParser:
         self._quick = trusted and self.fault is None
 
     def take_requests_of(self, bytes_max: int) -> None:
-        """Let requests have ``bytes_max`` bytes from now on."""
+        """Let a request of the client whose input is parsed have up to ``bytes_max`` bytes from now on."""
         self._exact.request_bytes_max = bytes_max
 
     @property

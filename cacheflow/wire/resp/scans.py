@@ -36,7 +36,7 @@ _PLACE_BITS: Final = 32
 
 
 class Keys:
-    """A complete copy of the cache's keys, some of which may have been removed since it was made.
+    """A complete copy of the keys in the cache, some of which may have been removed from the cache since it was made.
 
     slices: the keys, in lists.  count: the number of keys.
     """
@@ -58,7 +58,7 @@ class Keys:
 
 
 class GivenUp:
-    """Lists of keys that nobody needs any more; they are freed one by one, in turns of the event loop.
+    """Lists of keys that nobody needs any more. They are freed one list after the other, in later turns of the event loop.
 
     Not safe for concurrent use: the event loop owns it.
     """
@@ -90,7 +90,7 @@ class GivenUp:
 class Scans:
     """The SCANs in progress on this node, of all its RESP clients. Not safe for concurrent use: the event loop owns it.
 
-    give_up: the function that frees the lists of keys of a copy that nobody needs any more.
+    give_up: the function that frees a copy of the cache's keys, given as lists, once no SCAN needs it any more.
     """
 
     def __init__(self, store: Store, give_up: Callable[[list[tuple[str, ...]]], object]) -> None:
@@ -108,7 +108,7 @@ class Scans:
     def copied(self) -> Generator[bytes, None, Keys]:
         """Return a copy of all keys of the cache, a new one or one that other callers share. Raises NotReady.
 
-        A generator, which yields b"" between steps.
+        A generator, which yields b"" now and then, so that the event loop can do other work.
         """
         copy = self._copy
         if copy is None or not (copy.still_gathers or copy.has_all):
@@ -124,13 +124,13 @@ class Scans:
         return self._keys
 
     def forget_copy(self) -> None:
-        """Forget the latest copy of all keys, for the keys have changed: the next SCAN or its like makes a new copy."""
+        """Forget the latest copy of the cache's keys, because keys have changed: the next SCAN or KEYS makes a new copy."""
         self._copy = None
 
     def first_page(self, database: int, count: int) -> Generator[bytes, None, tuple[list[str], int]]:
         """Begin a SCAN of ``database``: return about its first ``count`` keys and the next cursor, which is 0 at the end.
 
-        A generator, which yields b"" between steps. Raises NotReady.
+        A generator, which yields b"" now and then, so that the event loop can do other work. Raises NotReady.
         """
         keys = yield from self.copied()
         found, place = _search(keys, database, 0, count)
@@ -167,7 +167,8 @@ class Scans:
     def any_key(self, database: int) -> Generator[bytes, None, str | None]:
         """Return a random key of ``database`` that exists now, None when there is none.
 
-        A generator, which yields b"" between steps. The key is drawn from a copy of all keys that is up to SAMPLE_S seconds old.
+        A generator, which yields b"" now and then, so that the event loop can do other work. The key is drawn from a copy of
+        all keys that is up to SAMPLE_S seconds old.
         """
         if not self._store.count_of(database):
             return None
@@ -183,7 +184,8 @@ class Scans:
     def _drawn(self, keys: Keys, database: int) -> Generator[bytes, None, str | None]:
         """Return a random key among ``keys`` that exists now and belongs to ``database``; None when there is none.
 
-        Where such keys are few, the first one behind a random place is returned. A generator, which yields b"" between steps.
+        Where such keys are few, the first one behind a random place is returned. A generator, which yields b"" now and
+        then, so that the event loop can do other work.
         """
         if not keys.count:
             return None
@@ -203,9 +205,9 @@ class Scans:
 
 
 def _search(keys: Keys, database: int, place: int, count: int) -> tuple[list[str], int]:
-    """Return (up to ``count`` keys of ``database``, the position to go on from) out of ``keys``, from ``place`` on.
+    """Return up to ``count`` of ``keys`` that belong to ``database``, from the position ``place`` on, and the next position.
 
-    keys: a copy of all keys of the cache.
+    keys: a copy of all keys of the cache.  database: the number of a Redis database.
     """
     last = min(keys.count, place + max(count, SEARCHED_MIN))
     found: list[str] = []

@@ -84,14 +84,14 @@ class Spec:
     arity: the number of words, with the command's name; negative for "at least".
     keys: positions of the first and last key (negative: from the end) and their step, as in Redis' COMMAND.
     counted: where a request says how many keys it has, the position of that number; else 0.
-    local, read, plan, control: the function that answers: ``local`` by the connection itself, ``read`` from memory,
-    ``plan`` through the log, ``control`` in a way of its own.
+    local, read, plan: one of them answers, from the connection's own state, from memory, or through the log.
+    control: where given, a function that answers instead of these outside of transactions, in a way of its own.
     steps: True if ``plan`` looks at memory first, and the writes take place only if what was seen there still holds.
     publishes: True if the command sends other clients a message, which needs the role that a write does, though Redis' flags
     of the command do not say so.
     script: True if the command runs a script: in a transaction, EXEC runs it among the other commands.
     names: where the request has a list of channels, the position of the first; else 0.
-    fields: where the request has a list of a hash's fields or a set's members, how many words each has: 2 with its value; else 0.
+    fields: where the request lists a hash's fields or a set's members, how many words each has: 2 with its value; else 0.
     """
 
     name: str
@@ -169,7 +169,7 @@ class Spec:
     def _end_in(self, arguments: Arguments) -> int:
         """Return the position behind the last key in a request that says how many keys it has.
 
-        For a wrong number of keys that is the position of the first.  arguments: the words of the request.
+        If the number in the request is wrong, return the position of the first key.  arguments: the words of the request.
         """
         number = arguments[self.counted]
         count = int(number) if number.isdigit() and len(number) < 10 else 0
@@ -258,13 +258,13 @@ class RespSession(Connection):
 
     user: the user whose token this client has shown, None before that.  role: what this client may do.
     database: the number of this connection's database.
-    selected: that of the database that the next request is about: another one behind a SELECT in a transaction, and None
-    behind a SELECT that failed, until one succeeds.
+    selected: the number of the database that the next request is about: another one behind a SELECT in a transaction, and None
+    behind a SELECT that failed, until a SELECT succeeds.
     queue: the commands since MULTI, None outside a transaction.  refused: True if one of these commands was wrong.
     watched: key -> the condition that the key is as it was at WATCH, for every watched key.
     mailbox: the client's subscriptions, None before the first.
-    confined: True if the client has some and speaks RESP2, in which the replies to most commands could not be told from
-    published messages.
+    confined: True if the client has subscriptions and speaks RESP2, in which the replies to most commands could not be told
+    from published messages.
     """
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
@@ -311,7 +311,7 @@ class RespSession(Connection):
             self.confine()
 
     def confine(self) -> None:
-        """Allow this client only what a RESP2 subscriber may do, if it has subscriptions and speaks RESP2; else all."""
+        """Allow this client only a RESP2 subscriber's commands if it has subscriptions and speaks RESP2, else all commands."""
         self.confined = self.protocol == 2 and self.has_subscribed
         self._choose_ways()
 
@@ -370,11 +370,11 @@ class RespSession(Connection):
         self._choose_ways()
 
     def _count_kept(self) -> None:
-        """Set the count of the bytes that this connection keeps: of an incomplete request, and of the commands since MULTI."""
+        """Report to the transport how many bytes this connection keeps: an incomplete request, and commands since MULTI."""
         self._hold(self._parser.kept_bytes + self._queued_bytes)
 
     def watch(self, keys: list[str]) -> None:
-        """Answer WATCH with OK: note the entries of ``keys`` when all earlier requests of this client are answered."""
+        """Answer WATCH with OK, once all earlier requests are answered; note the entries of ``keys``, which EXEC compares."""
         watched = self.watched
         if len(watched) + len(keys) > WATCHED_MAX and len({*watched, *keys}) > WATCHED_MAX:
             raise CommandError(f"ERR at most {WATCHED_MAX} keys can be watched at once")

@@ -19,14 +19,14 @@ def type_of(entry: Entry) -> str:
 
 
 def string_of(entry: Entry) -> bytes:
-    """Return the string that the cache's ``entry`` is. Raises CommandError for a hash and a set."""
+    """Return the value of the cache's ``entry``, a string. Raises CommandError for a hash and a set."""
     if entry[KIND] > values.VALUE_MAX:
         raise CommandError(WRONG_TYPE)
     return entry[DATA]
 
 
 def fields_of(entry: Entry | None, kind: int) -> bytes:
-    """Return the hash or set that the cache's ``entry`` is, in its encoded form; b"" for an absent entry.
+    """Return the encoded hash or set in ``entry``, an entry of the cache; b"" for an absent entry.
 
     kind: values.HASH or values.SET. Raises CommandError for an entry of another kind.
     """

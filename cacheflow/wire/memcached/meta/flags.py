@@ -101,7 +101,7 @@ class MetaRequest:
         return expires_at_ms
 
     def echo(self) -> bytes:
-        """Return what each reply repeats of this meta request: its opaque token (flag O) and its key (flag k), if present."""
+        """Return what each reply repeats of this meta request: the opaque token (flag O) and the key (flag k), if given."""
         told = b""
         for token in self.tokens:
             if token[0] == _O:

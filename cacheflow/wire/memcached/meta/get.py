@@ -63,7 +63,7 @@ def _vivify(request: MetaRequest, now_ms: int, ttl_ms: int) -> Step:
 
 
 def _due(request: MetaRequest, expires_at_ms: int, now_ms: int) -> bool:
-    """True if an entry's TTL is less than flag R of the meta get ``request`` asks for: this client is to renew the entry.
+    """True if an entry's TTL is less than the number of flag R in the meta get ``request``: this client is to renew the entry.
 
     A flag T before R sets the TTL first.
     """

@@ -24,9 +24,10 @@ UNVERBS: Final[dict[Space, bytes]] = {CHANNEL: b"unsubscribe", PATTERN: b"punsub
 
 
 class _InSlices:
-    """A RESP request about many names, done in slices, between which the event loop does its other work.
+    """A RESP request about many channels, done in slices of time, between which the event loop does its other work.
 
-    step: takes a name and returns a part of the reply, or None.  end: the function to be called with the reply to the request.
+    step: takes a channel's name and returns a part of the reply, or None.
+    end: the function to be called with the reply to the request.
     done: called with all parts; makes the reply of them and calls ``end``.
     An InvalidRequest that ``step`` raises becomes the last part.
     """
@@ -49,7 +50,7 @@ class _InSlices:
         self._parts: list[bytes] = []
 
     def work(self) -> None:
-        """Go on with a RESP request about many names, until the time of a slice is used up; a later turn does the rest."""
+        """Go on with a RESP request about many channels, until the time of a slice is used up; a later turn does the rest."""
         connection, slices = self._connection, self._connection.service.slices
         try:
             for name in self._left:
@@ -126,7 +127,10 @@ def _begin_to_unsubscribe(connection: RespSession, space: Space, names: list[byt
 
 
 def _count(mailbox: Mailbox, space: Space) -> bytes:
-    """Return how many subscriptions a client has, as SUBSCRIBE's reply shows it; those to shard channels count apart."""
+    """Return how many subscriptions a client has, as replies such as SUBSCRIBE's show it.
+
+    Subscriptions to shard channels are counted apart from those to channels and patterns.
+    """
     names = mailbox.names
     return integer(len(names[SHARD]) if space == SHARD else len(names[CHANNEL]) + len(names[PATTERN]))
 
@@ -224,7 +228,7 @@ def _pubsub(connection: RespSession, arguments: Arguments) -> None:
 
 
 def _names_in_slices(space: Space, connection: RespSession, arguments: Arguments) -> None:
-    """Answer PUBSUB CHANNELS and PUBSUB SHARDCHANNELS: in slices, between which the event loop does its other work."""
+    """Answer PUBSUB CHANNELS and PUBSUB SHARDCHANNELS with the names that match, in slices of the event loop's time."""
     matches = _matches(arguments)
 
     def begin(end: End) -> None:

@@ -106,6 +106,7 @@ def _kill(session: RespSession, arguments: Arguments) -> Reply:
 def _ended(session: RespSession, tests: list[Test], if_none: str | None = None) -> Reply:
     """Return a reply to CLIENT KILL that, while it is sent, closes all connections that pass ``tests``, and tells how many.
 
+    tests: functions of a connection; it passes if all return true.
     if_none: the error to reply if no connection passes; where it is given, success is answered with OK and no number.
     The connection of the client who asks is closed only when that client has the answer.
     """

@@ -59,7 +59,7 @@ def _get(session: RespSession, arguments: Arguments) -> bytes:
 def _max_bytes(text: str) -> int | None:
     """Return the limit in bytes that ``text``, a size as Redis writes it, stands for; None for 0, which is no limit.
 
-    Raises ValueError that says what such a text is.
+    Raises ValueError that says how such a text is written.
     """
     found = _SIZE.fullmatch(text)
     if found is None:
@@ -69,7 +69,7 @@ def _max_bytes(text: str) -> int | None:
 
 
 def _policy(text: str) -> str:
-    """Return the policy of eviction that ``text`` is Redis' name of. Raises ValueError that says which there are."""
+    """Return the policy of eviction that Redis calls ``text``. Raises ValueError that says which policies there are."""
     policy = POLICIES.get(text.lower())
     if policy is None:
         if text.lower() in _OTHER_POLICIES:
@@ -86,7 +86,7 @@ _SETTABLE: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
 
 
 def _change(session: RespSession, arguments: Arguments) -> Command:
-    """Return the command that changes the settings which CONFIG SET names, all of them or none. Raises CommandError."""
+    """Return the state machine's command that does a CONFIG SET: changes all settings or none. Raises CommandError."""
     words = [argument.decode("utf-8", "replace") for argument in arguments[2:]]
     if len(words) % 2:
         raise CommandError("ERR wrong number of arguments for 'config|set' command")

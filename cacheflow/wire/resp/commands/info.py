@@ -81,7 +81,7 @@ def _sections(session: RespSession) -> dict[str, dict[str, object]]:
 
 
 def stats(session: RespSession) -> dict[str, int]:
-    """Return those counters of INFO that CONFIG RESETSTAT sets back to 0, as they were counted since this node's start."""
+    """Return, as counted since this node's start, those counters of INFO that CONFIG RESETSTAT sets back to 0."""
     service = session.service
     metrics = service.store.metrics()
     return {

@@ -80,8 +80,9 @@ def _at_once(page: tuple[list[str], int]) -> Generator[bytes, None, tuple[list[s
 def _matching(
     store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None, wanted: str | None = None
 ) -> Generator[bytes, None, list[str]]:
-    """Return those of ``keys`` that exist, belong to ``database`` and pass the tests. A generator, yielding b"" between steps.
+    """Return those of ``keys`` that exist, belong to the Redis database ``database`` and pass the tests.
 
+    A generator, which yields b"" now and then, so that the event loop can do other work.
     matches: the test of a key without its database's prefix; None if every key passes.
     wanted: the Redis type that keys must have; None for any.
     """
@@ -99,7 +100,7 @@ def _matching_now(
     matches: Callable[[bytes], object] | None,
     wanted: str | None = None,
 ) -> list[str]:
-    """Return those of ``keys`` that exist, belong to ``database`` and pass the tests.
+    """Return those of ``keys`` that exist, belong to the Redis database ``database`` and pass the tests.
 
     matches: the test of a key without its database's prefix; None if every key passes.
     wanted: the Redis type that keys must have; None for any.

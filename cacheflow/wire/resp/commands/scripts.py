@@ -39,7 +39,7 @@ def _known(connection: RespSession, sha: bytes) -> Script:
 
 
 def _call_of(connection: RespSession, arguments: Arguments) -> Call:
-    """Return the call (script, keys, arguments) that a request for EVAL or its kin asks for.
+    """Return the call (script, keys, arguments) that a client's EVAL, or a command like it such as EVALSHA, asks for.
 
     Raises CommandError for a wrong request.
     """

@@ -47,7 +47,7 @@ def failed(result: Result) -> bytes:
 
 
 def if_all_succeed(reply: bytes) -> Finish:
-    """Return a function that makes a reply from commands' results: ``reply``, or the error of the first that failed."""
+    """Return a function that makes the reply from commands' results: ``reply`` if all succeeded, else the first error."""
     return lambda results: next((failed(result) for result in results if result[0] != c.OK), reply)
 
 

@@ -87,7 +87,8 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
     """Answer the Redis command EXEC: run all queued commands at one moment, unless a watched key has changed.
 
     queue: the commands since MULTI.  watched: key -> the condition that the key is as it was at WATCH.
-    selected: the number of the database that the last SELECT among the commands has chosen; without one, the connection's.
+    selected: the number of the database that the last SELECT among the commands has chosen; without a SELECT, the number of
+    the connection's database.
     """
     steps = any(spec.steps for spec, _ in queue)
     selects = any(spec.name == "select" for spec, _ in queue)
@@ -134,7 +135,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
 
 
 def _fixed(watched: Watched) -> list[Condition]:
-    """Return the conditions that a transaction's watched keys are as they were at WATCH.
+    """Return the conditions for a transaction: each watched key is still as it was at WATCH.
 
     Not to be called before all earlier WATCH requests are answered.
     watched: key -> its condition, or None where WATCH failed and its client was told so; such a key has to be absent.
@@ -177,7 +178,7 @@ def _read_all(connection: RespSession, queue: Queue) -> Reply:
 
 
 def _read_strings(connection: RespSession, queue: Queue, searches: _Searches) -> Reply:
-    """Return the reply to EXEC of commands that read strings: all keys are looked up now, the reply's parts made later.
+    """Return the reply to EXEC of commands that read strings: keys are looked up now, the reply's parts made when it is sent.
 
     Raises ReplicationError.
     """
@@ -210,9 +211,10 @@ def _read_strings(connection: RespSession, queue: Queue, searches: _Searches) ->
 
 
 class _Searches:
-    """The maker of those replies of one transaction for which hashes and sets are searched.
+    """An object that makes those replies of one transaction for which hashes and sets have to be searched.
 
-    All entries are looked up at one moment; a reply about large ones is made later, when it is to be sent in EXEC's answer.
+    Keys are looked up when the transaction takes place. A reply about large hashes or sets is made later, when EXEC's
+    answer is sent.
     """
 
     def __init__(self) -> None:
@@ -298,7 +300,7 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
     """Return the state machine's commands for a transaction, and the function that makes EXEC's reply from their results.
 
     queue: the requests since MULTI.
-    overlay: shows each request what the earlier ones will leave; if None, all read plain memory.
+    overlay: shows each request the entries as the earlier requests will leave them; if None, all see this node's memory.
     Raises CommandError if there are too many commands.
     """
     commands: list[Command] = []

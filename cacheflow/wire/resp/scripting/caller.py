@@ -42,7 +42,7 @@ READ_ONLY: Final = "ERR Write commands are not allowed from read-only scripts."
 
 
 class _OwnKeysToo:
-    """A copy of all keys of the cache as a script sees them, which is made step by step.
+    """A copy, made step by step, of all keys of the cache as a script sees them.
 
     copied: the copy of the keys in the node's memory, in progress.
     own: a function that returns the keys that only the script has written; they are added at the end.
@@ -149,7 +149,7 @@ def _ignore(connection: Connection) -> None:
 
 
 class Caller:
-    """One attempt to run a script: answers the script's commands, and gathers what the script has read and will write.
+    """One attempt to run a script: it answers the commands that the script calls, and gathers the script's reads and writes.
 
     overlay: what the script has read and will write.  failed: the error for which memory could not be read, None so far.
     writes: True if commands may write.  database: the number of the database that the script's commands are about.

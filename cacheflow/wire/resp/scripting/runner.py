@@ -54,7 +54,7 @@ class Runs(Protocol):
 
 
 class _Task:
-    """One run of a script: the function ``work`` that runs it, and the function ``done`` that is told the outcome."""
+    """One run of a script: the function ``work`` runs the script, and the function ``done`` is called with the outcome."""
 
     def __init__(
         self, work: Callable[[Sandbox, Expired], object], done: Callable[[object | CommandError], None]
@@ -198,7 +198,7 @@ class Runner:
         self._end(CommandError(why))
 
     def ended(self, task: _Task, outcome: object | CommandError) -> None:
-        """Give ``outcome``, the result of the script run ``task``, to whoever waits for it, unless that run was abandoned.
+        """Call the function that waits for the script run ``task`` with the run's ``outcome``, unless the run was abandoned.
 
         Called on the event loop.
         """

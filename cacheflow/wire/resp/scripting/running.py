@@ -60,8 +60,9 @@ class Call(NamedTuple):
         return [b"%d:%b" % (self.database, key) for key in self.keys]
 
     def run(self, caller: Caller, sandbox: Sandbox, null: bytes, expired: Expired) -> bytes:
-        """Run the script in the Lua interpreter ``sandbox`` and return the encoded reply. Raises GivenUp.
+        """Run the script in the Lua interpreter ``sandbox`` and return the encoded reply.
 
+        Raises GivenUp when the script needs too much time or memory.
         caller: answers the script's commands.  null: RESP's null, encoded.
         expired: a function that returns whether the script's time is over.
         """
@@ -144,7 +145,7 @@ class ScriptRun(Attempts):
     def _step(self, call: Callable[..., None], *arguments: object) -> None:
         """Do one step of the script's run by calling the function ``call``, unless the run is over.
 
-        If the client has gone, or the step fails in a way that ends its connection, the scripts that wait for this one go on.
+        If the client has gone, or an error in the step ends the client's connection, the scripts that wait for this one go on.
         """
         if self._is_over:
             return

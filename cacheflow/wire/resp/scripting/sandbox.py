@@ -101,7 +101,7 @@ class Sandbox:
         """Run the Lua script ``source`` and return its encoded reply. Raises GivenUp when it needs too much time or memory.
 
         sha: the script's SHA-1, by which the compiled script is kept.  null: RESP's null, encoded.
-        call: a function that answers the script's commands.
+        call: a function that does the Redis commands that the script calls.
         expired: a function that returns whether the script's time is over.
         """
         self._call, self._expired = call, expired

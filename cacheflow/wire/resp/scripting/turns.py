@@ -10,7 +10,7 @@ class Turn:
     """A script's place in the queues of the keys that it names; scripts in one queue run one after the other.
 
     waits: the number of keys in whose queues another script is first.  begin: the function that starts the script, called when
-    ``waits`` is 0; None until it is given.
+    ``waits`` is 0; None until ``wait`` is called with it.
     """
 
     __slots__ = ("begin", "keys", "waits")
@@ -47,7 +47,7 @@ class Turns:
     def enter(self, keys: Iterable[bytes]) -> Turn:
         """Put a script that names ``keys`` into the queues of all these keys, behind earlier scripts.
 
-        Returns the script's place in these queues.
+        Returns an object that stands for the script in these queues.
         """
         turn = Turn(tuple(dict.fromkeys(keys)))
         for key in turn.keys:
@@ -60,9 +60,9 @@ class Turns:
         return turn
 
     def leave(self, turn: Turn) -> None:
-        """Take a script out of the queues of its keys, and begin the scripts that waited for no other script.
+        """Take the script of ``turn`` out of the queues of its keys; begin those scripts that waited only for this one.
 
-        turn: the script's place in these queues.
+        turn: the object that stands for the script in the queues.
         """
         turn.begin = None
         for key in turn.keys:
