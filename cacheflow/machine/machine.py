@@ -98,18 +98,18 @@ class CacheMachine(State):
 
     @property
     def now_ms(self) -> int:
-        """The machine's clock in milliseconds: the highest time stamp of the entries applied so far."""
+        """The state machine's clock in milliseconds: the highest time stamp of the log entries applied so far."""
         return self.contents.now_ms
 
     def lookup(self, key: str, now_ms: int) -> Entry | None:
-        """Return the entry of ``key`` if it is live at ``now_ms``, else None; counts no use. Any thread may call it."""
+        """Return the cache entry of ``key`` if it is live at ``now_ms``, else None; counts no use. Any thread may call it."""
         entry = self.contents.get(key)
         if entry is not None and 0 < entry[EXPIRES_AT_MS] <= now_ms:
             return None
         return entry
 
     def lookup_all(self, keys: list[str], now_ms: int) -> list[Entry | None] | None:
-        """Return the entries of ``keys`` as they were all at one moment, between two log entries; counts no use.
+        """Return the cache entries of ``keys`` as they were all at one moment, between two log entries; counts no use.
 
         An entry that is not live at ``now_ms`` is None. Returns None instead of the list where a log entry was being applied
         meanwhile: ask again. Any thread may call it.
@@ -151,7 +151,7 @@ class CacheMachine(State):
         return bytes(self._digests[start : start + DIGEST_BYTES])
 
     def outlook(self) -> bytes:
-        """Return a digest of what decides this machine's next steps and is not yet part of the digest over effects.
+        """Return a digest of what decides the state machine's next steps and is not yet part of the digest over effects.
 
         Takes some milliseconds at most.
         """
@@ -184,7 +184,7 @@ class CacheMachine(State):
     # Snapshots
 
     def snapshot(self) -> Iterator[bytes]:
-        """Yield the machine's whole state, a snapshot, in chunks of bytes of about 256 KiB.
+        """Yield the state machine's whole state, a snapshot, in chunks of bytes of about 256 KiB.
 
         No log entry may be applied before the last chunk is taken.
         """
@@ -192,7 +192,7 @@ class CacheMachine(State):
 
     @classmethod
     def restore(cls, chunks: Iterable[bytes]) -> CacheMachine:
-        """Return a new machine in the state of the snapshot whose bytes are ``chunks``, however they were cut.
+        """Return a new state machine in the state of the snapshot whose bytes are ``chunks``, however they were cut.
 
         Raises CodecError; NewerCacheFlow when the snapshot's feature level is above this build's.
         """
@@ -305,7 +305,7 @@ class CacheMachine(State):
         return results
 
     def _run(self, command: Any) -> Result:
-        """Run one command, wholly or not at all, and return its result."""
+        """Run one command of the log, wholly or not at all, and return its result."""
         revision = self.contents.revision
         try:
             if type(command) is not list or type(command[0]) is not int:

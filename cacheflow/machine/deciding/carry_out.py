@@ -13,7 +13,7 @@ from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KEY_BYTES_MAX, 
 
 
 def decide(contents: Contents, command: list[Any]) -> Decision:
-    """Return what ``command`` would do to its key among the cache's items ``contents``: a final result, or a plan.
+    """Return what ``command`` would do to its key, one of the cache's items ``contents``: a final result, or a plan.
 
     Changes nothing. Raises Malformed, or any other exception for a senseless command.
     """

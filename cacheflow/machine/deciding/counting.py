@@ -59,7 +59,7 @@ def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max:
 def decide_count(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
     """Return the decision on a COUNT command, memcached's incr or decr: a WRITE plan, or a result without effect.
 
-    Such a result is MISSING, NOT_AN_INTEGER or TOO_LARGE.
+    The result without effect is MISSING, NOT_AN_INTEGER or TOO_LARGE.
     """
     _, key, step, down, initial, ttl_ms = command
     for number in (step, 0 if initial is None else initial):
