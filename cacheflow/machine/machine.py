@@ -88,7 +88,7 @@ class CacheMachine(State):
         self._speak(self.build_level)
 
     def _speak(self, level: int) -> None:
-        """Make this machine refuse all commands but those of the feature level ``level``, as a build of that level does."""
+        """Make this state machine take only the commands of the feature level ``level``, as a build of that level does."""
         self._spoken_level = level
         self._others = known_at(level, self.command_levels, self.other_commands)
         self._about_keys = self._batches.known = known_at(level, self.command_levels, DECIDE)
@@ -158,7 +158,7 @@ class CacheMachine(State):
         return outlook(self)
 
     def contents_digest(self) -> bytes:
-        """Return a digest of the machine's whole state, as a snapshot holds it. Takes about as long as a snapshot."""
+        """Return a digest of the state machine's whole state, as a snapshot holds it. Takes about as long as a snapshot."""
         whole = blake2b(digest_size=DIGEST_BYTES)
         for chunk in self.snapshot():
             whole.update(chunk)

@@ -121,7 +121,10 @@ def decide_get(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
 
 
 def decide_append(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on an APPEND command: an EXTEND plan, a WRITE plan for a new key, or MISSING or TOO_LARGE."""
+    """Return the decision on an APPEND command: an EXTEND plan for a present key, a WRITE plan for a new one, or a result.
+
+    A result instead of a plan means that the command has no effect: MISSING, TOO_LARGE or WRONG_KIND.
+    """
     _, key, added, front, create = command
     if type(added) is not bytes:
         raise Malformed("the value is not bytes")

@@ -32,7 +32,7 @@ FIELDS_TOGETHER_MAX: Final = 10_000
 
 
 def decide_set_fields(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on a SET_FIELDS command: an EXTEND plan, a WRITE plan for a new key, or a result.
+    """Return the decision on a SET_FIELDS command: an EXTEND plan for a present key, a WRITE plan for a new one, or a result.
 
     A result instead of a plan means that the command has no effect.
     """
@@ -85,7 +85,7 @@ def decide_remove_fields(entry: Entry | None, command: list[Any], now_ms: int, b
 
 
 def decide_count_field(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on a COUNT_FIELD command: an EXTEND plan, a WRITE plan for a new key, or a result.
+    """Return the decision on a COUNT_FIELD command: an EXTEND plan for a present key, a WRITE plan for a new one, or a result.
 
     A result instead of a plan means that the command has no effect.
     """
@@ -166,7 +166,7 @@ FIELD_DECISIONS: Final[dict[int, Callable[[Entry | None, list[Any], int, float],
 
 
 def searched_bytes(entry: Entry | None, command: Sequence[Any], growth: int = 0) -> int:
-    """Return the cost of deciding ``command`` on ``entry``, a key's item, as the bytes that a search goes through meanwhile.
+    """Return the cost of deciding ``command`` on ``entry``, a key's item: as many bytes as a search reads in the same time.
 
     command: one that changes fields of a hash or set, or a SET, which checks all the bytes of a hash or set that it writes.
     The bytes searched are copied as well, which counts like another search.

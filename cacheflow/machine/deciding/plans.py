@@ -29,7 +29,7 @@ class Malformed(Exception):
 
 
 def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
-    """Return the expiry, in ms of absolute time, of an item written with the TTL ``ttl_ms``; 0 stands for no expiry.
+    """Return the expiry, in ms of absolute time, that a command's TTL ``ttl_ms`` leads to; 0 stands for no expiry.
 
     kept_ms: the key's present expiry, which is returned for the special TTL_KEEP.
     """

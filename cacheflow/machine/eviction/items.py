@@ -55,7 +55,7 @@ class Items(cachetools.Cache[str, Entry]):
 
     @abc.abstractmethod
     def give_order(self, version: int) -> UseOrder:
-        """Return the order in which this container would evict its items, for another container, which takes its place.
+        """Return the order in which this container evicts its items, for a container that is to replace this one.
 
         This container must not be used any more.  version: the highest version of any item now.
         """
@@ -134,7 +134,7 @@ class Items(cachetools.Cache[str, Entry]):
             self.rewrite(key, old, entry)
 
     def popitem(self) -> tuple[str, Entry]:
-        """Remove the item that is to be evicted next and return (key, entry). Raises KeyError when there is no item."""
+        """Remove the item that this container is to evict next, and return (key, entry). Raises KeyError if it is empty."""
         item = self.pop_victim("")
         if item is None:
             raise KeyError("there is no item")

@@ -127,8 +127,8 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
     def _place(self, key: str, count: int, link: Any) -> None:
         """Add ``key``, which was used ``count`` times, behind the other keys with that number of uses.
 
-        The container's keys are in a ring of links, each for one number of uses, which rises along the ring. link: the link
-        where the search for the right one begins: one whose number is not above ``count``, or the first of the ring.
+        The container's keys are in a ring of links, each for one number of uses, which rises along the ring. link: where the
+        search for the right link begins: a link whose number is not above ``count``, or the first of the ring.
         """
         last = self._last.get(count)
         if last is None:

@@ -266,7 +266,7 @@ class UseOrder:
     def _look_ahead(self, protected: str) -> bool:
         """Note which keys are to be evicted next, the least recently used first; return False if there is no such key.
 
-        protected: a key that must not be evicted now; it is not counted.
+        protected: a key that must not be evicted now, and is left out.
         """
         while True:
             oldest = self._segments[0]

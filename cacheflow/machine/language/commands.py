@@ -157,7 +157,7 @@ def incr(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NON
 
 
 def touch(key: str, ttl_ms: int) -> Command:
-    """Return the command that gives ``key`` a new TTL; TTL_NONE lets it live for ever. The version stays."""
+    """Return the command that gives ``key`` a new TTL; TTL_NONE lets the key live for ever. The key's version stays."""
     return (TOUCH, key, ttl_ms)
 
 
@@ -235,13 +235,13 @@ def open_session(member_id: str, incarnation: str, start: int, nonce: str, level
 def raise_level(level: int) -> Command:
     """Return the command that puts the feature level ``level`` in force.
 
-    Where it is applied it changes nothing unless every member has told by then that its build knows that level.
+    When the command is applied it changes nothing unless every member has told by then that its build knows that level.
     """
     return (RAISE_LEVEL, level)
 
 
 def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
-    """Return the command that runs ``commands``, each on one key, in one entry; with ``atomic`` all or none."""
+    """Return the command that runs ``commands``, each on one key, in one log entry; with ``atomic`` all of them or none."""
     return (BATCH, atomic, commands)
 
 
@@ -319,7 +319,7 @@ def restore_begin(restore_id: str, after: str, items: int, revision: int, online
 
 
 def restore_items(restore_id: str, first: int, items: Sequence[Sequence[Any]]) -> Command:
-    """Return the command that brings ``items`` of a backup, which come after its first ``first`` items, to a restore.
+    """Return the command that brings ``items``, those of a backup behind its first ``first`` items, to a restore.
 
     items: [key, data, kind, meta, expires_at_ms] of each.
     """
@@ -383,9 +383,9 @@ def size_of(command: Command) -> int:
 
 
 def _measured_other(command: Command) -> tuple[int, int]:
-    """Return (bytes, more) of ``command``, which is no SET: the most bytes that it takes when packed, and its other commands.
+    """Return (bytes, more) of ``command``, which is no SET; bytes: the most that it takes when packed.
 
-    more: how many commands a node has to run for it beyond one: those in a batch, 0 for a plain command.
+    more: how many commands beyond one a node has to run for ``command``: those in a batch, 0 for a plain command.
     """
     op = command[0]
     if op in (BATCH, GUARDED):

@@ -23,7 +23,7 @@ class Tally:
         self.expiries_ms = expiries_ms
 
     def add(self, other: Tally, times: int = 1) -> None:
-        """Add the three counts of the tally ``other``, each multiplied by ``times``, to the counts of this tally of keys."""
+        """Multiply the counts in ``other``, three numbers about some keys, by ``times`` and add them to the same counts here."""
         self.keys += times * other.keys
         self.expiring += times * other.expiring
         self.expiries_ms += times * other.expiries_ms

@@ -32,7 +32,7 @@ _WHOLE: Final = frozenset(PREFIXES)
 class Condemnation:
     """One removal of all keys that start with ``prefix`` and whose versions are not above ``revision``.
 
-    only_database_0: whether it removes only keys of database 0.  at_ms: the machine's time when the removal was ordered.
+    only_database_0: whether it removes only keys of database 0.  at_ms: the log's time when the removal was ordered.
     counted: whether somebody asks how many keys it removes.  count: how many of these keys have been found so far.
     """
 
@@ -115,9 +115,9 @@ class Condemnations:
         self._newest = new.revision
 
     def _list_of(self, new: Condemnation) -> list[Condemnation]:
-        """Return the list of all removals in force that have the same target (prefix or database) as ``new``, oldest first.
+        """Return the list of all removals by prefix in force that concern the same keys as the removal ``new``, oldest first.
 
-        The list is empty if there is none; the caller adds the removal ``new`` to it.
+        The list is empty if there is none; the caller adds ``new`` to it.
         """
         if new.only_database_0:
             return self._database_0
@@ -137,7 +137,7 @@ class Condemnations:
         self.passing = passing
 
     def raised(self, by: int) -> Condemnations:
-        """Return a copy of these removals by prefix whose revisions are higher by ``by``.
+        """Return a copy of this collection of removals by prefix, with the revision of each higher by ``by``.
 
         A sweep that is under way, which takes the removed items out of memory, goes on with the copy.
         """
@@ -188,9 +188,9 @@ class Condemnations:
         return any(found[-1].revision >= version and found[-1].is_whole for found in self._about(key))
 
     def bury(self, key: str, version: int, expires_at_ms: int) -> bool:
-        """Count a dead item, under ``key`` with ``version``, for the earliest removal by prefix that met it.
+        """Count an item that removals by prefix have removed, under ``key`` with ``version``, for the earliest of these.
 
-        An item whose expiry had passed by then is not counted. Returns True if a removal of whole databases has met the item.
+        An item whose expiry had passed by then is not counted. Returns True if one of these has removed a whole database.
         """
         first: Condemnation | None = None
         whole = False
@@ -212,9 +212,9 @@ class Condemnations:
         return lists
 
     def reader(self, raw: dict[str, Entry]) -> Callable[[str], Entry | None]:
-        """Return a function that returns the entry of a key in ``raw``, {key: entry}, None for an absent or a dead key.
+        """Return a function that returns the entry of a key in ``raw``, {key: entry}; None if the key is absent or removed.
 
-        Any thread may call the returned function.
+        A key may be removed by prefix and still be in ``raw``. Any thread may call the returned function.
         """
         find = raw.get
         # As they are now: a thread may stand still behind ``find`` until the sweep is over, and must still know the dead.

@@ -163,7 +163,7 @@ class Contents:
         """Write ``data``, the value under ``key`` with some part of it changed, and return the new version.
 
         The effect that is recorded for the digest tells the change, not the whole value.
-        effect: the number of that kind of effect.  change: what the effect tells beside the kind of the value.
+        effect: the number of the kind of effect that is recorded.  change: the parts of the effect that tell what has changed.
         """
         present = self.find(key) is not None
         version = self.write(key, data, kind, meta, expires_at_ms)
@@ -191,7 +191,7 @@ class Contents:
             self.items.touch(key, entry, uses)
 
     def remove(self, key: str) -> int:
-        """Remove ``key`` if it is present; return the machine's revision."""
+        """Remove ``key`` if it is present; return the cache's revision."""
         old = self.find(key)
         if old is not None:
             self._remove(key, old, DELETED)
@@ -326,7 +326,7 @@ class Contents:
         return tally.expiring, tally.expiries_ms
 
     def _tally_of(self, database: int | None) -> Tally:
-        """Return how many living items ``database`` has, None for all databases, how many expire, and the sum of the expiries.
+        """Return three numbers about ``database``, None for all: living items, those with an expiry, the sum of the expiries.
 
         Any thread may call it.
         """
@@ -359,7 +359,7 @@ class Contents:
         self.items.start_scan()
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int], condemned: Condemnations, passed: int) -> None:
-        """Replace all items of an empty cache by those in ``raw``, {key: entry}, in eviction order under ``policy``.
+        """Fill an empty cache with the items in ``raw``, {key: entry}, which are in eviction order under ``policy``.
 
         uses: the number of uses of each item, in the same order.  condemned: the removals by prefix that are in force.
         passed: how many of the items a sweep that is under way has looked at.
@@ -456,7 +456,7 @@ class Contents:
         self._tell(key, EXPIRED if 0 < entry[EXPIRES_AT_MS] <= self.now_ms else EVICTED)
 
     def _bury(self, key: str, entry: Entry) -> None:
-        """Take an item out of memory whose prefix was removed before; the effect of that removal is recorded already."""
+        """Take an item out of memory that was removed by prefix before; the effect of that removal is recorded already."""
         del self.items[key]
         self._account_for_dead(key, entry)
 

@@ -116,7 +116,7 @@ def is_name(value: Any) -> bool:
 def member_of(row: Any) -> Member:
     """Return the member in ``row``, the values of a Member's fields in a list. Raises ValueError for any other row.
 
-    Rows are checked before they are written to the log, too: the log would take what the machine then refuses.
+    Rows are checked before they are written to the log, too: the log would take what the state machine then refuses.
     """
     if type(row) is not list or len(row) != 6:
         raise ValueError("a member is not a list of six")
