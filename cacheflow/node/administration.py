@@ -41,9 +41,10 @@ class Administration:
         return self._engine.call(lambda: status.cluster(self._engine))
 
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
-        """Return this node's digest over effects, now or at ``index``; None when it does not know that digest.
+        """Return this node's digest over effects, now or at the log's ``index``; None when the node does not know that digest.
 
-        full: return the digest of the whole contents as they are now, computed by another process from the node's files.
+        full: whether to return the digest of the whole contents instead, as they are now, which takes long: another process
+        makes it from the node's files.
         """
         check_digest(index, full)
         if full:
@@ -70,8 +71,7 @@ class Administration:
         """Make the node at ``raft_address`` a member of the cluster; return False if the node is a member already.
 
         was_member: that node says that it has been a member; if it is none now, it was removed, and is refused.
-        role: "voter", or "observer", which never votes unless it is promoted. The role of a node that is a member stays as it
-        is.
+        role: "voter", or "observer", which never votes unless it is promoted. A node that is a member keeps its role.
         Raises MemberConflict, InvalidRequest, NotCommitted, OutcomeUnknown.
         """
         outcome, detail = self._engine.run(

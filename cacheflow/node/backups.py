@@ -114,9 +114,9 @@ class Backups:
         raise NotReady(f"no backup could be made: {last or type(last).__name__}", 5.0)
 
     def begin_with(self, path: Path) -> None:
-        """Restore the backup in the file ``path`` if this start of the node has founded the cluster, or a restore is not done.
+        """Restore the backup in the file ``path`` if this start of the node has founded the cluster, or a restore is open.
 
-        Raises ConfigError for a file that cannot be read or is refused.
+        A restore is open if it was begun and not ended. Raises ConfigError for a file that cannot be read or is refused.
         """
         local = self._engine.local
         unfinished = self.latest is not None and not self.latest.ended

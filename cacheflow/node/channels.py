@@ -114,7 +114,7 @@ class _Source:
 
 
 class Channels:
-    """The publish/subscribe channels of a node: its clients' subscriptions, and published messages on their way to them.
+    """The publish/subscribe channels of a node: its clients' subscriptions, and published messages on their way to clients.
 
     is_member: tells whether a peer is a member of the cluster; what other nodes publish is dropped.
     slices: does long work a part at a time.  unsent: the fronts' common limit on bytes that clients have not taken yet.
@@ -260,7 +260,7 @@ class Channels:
             self._lost += 1
 
     def deliver(self, published: Published) -> int:
-        """Give the message ``published`` to its subscribers on this node, now or soon; return the number of subscriptions."""
+        """Give the message ``published`` to this node's subscribers, now or soon; return how many subscriptions match it."""
         if not self.is_behind:
             self._schedule()
             return self._hand_out(published)

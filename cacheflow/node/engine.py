@@ -384,7 +384,7 @@ class Engine:
             gc.collect(0)
 
     def freeze_what_is_there(self) -> None:
-        """Have the garbage collector never look at the objects of this process that exist now, nor at the node's items.
+        """Have the garbage collector never look at the objects of this process that exist now, nor at the cache's items.
 
         For a process that is a server and nothing else: the collector belongs to the process. Any thread may call it.
         """

@@ -72,7 +72,8 @@ class Feed:
     """Keeps the latest effects (changes) of a node's log and tells them to followers, objects that each stand for a client.
 
     now_ms: returns the cluster's time.  index, digest: the last log entry applied so far, and the digest over effects behind
-    it. A position, as clients know it, is a place between two effects of the log.
+    it.
+    A position, as clients know it, is a place between two effects of the log.
     """
 
     def __init__(self, slices: Slices, now_ms: Callable[[], int], index: int, digest: bytes) -> None:
@@ -261,7 +262,7 @@ class Feed:
             self._schedule()
 
     def _tell_live(self) -> bool:
-        """Tell the followers that are up to date what has changed since; return False if the slice of time was over before."""
+        """Tell the followers that are up to date what has changed since; return False if the slice of time ended too early."""
         end = self._first + len(self._entries)
         if not self._live:
             self._told = (end, 0)
@@ -296,7 +297,7 @@ class Feed:
         return self._told[0] >= end
 
     def _tell_others(self) -> None:
-        """Tell the followers that lag behind the changes that they lack, one follower after the other."""
+        """Tell each follower that is not up to date the changes that it lacks, one follower after the other."""
         while self._queue:
             follower = self._queue.popleft()
             place = self._places.get(follower)

@@ -57,9 +57,9 @@ class Growing:
         self.under_way: dict[str, int] = {}
 
     def work_of(self, commands_: Sequence[Command]) -> int:
-        """Return how much work ``commands_``, all on fields of hashes and sets, are behind the commands that were sent before.
+        """Return the work of ``commands_``, all on fields of hashes and sets, if applied after the commands sent before.
 
-        The unit is the work of a plain command.
+        The earlier commands may make the hashes and sets longer. The unit is the work of a plain command.
         """
         work = 0
         added: dict[str, int] = {}

@@ -56,7 +56,8 @@ class Joining:
     http_address: host:port under which the list of members shows this node.
     came_from: Raft addresses of the members of the cluster that this node had left, to which it comes back; empty for others.
     ask_seed: asks a member over HTTP to register this node.
-    random_bytes: makes the id of a cluster that this node founds. Only the event loop uses this object.
+    random_bytes: makes the id of a cluster that this node founds.
+    Only the event loop uses this object.
     """
 
     def __init__(

@@ -71,7 +71,7 @@ async def settle(
 ) -> None:
     """Have the leader change the member ``node_id`` in the way that ``ask`` requests, and return once that is committed.
 
-    node: the Raft part of the node that asks.  ask: a function that sends the request, and has its outcome told.
+    node: the Raft part of the node that asks.  ask: a function that sends the request and passes its outcome to a function.
     changed: what is done to the member, in a past participle, for people.
     Raises MemberUnknown, MemberConflict (the leader refuses), NoLeader, NotReady (the member lacks something that it will
     have soon, or the node that asks changes no membership), OutcomeUnknown.
@@ -127,7 +127,8 @@ class Leaving:
     """Takes this node out of its cluster by its own wish, and keeps a note of that wish, the departure, on its disk.
 
     disk, directory: where the node keeps its files.  submit: does disk work in another thread.
-    pending: returns how many commands of this node's clients wait for their results. Only the event loop uses this object.
+    pending: returns how many commands of this node's clients wait for their results.
+    Only the event loop uses this object.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class Leaving:
     async def keep(self) -> None:
         """Once this node is a member, remove the note on its disk that it wished to leave its cluster; return then.
 
-        Such a note is left where the node was not removed after all, or has come back.
+        Such a note remains if the node was not removed after all, or has come back.
         """
         node = self._node
         if node.removal.by_itself:

@@ -501,7 +501,7 @@ class Proposals:
                 self._answer([self._sent.popleft()])
 
     def _answer(self, answered: list[Proposal]) -> None:
-        """End the calls ``answered``, all of whose commands have results now and count no more as sent, with these results."""
+        """End the calls ``answered`` with the results of their commands, which have all come; they count as sent no more."""
         weight = size = callers = count = 0
         for proposal in answered:
             weight += proposal.weight
@@ -532,7 +532,7 @@ class Proposals:
                 self._wake(done(results))
 
     def _session_lost(self) -> None:
-        """End all calls that were sent with OutcomeUnknown, and open a new session: the cluster has closed the present one.
+        """End, with OutcomeUnknown, all calls that were sent, and open a new session: the cluster has closed the present one.
 
         Another start of this member has taken that session's place, or the member was removed.
         """

@@ -21,7 +21,7 @@ STALE_MS_MAX: Final = 10_000
 
 
 class Watching:
-    """Lets fronts tell their clients the changes of a node's contents. Any thread may call a method that does not exclude it.
+    """Lets fronts tell clients the changes of a node's contents. Any thread may call a method unless its text forbids that.
 
     A follower is an object that is told the changes for a client; a position is a place in the log, as clients know it.
     """
@@ -64,7 +64,10 @@ class Watching:
             raise NotReady(f"this node answers no reads: {status.why_no_reads(local)}")
 
     def is_behind(self, since: str) -> bool:
-        """True if this node has not yet applied the log up to the position ``since``. Raises InvalidRequest, NotReady."""
+        """True if this node has not applied the log up to ``since``, a position (place in the log), yet.
+
+        Raises InvalidRequest, NotReady.
+        """
         return parse(since).entry > self._local.node.last_applied
 
     def check_since(self, since: str) -> None:
@@ -91,7 +94,7 @@ class Watching:
         return self._engine.call(lambda: self._local.feed.follow(follower, since))
 
     def unfollow(self, follower: Follower) -> None:
-        """Have the event loop stop telling ``follower`` the changes of the cache, soon."""
+        """Have the event loop soon stop telling ``follower``, which stands for a client, the changes of the cache."""
         self.on_loop(lambda: self._local.feed.unfollow(follower))
 
     def go_on(self, follower: Follower) -> None:
