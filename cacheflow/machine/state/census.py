@@ -23,7 +23,7 @@ class Tally:
         self.expiries_ms = expiries_ms
 
     def add(self, other: Tally, times: int = 1) -> None:
-        """Multiply the counts in ``other``, three numbers about some keys, by ``times`` and add them to the same counts here."""
+        """Multiply the counts in ``other``, three numbers about some keys, by ``times``, and add them to the counts here."""
         self.keys += times * other.keys
         self.expiring += times * other.expiring
         self.expiries_ms += times * other.expiries_ms

@@ -98,9 +98,9 @@ class Scopes:
                 self._drop_lowest(scope_id, scope)
 
     def keep(self, scope_id: int, scope: Scope, number: int, command_print: bytes, result: Result) -> None:
-        """Keep ``result``, that of the new write ``number`` of a client's scope, with a hash of the write's command.
+        """Keep ``result``, the result of the write ``number`` of a client's scope, with a hash of the write's command.
 
-        Drops results of low numbers, or old scopes, where a limit needs that.
+        The write must be a new one. Drops results of low numbers, or old scopes, where a limit needs that.
         """
         packed = self._answers.keep((scope_id, number), result)
         self.adopt_result(scope, number, (command_print, packed))
