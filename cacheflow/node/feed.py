@@ -71,8 +71,8 @@ _index: Final = itemgetter(0)
 class Feed:
     """Keeps the latest effects (changes) of a node's log and tells them to followers, objects that each stand for a client.
 
-    now_ms: returns the cluster's time.  index, digest: the last log entry applied so far, and the digest over effects behind
-    it.
+    now_ms: returns the cluster's time.  index: the last log entry applied so far.  digest: the one over all effects up to
+    there.
     A position, as clients know it, is a place between two effects of the log.
     """
 
@@ -262,7 +262,7 @@ class Feed:
             self._schedule()
 
     def _tell_live(self) -> bool:
-        """Tell the followers that are up to date what has changed since; return False if the slice of time ended too early."""
+        """Tell the followers that are up to date what has changed; return False if the slice of time ends before all is told."""
         end = self._first + len(self._entries)
         if not self._live:
             self._told = (end, 0)
