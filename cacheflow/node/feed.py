@@ -262,7 +262,7 @@ class Feed:
             self._schedule()
 
     def _tell_live(self) -> bool:
-        """Tell the followers that are up to date what has changed; return False if the slice of time ends before all is told."""
+        """Tell the up-to-date followers what has changed; return False if the slice of time ends before all is told."""
         end = self._first + len(self._entries)
         if not self._live:
             self._told = (end, 0)
