@@ -30,7 +30,9 @@ WAIT_STEP_S = 0.01
 
 
 class AsyncReplicatedStore(AsyncFace):
-    """A replicated cache with a node in this process, for asyncio. Arguments as for ReplicatedStore.
+    """A replicated cache for asyncio programs, one of whose nodes runs in this process.
+
+    Takes the same arguments as ReplicatedStore, which is the same cache for threads.
 
     >>> async with AsyncReplicatedStore(node_id="a", raft_address="127.0.0.1:9080", data_dir="./data") as cache:
     ...     await cache.set("k", "v")
@@ -64,9 +66,9 @@ class AsyncReplicatedStore(AsyncFace):
         await self.close()
 
     async def close(self, *, leave: bool | None = None) -> bool:
-        """Hand leadership over if this cache's node leads, and stop the node; a start that is under way ends first.
+        """Stop the node of this cache, and hand leadership over before if the node leads; a start under way ends first.
 
-        leave: go out of the cluster before, if that is possible; None does as the setting ``leave`` says.
+        leave: whether the node also leaves its cluster, if it can; None: as the setting ``leave`` says.
         Returns False when the disk hangs, so that not everything was closed.
         """
         self._unwanted = True
@@ -190,8 +192,9 @@ class AsyncReplicatedStore(AsyncFace):
 
 
 class _Answers:
-    """Carries the answers to calls from a node's event loop to ``loop``, the application's; one wake-up delivers many.
+    """Hands the answers to calls over from a node's event loop to ``loop``, the application's event loop.
 
+    One wake-up of the application's loop delivers many answers.
     limit_s: seconds after which a call without an answer ends with OutcomeUnknown.
     """
 
@@ -205,7 +208,7 @@ class _Answers:
         self._woken = False
 
     def expect(self) -> asyncio.Future[list[Result]]:
-        """Return a new future of the application's event loop, for the answer to one call."""
+        """Return a new future of the application's event loop, which gets the answer to one call."""
         future: asyncio.Future[list[Result]] = self.loop.create_future()
         self._waiting[future] = self.loop.time()
         if not self._watches:
@@ -214,7 +217,7 @@ class _Answers:
         return future
 
     def tell(self, future: asyncio.Future[list[Result]], outcome: Outcome) -> Callable[[], None]:
-        """Keep ``outcome``, the answer to a call, until the application's loop gives it to the call's ``future``.
+        """Keep ``outcome``, the answer to a call, until the application's event loop gives it to the call's ``future``.
 
         Returns a function, to be called next, which wakes the application's loop. Called on the node's event loop.
         """

@@ -32,7 +32,7 @@ FIELDS_CHANGED: Final = 11  # of a present hash or set: fields and values, or th
 
 
 def unpacked(packed: bytes) -> list[Effect]:
-    """Return the effects that an entry of the log had, from their packed bytes, without the values of writes.
+    """Return the effects (changes) of one log entry, from their packed bytes ``packed``, without the values of writes.
 
     What is left of an effect on a key is its kind, the key, its version and its expiry.
     """

@@ -347,7 +347,7 @@ def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
 
 
 def _settings(fields: Any) -> Settings:
-    """Return the settings that a snapshot holds in ``fields``, {name: value}. Raises CodecError or ValueError."""
+    """Return the settings of the cache that a snapshot holds in ``fields``, {name: value}. Raises CodecError or ValueError."""
     fields = _typed(fields, dict)
     version, by, at_ms = _count(fields.pop("version")), fields.pop("changed_by"), _count(fields.pop("changed_at_ms"))
     if fields["replicas"] is None:

@@ -41,10 +41,10 @@ def _forgotten(keys: Iterable[str]) -> Keys:
 
 
 class KeySlices(list[Keys]):
-    """A list of slices, tuples of keys, that a copy of all keys consists of.
+    """A list of tuples of keys ("slices"), which together are a copy of all keys of the cache.
 
-    When nobody needs the list any more its slices are handed to the function ``give_up`` in a plain list, for to free a
-    million keys in one step takes 6 ms.
+    When nobody needs the list any more, the function ``give_up`` is called with its slices in a plain list: to free a million
+    keys in one step would take 6 ms.
     """
 
     __slots__ = ("_give_up",)
@@ -58,16 +58,16 @@ class KeySlices(list[Keys]):
 
 
 class KeysCopy:
-    """A copy of all keys of all databases, made slice by slice; a key that is there all the while is in the copy.
+    """A copy of all keys of all databases, made slice by slice; a key that is present all the while is in the copy.
 
     A dictionary keeps its order, new keys come at its end, and to pass over n keys takes time for each. So the first half is
     copied from the front and the rest from the back. Between two slices keys may go, and those behind them move up: how many
     have gone at most is known by the revision and the number of keys, and each slice begins so much earlier.
 
-    Any thread may make and use such a copy; the machine may change meanwhile.
-    contents: a function that returns the machine's present items, for a snapshot may replace them.
+    Any thread may make and use such a copy; the cache may change meanwhile.
+    contents: a function that returns the present items of the cache, for a snapshot may replace them.
     give_up: a function that is handed the slices when nobody needs them any more, in whatever thread that is.
-    slices: the keys copied so far, in tuples; some may be gone, condemned (removed by prefix), or past their expiry.
+    slices: the keys copied so far, in tuples; some may be removed meanwhile, also by prefix, or past their expiry.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class KeysCopy:
     def go_on(self) -> Keys:
         """Copy the next slice of the cache's keys and return these keys; the copy's ``done`` tells whether it was the last.
 
-        A slice takes about half a millisecond. When the machine's contents were replaced the copy begins again, and keys may be
-        returned twice.
+        A slice takes about half a millisecond. When a snapshot has replaced all items of the cache the copy begins again, and
+        keys may be returned twice.
         """
         while True:
             contents = self._contents()
@@ -180,10 +180,11 @@ def page(
     now_ms: int,
     give_way: Callable[[], object],
 ) -> tuple[list[str], str | None]:
-    """Return (keys, cursor): database 0's keys, live at ``now_ms``, that start with ``prefix`` and sort behind ``after``.
+    """Return (keys, cursor): one page of database 0's keys that start with ``prefix`` and are live at ``now_ms``, sorted.
 
-    At most ``limit`` keys, sorted; None for all. The cursor, for the next page's ``after``, is None on the last page.
-    contents: a function that returns the machine's present items.  give_way: a function called about every millisecond.
+    limit: the most keys of the page; None for all.  after: the cursor of the page before, "" for the first page; the keys sort
+    behind it. The returned cursor is None on the last page.
+    contents: a function that returns the present items of the cache.  give_way: a function called about every millisecond.
     """
     copy = KeysCopy(contents)
     least = max(after, OTHERS_BEFORE)
@@ -227,7 +228,7 @@ def page(
 
 
 def _passed(slices: list[Keys], give_way: Callable[[], object]) -> Iterator[str]:
-    """Yield the keys in ``slices``, tuples of keys; the function ``give_way`` is called every STEP_KEYS keys."""
+    """Yield the keys in ``slices``, tuples of keys, and call the function ``give_way`` after every STEP_KEYS keys."""
     for number, key in enumerate(chain.from_iterable(slices)):
         if not number % STEP_KEYS:
             give_way()

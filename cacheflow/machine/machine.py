@@ -88,7 +88,7 @@ class CacheMachine(State):
         self._speak(self.build_level)
 
     def _speak(self, level: int) -> None:
-        """Make this machine refuse all commands but those of the feature level ``level``, as a build of that level does."""
+        """Make this state machine take only the commands of the feature level ``level``, as a build of that level does."""
         self._spoken_level = level
         self._others = known_at(level, self.command_levels, self.other_commands)
         self._about_keys = self._batches.known = known_at(level, self.command_levels, DECIDE)
@@ -98,18 +98,18 @@ class CacheMachine(State):
 
     @property
     def now_ms(self) -> int:
-        """The machine's clock in milliseconds: the highest time stamp of the entries applied so far."""
+        """The state machine's clock in milliseconds: the highest time stamp of the log entries applied so far."""
         return self.contents.now_ms
 
     def lookup(self, key: str, now_ms: int) -> Entry | None:
-        """Return the entry of ``key`` if it is live at ``now_ms``, else None; counts no use. Any thread may call it."""
+        """Return the cache entry of ``key`` if it is live at ``now_ms``, else None; counts no use. Any thread may call it."""
         entry = self.contents.get(key)
         if entry is not None and 0 < entry[EXPIRES_AT_MS] <= now_ms:
             return None
         return entry
 
     def lookup_all(self, keys: list[str], now_ms: int) -> list[Entry | None] | None:
-        """Return the entries of ``keys`` as they were all at one moment, between two log entries; counts no use.
+        """Return the cache entries of ``keys`` as they were all at one moment, between two log entries; counts no use.
 
         An entry that is not live at ``now_ms`` is None. Returns None instead of the list where a log entry was being applied
         meanwhile: ask again. Any thread may call it.
@@ -151,14 +151,14 @@ class CacheMachine(State):
         return bytes(self._digests[start : start + DIGEST_BYTES])
 
     def outlook(self) -> bytes:
-        """Return a digest of what decides this machine's next steps and is not yet part of the digest over effects.
+        """Return a digest of what decides the state machine's next steps and is not yet part of the digest over effects.
 
         Takes some milliseconds at most.
         """
         return outlook(self)
 
     def contents_digest(self) -> bytes:
-        """Return a digest of the machine's whole state, as a snapshot holds it. Takes about as long as a snapshot."""
+        """Return a digest of the state machine's whole state, as a snapshot holds it. Takes about as long as a snapshot."""
         whole = blake2b(digest_size=DIGEST_BYTES)
         for chunk in self.snapshot():
             whole.update(chunk)
@@ -184,7 +184,7 @@ class CacheMachine(State):
     # Snapshots
 
     def snapshot(self) -> Iterator[bytes]:
-        """Yield the machine's whole state, a snapshot, in chunks of bytes of about 256 KiB.
+        """Yield the state machine's whole state, a snapshot, in chunks of bytes of about 256 KiB.
 
         No log entry may be applied before the last chunk is taken.
         """
@@ -192,7 +192,7 @@ class CacheMachine(State):
 
     @classmethod
     def restore(cls, chunks: Iterable[bytes]) -> CacheMachine:
-        """Return a new machine in the state of the snapshot whose bytes are ``chunks``, however they were cut.
+        """Return a new state machine in the state of the snapshot whose bytes are ``chunks``, however they were cut.
 
         Raises CodecError; NewerCacheFlow when the snapshot's feature level is above this build's.
         """
@@ -305,7 +305,7 @@ class CacheMachine(State):
         return results
 
     def _run(self, command: Any) -> Result:
-        """Run one command, wholly or not at all, and return its result."""
+        """Run one command of the log, wholly or not at all, and return its result."""
         revision = self.contents.revision
         try:
             if type(command) is not list or type(command[0]) is not int:

@@ -31,9 +31,9 @@ PARTS_MAX: Final = 4
 
 
 def outlook(machine: State) -> bytes:
-    """Return a 16-byte digest of those parts of ``machine``'s state that changed last or that decide its next steps.
+    """Return a 16-byte digest of those parts of the state of ``machine``, a state machine, that decide its next steps.
 
-    Equal machines have equal digests.
+    The parts that changed last are in it, too. State machines in equal states have equal digests.
     """
     whole = blake2b(digest_size=DIGEST_BYTES)
     for row in _rows(machine):
@@ -82,7 +82,7 @@ def _rows(machine: State) -> Iterator[Any]:
 
 
 def _without_values(result: Result) -> list[Any]:
-    """Return those parts of a command's ``result`` that go into a digest: the first and the last, without values.
+    """Return those parts of a command's ``result`` that go into a digest: the first and last elements, without values.
 
     A value, which may be megabytes, is replaced by its length.
     """

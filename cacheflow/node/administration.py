@@ -28,7 +28,7 @@ class Administration:
         self._local: LocalNode | None = None
 
     def position(self) -> RaftPosition:
-        """Return this node's position: applied index, term, its own id and its leader's."""
+        """Return this node's place in the cluster: applied index, term, its own id and the id of its leader."""
         local = self._local
         return (local or self._started()).node.position()
 
@@ -41,9 +41,10 @@ class Administration:
         return self._engine.call(lambda: status.cluster(self._engine))
 
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
-        """Return this node's digest over effects, now or at ``index``; None when it does not know that digest.
+        """Return this node's digest over effects, now or at the log's ``index``; None when the node does not know that digest.
 
-        full: return the digest of the whole contents as they are now, computed by another process from the node's files.
+        full: whether to return the digest of the whole contents instead, as they are now, which takes long: another process
+        makes it from the node's files.
         """
         check_digest(index, full)
         if full:
@@ -70,7 +71,7 @@ class Administration:
         """Make the node at ``raft_address`` a member of the cluster; return False if the node is a member already.
 
         was_member: that node says that it has been a member; if it is none now, it was removed, and is refused.
-        role: "voter", or "observer", which never votes unless it is promoted. That of a member stays as it is.
+        role: "voter", or "observer", which never votes unless it is promoted. A node that is a member keeps its role.
         Raises MemberConflict, InvalidRequest, NotCommitted, OutcomeUnknown.
         """
         outcome, detail = self._engine.run(
@@ -87,7 +88,7 @@ class Administration:
         return outcome == JOINED
 
     def remove_node(self, node_id: str) -> None:
-        """Remove a member from the cluster and return once that is committed. A leader hands leadership over first.
+        """Remove a member from the cluster and return once that is committed. A member that leads hands leadership over first.
 
         Raises MemberUnknown, MemberConflict (a majority could not be reached without it), NotCommitted, OutcomeUnknown.
         """
@@ -98,18 +99,18 @@ class Administration:
         )
 
     def promote_node(self, node_id: str) -> dict[str, Any]:
-        """Give a member a vote, once it has caught up; return the member as ``nodes`` shows it. One that votes stays as it is.
+        """Give a member a vote, once it has caught up, and return its row in the list of members; a voter stays as it is.
 
-        Raises MemberUnknown, MemberConflict (replicas + 1 vote already), NotCommitted (also when it does not catch up in time),
-        OutcomeUnknown.
+        Raises MemberUnknown, MemberConflict (replicas + 1 vote already), NotCommitted (also when it does not catch up in
+        time), OutcomeUnknown.
         """
         return self._change_vote(promoting.promote, node_id)
 
     def demote_node(self, node_id: str) -> dict[str, Any]:
-        """Make a member an observer, which votes no more until it is promoted; return the member as ``nodes`` shows it.
+        """Make a member an observer, which votes no more until it is promoted; return its row in the list of members.
 
-        A leader hands leadership over first. Raises MemberUnknown, MemberConflict (a majority could not be reached without its
-        vote), NotCommitted, OutcomeUnknown.
+        A member that leads hands leadership over first. Raises MemberUnknown, MemberConflict (a majority could not be reached
+        without its vote), NotCommitted, OutcomeUnknown.
         """
         return self._change_vote(promoting.demote, node_id)
 
@@ -122,7 +123,7 @@ class Administration:
         return self._engine.run(change(self._engine, node_id, timeout_s), timeout_s=timeout_s + 5.0, changes=True)
 
     def transfer_leadership(self, node_id: str | None = None) -> str:
-        """Hand leadership to ``node_id``, or to the most complete voter; return the id of the new leader.
+        """Hand leadership to the voter ``node_id``, if that is None to the most complete voter; return the new leader's id.
 
         Raises InvalidRequest (no such voter), NotCommitted, OutcomeUnknown.
         """
@@ -131,7 +132,7 @@ class Administration:
         return self._engine.run(status.hand_over(self._engine, node_id), timeout_s=5.0, changes=True)
 
     def _started(self) -> LocalNode:
-        """Return this process' node, running or stopped. Raises NotReady if the node was never started."""
+        """Return the running or stopped node of this process. Raises NotReady if the node was never started."""
         if self._local is None:
             raise NotReady(self._engine.stopped)
         return self._local

@@ -57,9 +57,9 @@ class Surroundings:
 
     loop: asyncio's event loop, or an object with the same methods.  loop_thread: the identifier of the loop's thread.
     turn: calls functions at the end of the loop's present turn.  directory: the folder on ``disk`` with the node's files.
-    write_journal, write_snapshots: do disk work away from the loop, each in the order in which it is given.
+    write_journal, write_snapshots: do disk work in other threads, each in the order in which it is given.
     build_snapshot: builds a snapshot in another process.  ask_seed: asks a member over HTTP to register this node.
-    passed: returns monotonic seconds, which go on while the machine is suspended.  random: returns a number from 0 to 1.
+    passed: returns monotonic seconds, which go on while the computer is suspended.  random: returns a number from 0 to 1.
     segment_bytes: size of each of the journal's files.
     machine_type: class of this build's state machine, which knows the highest feature level that the build can use.
     slices: does long work a part at a time.  unsent: the fronts' common limit on bytes that clients have not taken yet.
@@ -87,7 +87,7 @@ class Surroundings:
 
 
 class LocalNode:
-    """A CacheFlow node in this process: its Raft part, its state machine, the calls that wait, and how it joins the cluster.
+    """A CacheFlow node in this process: its Raft part, its state machine, the waiting calls, and what makes it a member.
 
     http_address: host:port under which members show this node.
     note_removed: called once, on the journal's thread, with the reason why the node is no member any more; notes it on disk.
@@ -255,7 +255,7 @@ class LocalNode:
 
     @property
     def level(self) -> int:
-        """The cluster's feature level, as far as this node has applied the log; nothing of a later level may be sent.
+        """The cluster's feature level, as far as this node has applied the log; this node sends nothing of a later level.
 
         All members understand what is at this level, whatever becomes of this node and of the leader. Any thread may read it.
         """
@@ -270,8 +270,8 @@ class LocalNode:
     def takes_writes(self) -> bool:
         """True if this node can replicate clients' commands and learn the results. Any thread may ask.
 
-        It can if it runs, has not failed and is not leaving, no hanging disk holds it up, and no restore is under way that shuts
-        clients out.
+        It can if it runs, has not failed and is not leaving, no hanging disk holds it up, and no restore is under way during
+        which clients are not served.
         """
         node = self.node
         return (
@@ -299,9 +299,9 @@ class LocalNode:
         self.proposals.tell_counts(machine.contents)
 
     def applied(self, settled: list[Settled]) -> None:
-        """Give the effects of an applied entry to the feed, and the results of its blocks to the calls that wait for them.
+        """Pass on what an applied log entry did: its effects to those who follow the changes, its results to waiting calls.
 
-        settled: for each block its session, the number of its first command, and the results of its commands.
+        settled: for each block of the entry its session, the number of its first command, and the results of its commands.
         """
         machine = self.machine
         contents = machine.contents
@@ -334,9 +334,9 @@ class LocalNode:
         self.proposals.route_changed(self.node.links.route is not None)
 
     def _removed(self, reason: str, noted: Callable[[], None]) -> None:
-        """End this node's part in the cluster, for ``reason``: the cluster removed the node, or was replaced.
+        """End this node's part in the cluster, for ``reason``: the cluster has removed the node, or was replaced.
 
-        Note the reason on disk; then refuse all peers, end the clients' waiting calls, and call ``noted``, a function.
+        Note the reason on disk; then refuse all peers, end the clients' waiting calls, and call the function ``noted``.
         """
 
         def done(outcome: BaseException | None) -> None:
@@ -354,12 +354,12 @@ class LocalNode:
         self._write_journal(functools.partial(self.leaving.note_removed, note), done)
 
     def _met_replacement(self, peer: Peer) -> None:
-        """End this node's part in its cluster, which the cluster of the node ``peer`` has replaced, by a recovery."""
+        """End this node's part in its cluster, which a recovery has replaced by the cluster of the node ``peer``."""
         logger.critical("%s belongs to cluster %s, which has replaced this node's", peer.node_id, peer.cluster_id)
         self.node.ticks.run(lambda: self.node.removal.replaced_by(peer.cluster_id))
 
     def _met_other_cluster(self, peer: Peer) -> None:
-        """Stop this node if ``peer``, a member of another cluster, lists this node, and this node is alone in its own cluster.
+        """Stop this node if it is alone in its cluster and in the member table of ``peer``, a member of another cluster.
 
         In that case this node has founded its own cluster by mistake, without the data of the cluster of ``peer``.
         """
@@ -415,7 +415,7 @@ class LocalNode:
 
 
 def _replicated(config: NodeConfig) -> dict[str, Any]:
-    """Return those settings of a node's ``config`` that a cluster's first node decides for all, by their names in the log."""
+    """Return those settings in a node's ``config`` that a cluster's first node decides for all, {name in the log: value}."""
     return {
         "policy": config.eviction,
         "max_items": config.max_items,

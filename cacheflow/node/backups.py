@@ -69,7 +69,7 @@ class Backups:
         return tempfile.TemporaryFile(dir=self._engine.data_path)
 
     def room(self) -> int:
-        """Return the most bytes that a new file may have, so that this node's disk keeps enough free space."""
+        """Return how many bytes a new file may have so that this node's disk keeps enough free space."""
         return max(0, shutil.disk_usage(self._engine.data_path).free - KEPT_FREE_BYTES)
 
     def take(self) -> tuple[BinaryIO, BackupMeta]:
@@ -114,9 +114,9 @@ class Backups:
         raise NotReady(f"no backup could be made: {last or type(last).__name__}", 5.0)
 
     def begin_with(self, path: Path) -> None:
-        """Restore the backup at ``path`` if this start of the node has founded the cluster, or a restore is unfinished.
+        """Restore the backup in the file ``path`` if this start of the node has founded the cluster, or a restore is open.
 
-        Raises ConfigError for a file that cannot be read or is refused.
+        A restore is open if it was begun and not ended. Raises ConfigError for a file that cannot be read or is refused.
         """
         local = self._engine.local
         unfinished = self.latest is not None and not self.latest.ended
@@ -205,7 +205,7 @@ class Backups:
         return outcome[0]
 
     def give_up(self) -> bool:
-        """End the restore that is under way and leave the contents as they are now; return False if there is none to end."""
+        """End the restore of a backup that is under way and keep the items that have come; return False if there is none."""
         restore = self.latest
         if restore is None or restore.ended:
             return False
@@ -214,5 +214,5 @@ class Backups:
 
     @property
     def latest(self) -> Restore | None:
-        """The restore that was begun last in this cluster, as far as this node has applied the log."""
+        """The restore of a backup that was begun last in this cluster, as far as this node has applied the log; else None."""
         return self._engine.local.machine.restoring

@@ -49,7 +49,7 @@ PLACE_COST: Final = 128
 
 
 class Publish(TypedDict):
-    """Message to all members: a part of a message that a client has published on the sender's node.
+    """Message to all members: one part of a message that a client has published on the node that sends this.
 
     number: the part's number; each node counts the parts that it sends.  first: whether the part begins a published message.
     left: the bytes of that published message that are still to come.
@@ -70,7 +70,10 @@ LEVELS: Final[dict[str, int]] = dict.fromkeys(MESSAGES, 1)
 
 
 class _Source:
-    """Puts the published messages of another node together from their parts; a new start of that node needs a new object."""
+    """Puts the messages that clients publish on one other node together from the parts which that node sends.
+
+    A new start of that node needs a new object.
+    """
 
     __slots__ = ("channel", "incarnation", "left", "number", "parts", "shard", "start")
 
@@ -111,7 +114,7 @@ class _Source:
 
 
 class Channels:
-    """The channels of a node: its clients' subscriptions, and the published messages on their way to the subscribers.
+    """The publish/subscribe channels of a node: its clients' subscriptions, and published messages on their way to clients.
 
     is_member: tells whether a peer is a member of the cluster; what other nodes publish is dropped.
     slices: does long work a part at a time.  unsent: the fronts' common limit on bytes that clients have not taken yet.
@@ -196,7 +199,7 @@ class Channels:
     # Publishing -------------------------------------------------------------------------------------------------------
 
     def publish(self, channel: bytes, data: bytes, shard: bool = False) -> int:
-        """Publish ``data`` on ``channel``, on all nodes; return the number of subscriptions on this node that match.
+        """Publish ``data`` on ``channel``, on all nodes; return how many subscriptions on this node match the channel.
 
         shard: the channel is one of Redis' shard channels, which have their own names and subscribers. Raises InvalidRequest.
         """
@@ -227,9 +230,9 @@ class Channels:
                 return
 
     def receive(self, peer: Peer, message: Message) -> None:
-        """Hand out a message that a member has published, once ``message``, the last part of the published message, has come.
+        """Take ``message``, a part of a published message, from ``peer``; after the last part, give all to the subscribers.
 
-        Parts that are wrong, or that follow a lost part, are dropped.
+        Parts that are wrong, that follow a lost part, or that come from a node that is no member are dropped.
         """
         if message["type"] not in MESSAGES:
             self.unknown += 1
@@ -257,7 +260,7 @@ class Channels:
             self._lost += 1
 
     def deliver(self, published: Published) -> int:
-        """Give the published message ``published`` to its subscribers on this node; return the number of their subscriptions."""
+        """Give the message ``published`` to this node's subscribers, now or soon; return how many subscriptions match it."""
         if not self.is_behind:
             self._schedule()
             return self._hand_out(published)
@@ -271,14 +274,14 @@ class Channels:
         self._schedule()
 
     def _cost(self, published: Published) -> int:
-        """Return what it costs to find the subscribers of ``published``, a published message, and to copy its text.
+        """Return what it costs to find the subscribers of the message ``published`` and to copy its text.
 
         The unit is the cost of giving one message to one subscriber.
         """
         return 1 + len(self._matchers) + len(published.data) // 4096
 
     def _found(self, published: Published) -> list[tuple[bytes | None, dict[Subscriber, None]]]:
-        """Return (pattern, subscribers) for each pattern that matches the channel of ``published``, a published message.
+        """Return (pattern, subscribers) for each pattern that matches the channel of the message ``published``.
 
         For the subscribers of the channel itself the pattern is None.
         """
@@ -305,7 +308,7 @@ class Channels:
 
     @property
     def is_behind(self) -> bool:
-        """True if publishers should wait: this turn has handed out as many published messages as it may, or some wait."""
+        """True if publishers should wait: this turn has handed out as many messages as it may, or published messages wait."""
         return self._handed_out >= HANDED_OUT_MAX or bool(self._to_hand_out)
 
     @property
@@ -314,12 +317,15 @@ class Channels:
         return self._handed_out >= OVERRUN
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Have the function ``call`` called soon, in a slice of the loop's time, in turn with waiting published messages."""
+        """Have the function ``call`` called soon, in a slice of the event loop's time.
+
+        Functions given so and published messages that wait take turns.
+        """
         self._to_call.append(call)
         self._schedule()
 
     def wake(self, subscriber: Subscriber) -> None:
-        """Have the ``write`` method of ``subscriber`` called soon, in a slice of the loop's time: messages wait for it."""
+        """Have the ``write`` method of ``subscriber``, for which messages wait, called soon, in a slice of the loop's time."""
         self._to_write.append(subscriber)
         self._schedule()
 
@@ -359,7 +365,7 @@ class Channels:
     # What subscribers have not taken ----------------------------------------------------------------------------------
 
     def hold(self, subscriber: Subscriber, published: Published) -> None:
-        """Count the published message ``published`` as waiting for ``subscriber``, until ``let_go`` takes that back."""
+        """Count the message ``published`` as not yet taken by ``subscriber``, until ``let_go`` is called for the two."""
         self._behind[subscriber] = None
         if not published.holders:
             self._unread_bytes += len(published.data)
@@ -367,9 +373,9 @@ class Channels:
         self._unread_bytes += PLACE_COST
 
     def let_go(self, subscriber: Subscriber, published: Published, is_last: bool) -> None:
-        """Stop counting the published message ``published`` as waiting for ``subscriber``.
+        """Stop counting the message ``published`` as not yet taken by ``subscriber``.
 
-        is_last: no other message waits for this subscriber.
+        is_last: whether no other message waits for this subscriber.
         """
         published.holders -= 1
         self._unread_bytes -= PLACE_COST
@@ -380,7 +386,7 @@ class Channels:
             self._schedule()
 
     def has_ended(self) -> None:
-        """Count a subscriber that was ended because its client did not take what was published."""
+        """Count, for the metrics, a subscriber that was ended because its client did not take what was published."""
         self._ended += 1
 
     def _end_the_slowest(self) -> None:
@@ -405,7 +411,7 @@ class Channels:
 
 
 def _wrong_in(message: dict[str, Any]) -> str:
-    """Return the name of a field of ``message``, a part of a published message from a peer, that is missing or wrong; or ""."""
+    """Return the name of a field that is missing or wrong in ``message``, a part of a published message from a peer; or ""."""
     number, left, data, channel = (message.get(name) for name in ("number", "left", "data", "channel"))
     first, shard = message.get("first"), message.get("shard")
     if type(number) is not int or number < 1:

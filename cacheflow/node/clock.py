@@ -33,7 +33,7 @@ passed_s: Callable[[], float] = functools.partial(
 class ClusterClock:
     """A node's estimate of the cluster's common time, in milliseconds.
 
-    monotonic: returns seconds that never go back, and that go on while the machine is suspended.
+    monotonic: returns seconds that never go back, and that go on while the computer is suspended.
     wall: returns the seconds since 1970, which may jump.
     """
 
@@ -52,14 +52,14 @@ class ClusterClock:
     def restore(self, cluster_ms: int, wall_ms: int) -> None:
         """Set the estimate of the cluster's time to ``cluster_ms``, which the journal has kept, plus the time since then.
 
-        wall_ms: what this machine's wall clock showed when the cluster's time was ``cluster_ms``.
+        wall_ms: what this computer's wall clock showed when the cluster's time was ``cluster_ms``.
         """
         passed_ms = max(0.0, self._wall() * 1000 - wall_ms)
         self._move_to(cluster_ms + passed_ms)
         self.known = True
 
     def hear(self, cluster_ms: int, late_ms: int | None) -> None:
-        """Move the estimate of the cluster's time to ``cluster_ms``, which a leader's message tells; back only in small steps.
+        """Move the estimate of the cluster's time to ``cluster_ms``, the time in a leader's message; back only in small steps.
 
         Only the first message that was not late moves the estimate back at once: a late message's time can only be too early.
         late_ms: the most milliseconds for which the message was under way; None if nobody knows.
@@ -109,7 +109,7 @@ class ClusterClock:
         return now
 
     def wall_ms(self) -> int:
-        """Return this machine's wall clock in ms since 1970, for the journal's clock readings and clients' absolute times."""
+        """Return this computer's wall clock in ms since 1970, for the journal's clock readings and clients' absolute times."""
         return int(self._wall() * 1000)
 
     def _move_to(self, cluster_ms: float) -> None:

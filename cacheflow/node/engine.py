@@ -113,8 +113,8 @@ class Engine:
     def start(self, http_address: str = "") -> LocalNode:
         """Start the node and return it: open the data directory, listen, take part in the cluster.
 
-        A node that runs already is returned as it is.
-        http_address: host:port under which members show this node. Raises ConfigError after closing all that was opened.
+        A node that runs already is returned as it is. http_address: host:port under which members show this node.
+        Raises ConfigError after closing all that was opened.
         """
         if self.stopped is FORKED:
             raise ConfigError(FORKED)
@@ -149,7 +149,7 @@ class Engine:
             return self.local
 
     def retire(self) -> None:
-        """Make this node not ready, and begin to hand leadership over if it leads; it serves all who ask, as before."""
+        """Make this node report that it is not ready, and begin to hand leadership over; all requests are served as before."""
         self.is_retiring = True
         self.on_loop(lambda: self.local.node.ticks.run(self._hand_over))
 
@@ -157,9 +157,9 @@ class Engine:
         self.local.node.hand_over.begin(None)
 
     def leave(self) -> str:
-        """Take this node out of its cluster; return "" once it is out, else why it stays a member, for people. ``stop`` it then.
+        """Take this node out of its cluster; return "" once it is out, else why it stays a member, as text for people.
 
-        Takes LEAVE_WITHIN_S seconds at most.
+        Takes LEAVE_WITHIN_S seconds at most. The caller then stops the node, whatever is returned.
         """
         self.is_retiring = True
         try:
@@ -346,7 +346,10 @@ class Engine:
                 limit(settings.max_value_bytes)
 
     def on_value_limit(self, limit: Callable[[int], None]) -> None:
-        """Have ``limit`` called with the most bytes of a value, now and on the event loop whenever the cluster changes that."""
+        """Have the function ``limit`` called with the most bytes of a value: now, and whenever the cluster changes them.
+
+        Later calls come on the event loop.
+        """
         self._limited.append(limit)
         limit(self.value_bytes_max)
 
@@ -381,7 +384,7 @@ class Engine:
             gc.collect(0)
 
     def freeze_what_is_there(self) -> None:
-        """Have the garbage collector never look at the objects of this process that exist now, nor at the node's items.
+        """Have the garbage collector never look at the objects of this process that exist now, nor at the cache's items.
 
         For a process that is a server and nothing else: the collector belongs to the process. Any thread may call it.
         """
@@ -390,10 +393,10 @@ class Engine:
         self.on_loop(self._freeze_items)
 
     def _freeze_items(self) -> None:
-        """Freeze all objects, the dictionary of the items among them.
+        """Have the garbage collector ignore all objects of this process, the dictionary of the cache's items among them.
 
-        A full pass forgets a dictionary of untracked objects, and the next item makes it a young one again: then each pass would
-        go through a million items, 20 to 60 ms on the loop.
+        A full pass of the collector forgets a dictionary of untracked objects, and the next item makes it a young one again:
+        without this, each pass would go through a million items, which takes 20 to 60 ms on the loop.
         """
         contents = self.local.machine.contents
         contents.track_items()
@@ -437,13 +440,13 @@ class Engine:
                 self._loop.call_soon_threadsafe(call)
 
     def adopt(self, sock: Any, make: Callable[[], asyncio.Protocol]) -> None:
-        """Have the event loop serve a client whose socket is ``sock``, with the asyncio protocol that ``make`` returns."""
+        """Have the node's event loop serve the client on the socket ``sock`` by the asyncio protocol that ``make`` returns."""
         if not self.running:
             sock.close()
         self.on_loop(lambda: self.ports.adopt(sock, make))
 
     def serve(self, service: Service, host: str, port: int) -> int:
-        """Listen on ``host`` and ``port`` (0: a free one) for clients of the wire protocol ``service``, and return the port.
+        """Listen on ``host`` and ``port`` (0: a free port) for clients of the wire protocol ``service``; return the port.
 
         The node's event loop serves these clients. Raises ConfigError.
         """

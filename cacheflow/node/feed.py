@@ -69,9 +69,11 @@ _index: Final = itemgetter(0)
 
 
 class Feed:
-    """The latest effects of a node's log, and those who follow them.
+    """Keeps the latest effects (changes) of a node's log and tells them to followers, objects that each stand for a client.
 
-    now_ms: returns the cluster's time.  index, digest: where the node's machine stands.
+    now_ms: returns the cluster's time.  index: the last log entry applied so far.  digest: the one over all effects up to
+    there.
+    A position, as clients know it, is a place between two effects of the log.
     """
 
     def __init__(self, slices: Slices, now_ms: Callable[[], int], index: int, digest: bytes) -> None:
@@ -101,7 +103,10 @@ class Feed:
     # The log ----------------------------------------------------------------------------------------------------------
 
     def add(self, index: int, packed: bytes, digest: bytes, effects: int) -> None:
-        """Keep the ``packed`` effects of the entry ``index``, just applied. digest: behind it.  effects: their number, not 0."""
+        """Keep ``packed``, the packed effects (changes) of the log entry ``index``, just applied, to tell them to followers.
+
+        digest: the one over all effects up to the end of the entry.  effects: how many the entry has, at least 1.
+        """
         self.latest = entry = (index, packed, digest, effects)
         self._entries.append(entry)
         self._bytes += len(packed)
@@ -118,7 +123,10 @@ class Feed:
         self._effects -= oldest[3]
 
     def begin_at(self, index: int, digest: bytes) -> None:
-        """Forget everything up to the entry ``index``, which is applied: whoever follows has missed something."""
+        """Forget all effects (changes) up to the log entry ``index``, which is applied; all followers have missed some.
+
+        digest: the one over all effects up to the end of the entry.
+        """
         # One number is left out, so that no place of before is known any more.
         self._first += len(self._entries) + 1
         self._entries.clear()
@@ -136,17 +144,17 @@ class Feed:
     # Positions --------------------------------------------------------------------------------------------------------
 
     def position(self) -> str:
-        """Return the position behind all that is applied here. Any thread may call it."""
+        """Return the position (place in the log) behind everything that this node has applied. Any thread may call it."""
         index, _, digest, _ = self.latest
         return text_of(index, ALL, digest)
 
     def oldest(self) -> str:
-        """Return the oldest position from which a follower can go on here."""
+        """Return the oldest position (place in the log) behind which this node still has all changes to tell."""
         index, _, digest, _ = self._before
         return text_of(index, ALL, digest)
 
     def told_position(self, follower: Follower) -> str | None:
-        """Return the position up to which ``follower`` was told everything; None if this follower does not keep up."""
+        """Return the position (place in the log) up to which ``follower`` was told all changes; None if it lags behind."""
         if follower not in self._live.get(follower.prefix, ()):
             return None
         number, seen = self._told
@@ -159,7 +167,11 @@ class Feed:
         return text_of(index, ALL, digest)
 
     def find(self, since: Position) -> Place:
-        """Return the place of the position ``since``, which is not above what is applied. Raises PositionGone."""
+        """Return the place (number of a kept log entry, how many of its effects come before) of the position ``since``.
+
+        A position is a place in the log as clients know it; ``since`` must not be above what is applied. Raises PositionGone
+        if what follows it is not kept any more.
+        """
         entries = self._entries
         behind = bisect_right(entries, since.entry, key=_index)
         if not behind:
@@ -179,7 +191,7 @@ class Feed:
     # Followers --------------------------------------------------------------------------------------------------------
 
     def follow(self, follower: Follower, since: str | None) -> str:
-        """Tell ``follower`` everything behind the position ``since``; None: behind all that is applied here.
+        """Begin to tell ``follower`` all changes behind ``since``, a position (place in the log); None: those to come.
 
         Returns the position behind which the follower is told everything. Raises PositionGone, InvalidRequest.
         """
@@ -191,7 +203,7 @@ class Feed:
         return began
 
     def unfollow(self, follower: Follower) -> None:
-        """Tell ``follower`` nothing more."""
+        """Stop telling ``follower`` the changes of the cache."""
         if follower in self._places:
             del self._places[follower]
         elif follower in self._live.get(follower.prefix, ()):
@@ -201,19 +213,19 @@ class Feed:
         self._count -= 1
 
     def go_on(self, follower: Follower) -> None:
-        """Go on to tell ``follower``, which can take something again."""
+        """Tell ``follower`` the changes that it lacks, from now on again: it had taken no more, and can do so now."""
         if follower in self._places:
             self._queue.append(follower)
             self._schedule()
 
     def look(self) -> None:
-        """Tell those who take nothing that they have missed something, if they have. To be called now and then."""
+        """Tell the followers that take no changes at present that they have missed some, if so. To be called now and then."""
         late = [follower for follower, (number, _) in self._places.items() if number < self._first]
         for follower in late:
             self.go_on(follower)
 
     def _join(self, follower: Follower) -> None:
-        """Let ``follower``, which was told all that those who keep up were told, be one of them."""
+        """Count ``follower`` among the followers that are up to date: it was told all changes that these were told."""
         del self._places[follower]
         prefix = follower.prefix
         if prefix not in self._live:
@@ -222,7 +234,7 @@ class Feed:
         self._live[prefix][follower] = None
 
     def _rest(self, follower: Follower) -> None:
-        """Take ``follower`` out of those who keep up."""
+        """Take ``follower`` out of the followers that are told each change as it comes."""
         prefix = follower.prefix
         followers = self._live[prefix]
         del followers[follower]
@@ -240,7 +252,7 @@ class Feed:
             self._slices.put(self._work)
 
     def _work(self) -> None:
-        """Tell everybody what is new, for a slice of the loop's time, and go on in a later one if something is left."""
+        """Tell all followers what has changed, for a slice of the event loop's time; go on in a later one if more is left."""
         try:
             if self._tell_live():
                 self._tell_others()
@@ -250,7 +262,7 @@ class Feed:
             self._schedule()
 
     def _tell_live(self) -> bool:
-        """Tell those who keep up what is new; return False if the slice was over before all was told."""
+        """Tell the up-to-date followers what has changed; return False if the slice of time ends before all is told."""
         end = self._first + len(self._entries)
         if not self._live:
             self._told = (end, 0)
@@ -285,7 +297,7 @@ class Feed:
         return self._told[0] >= end
 
     def _tell_others(self) -> None:
-        """Tell those who do not keep up what they lack, one after the other."""
+        """Tell each follower that is not up to date the changes that it lacks, one follower after the other."""
         while self._queue:
             follower = self._queue.popleft()
             place = self._places.get(follower)
@@ -314,10 +326,11 @@ class Feed:
                 return
 
     def _next(self, place: Place) -> tuple[list[Effect], int, bytes, Place, int, int]:
-        """Return the next effects behind ``place``, all of one entry of the log, and what tells where they are.
+        """Return the next effects (changes) behind ``place``, all of one log entry, and where in the log they are.
 
-        That is (these effects, the entry's index, the digest behind it, the place behind these effects, how many effects of the
-        entry come before them, how many it has).
+        place: (number of a kept log entry, how many of its effects come before). Returns (the effects, the entry's index, the
+        digest behind the entry, the place behind these effects, how many effects of the entry come before them, how many it
+        has).
         """
         number, seen = place
         index, packed, digest, size = self._entries[number - self._first]
@@ -333,7 +346,7 @@ class Feed:
         return effects[seen:behind], index, digest, (number, behind), seen, size
 
     def _concerned(self, effect: Effect) -> list[Follower]:
-        """Return those who keep up and are to be told of ``effect``."""
+        """Return those followers, of the ones that are up to date, that are to be told of the change ``effect``."""
         kind = effect[0]
         live = self._live
         if kind in WHAT:
@@ -358,7 +371,7 @@ class Feed:
         return Told(Change(WHAT[kind], key, None, version, ttl_s, position))
 
     def metrics(self) -> dict[str, float]:
-        """Return the metrics of the feed and of those who follow it, by name. Any thread may call it."""
+        """Return the metrics of the kept changes and of those who follow them, by name. Any thread may call it."""
         return {
             "feed_bytes": self._bytes,
             "feed_effects": self._effects,
@@ -369,7 +382,7 @@ class Feed:
 
 
 def concerns(prefix: str, effect: Effect) -> bool:
-    """Return whether ``effect`` is on keys of database 0 that begin with ``prefix``."""
+    """True if ``effect``, a change in the log, is on keys of database 0 that begin with ``prefix``."""
     kind = effect[0]
     if kind in WHAT:
         key: str = effect[1]

@@ -21,7 +21,10 @@ _owners: dict[int, tuple[ref[Any], Callable[[Any], None]]] = {}
 
 
 def tell(owner: T, let_go: Callable[[T], None]) -> None:
-    """Have ``let_go`` called in every process that is forked from this one, with ``owner``, an object that owns a node."""
+    """Have the function ``let_go`` called in every process that is forked from this one, with the object ``owner``.
+
+    owner: an object that owns a node, which goes on in this process alone.
+    """
     number = id(owner)
     _owners[number] = ref(owner, lambda _: _owners.pop(number, None)), let_go
 

@@ -26,7 +26,7 @@ FIELD_OPS: Final = tuple(FIELD_DECISIONS)
 def on_fields(commands_: Sequence[Command]) -> list[Command]:
     """Return those of ``commands_``, and of the commands in their batches, that are on fields of a hash or a set.
 
-    Those that are not well-formed are left out: the machine refuses them, and nothing is known of what they cost.
+    Malformed ones are left out: the state machine refuses them, and nothing is known of what they cost.
     """
     found: list[Command] = []
     for command in [command for command in commands_ if command[0] in HEAVY]:
@@ -46,7 +46,7 @@ def _is_known(command: Command) -> bool:
 
 
 class Growing:
-    """The bytes by which commands on their way may make each hash and set longer.
+    """Counts by how many bytes this node's commands that were sent and have no result yet may make each hash or set longer.
 
     peek: returns the item of a key in this node's memory, None for an absent key.
     """
@@ -57,7 +57,10 @@ class Growing:
         self.under_way: dict[str, int] = {}
 
     def work_of(self, commands_: Sequence[Command]) -> int:
-        """Return the work of ``commands_``, all on fields, behind all that is under way, as a number of plain commands."""
+        """Return the work of ``commands_``, all on fields of hashes and sets, if applied after the commands sent before.
+
+        The earlier commands may make the hashes and sets longer. The unit is the work of a plain command.
+        """
         work = 0
         added: dict[str, int] = {}
         for command in commands_:
@@ -68,13 +71,13 @@ class Growing:
         return work
 
     def sent(self, commands_: Sequence[Command]) -> None:
-        """Note that ``commands_``, all on fields, are on their way."""
+        """Note that ``commands_``, all on fields of hashes and sets, are sent; by some of them a hash or set may grow."""
         for command in commands_:
             if growth := growth_of(command):
                 self.under_way[command[1]] = self.under_way.get(command[1], 0) + growth
 
     def ended(self, commands_: Sequence[Command]) -> None:
-        """Note that ``commands_``, which were noted as on their way, are answered, or given up."""
+        """Note that ``commands_``, all on fields of hashes and sets and noted as sent, have their results or are given up."""
         for command in commands_:
             if growth := growth_of(command):
                 left = self.under_way[command[1]] - growth

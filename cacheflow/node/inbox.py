@@ -54,10 +54,10 @@ class Inbox:
         self._woken = False
 
     def submit(self, commands_: Sequence[Command], done: Done, timeout_s: float | None = None, work: int = 0) -> None:
-        """Replicate ``commands_`` in order; call ``done`` once, on the event loop, with the results or a ReplicationError.
+        """Replicate ``commands_`` in order; call the function ``done`` once, on the event loop, with the results or an error.
 
-        timeout_s: the most seconds to wait for the results; None: this inbox's default.  work: what the commands cost the
-        state machine beyond their number, counted in plain commands. Any thread may call it.
+        The error is a ReplicationError. timeout_s: the most seconds to wait for the results; None: this inbox's default.
+        work: what the commands cost the state machine beyond their number, counted in plain commands. Any thread may call it.
         """
         size, number = commands.measured(commands_)
         deadline = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)

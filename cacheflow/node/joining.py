@@ -51,12 +51,13 @@ REGISTER_TIMEOUT_S = 8.0
 
 
 class Joining:
-    """Makes a node a member of its cluster, of one that it finds, or of one that it founds. Only the event loop uses it.
+    """Makes a node a member: of the cluster that it was in, of one that it finds, or of one that it founds.
 
     http_address: host:port under which the list of members shows this node.
     came_from: Raft addresses of the members of the cluster that this node had left, to which it comes back; empty for others.
     ask_seed: asks a member over HTTP to register this node.
     random_bytes: makes the id of a cluster that this node founds.
+    Only the event loop uses this object.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class Joining:
         node_id: the id that the node there must have.  address: that node's HTTP address.  observer: that node never votes.
         was_member: whether that node says that it has been a member. If it says so and is no member now, it was removed, and
         the outcome is CONFLICT.
-        Raises InvalidRequest, NoCluster (the node that was asked belongs to no cluster).
+        Raises InvalidRequest; NoCluster if the node that runs this belongs to no cluster itself.
         """
         if not self._is_known():
             raise NoCluster(self._network.raft_address)
@@ -184,7 +185,7 @@ class Joining:
         return bool(self._node.configurations.latest.members)
 
     def _was_member(self) -> bool:
-        """True if this node's log lists the node as a member, and no member has said that the log entry for it was dropped."""
+        """True if this node's log lists the node as a member, and no member has said that this log entry was dropped."""
         removal, latest = self._node.removal, self._node.configurations.latest
         return latest.lists(self.me.id, self.me.incarnation) and not removal.disowned
 
@@ -247,7 +248,11 @@ class Joining:
         return "" if outcome in (JOINED, KNOWN) else detail
 
     async def _back(self, listened: bool) -> str:
-        """Join the cluster that this node had left, through its members of then, or, if they are gone, through seeds or peers."""
+        """Join the cluster that this node had left, through the members that it had then, or, if these are gone, others.
+
+        The others are the seeds or peers in this node's settings. Returns what this node still waits for, as text for people;
+        "" if nothing.
+        """
         waits_for = await self._meet([*self._came_from, *self._config.peers], 1, listened)
         if waits_for and self._config.seed:
             return await self._through_seeds(listened)
@@ -257,9 +262,9 @@ class Joining:
         return await self._meet(self._config.peers, 1, listened)
 
     async def _meet(self, addresses: Sequence[str], least: int, listened: bool) -> str:
-        """Dial the nodes at ``addresses``; join the cluster that one of them belongs to, or found one if none does.
+        """Dial the nodes at ``addresses``; join the cluster that one of these belongs to; if none belongs to one, found one.
 
-        least: the number of nodes that must be there to found a cluster, this one counted.
+        least: how many nodes must answer before a cluster is founded, this one counted.
         Returns what this node still waits for, as text for people; "" if nothing.
         """
         met = await asyncio.gather(*(self._probe(address) for address in addresses))
@@ -303,7 +308,7 @@ class Joining:
             return f"{address}: {error}"
 
     def _ask_callers(self) -> str:
-        """Ask the members that have dialed this node to register it: they dialed because their cluster lists this node's id.
+        """Ask the members that have dialed this node to register it; they dialed because their cluster lists this node's id.
 
         Returns what this node waits for, as text for people; "" if no member has dialed.
         """

@@ -29,7 +29,8 @@ PIECE_BYTES_MAX = 1024 * 1024
 class LargeCall:
     """A call whose commands together are too large for one block: it sends these commands in pieces, one after the other.
 
-    send: sends one piece, given as (commands, their size in bytes, how many they are, the function to call with their outcome).
+    send: a function that sends one piece: (commands, their size in bytes, how many they are, the function called with the
+    outcome).
     done: called with the outcome of the whole call, which is unknown if only a part of it took place.
     """
 
@@ -110,4 +111,4 @@ def _pieces(commands_: Sequence[Command]) -> Iterator[list[Command]]:
 
 
 def _nobody_waits() -> None:
-    """Do nothing: takes the place of the function that wakes a call's thread, while the call is not answered yet."""
+    """Do nothing: stands for the function that wakes a call's thread, as long as the call is not answered."""

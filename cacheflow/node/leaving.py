@@ -49,10 +49,11 @@ AGAIN_S = 0.05
 
 
 async def remove(node: RaftNode, node_id: str, timeout_s: float) -> None:
-    """Remove the member ``node_id`` from the cluster, asking through ``node``, and return once that is committed.
+    """Remove the member ``node_id`` from the cluster, by a request to the leader, and return once that is committed.
 
-    Runs on the node's event loop. Raises MemberUnknown, MemberConflict (the cluster cannot do without the member now),
-    NoLeader, NotReady (the node that was asked is out of the cluster itself), OutcomeUnknown.
+    node: the Raft part of the node that asks. Runs on that node's event loop. Raises MemberUnknown, MemberConflict (the
+    cluster cannot do without the member now), NoLeader, NotReady (the node that asks is out of the cluster itself),
+    OutcomeUnknown.
     """
     was_known = node_id in node.configurations.latest.members
     try:
@@ -68,11 +69,12 @@ async def remove(node: RaftNode, node_id: str, timeout_s: float) -> None:
 async def settle(
     node: RaftNode, ask: Callable[[str, str, ChangeDone], None], node_id: str, changed: str, timeout_s: float
 ) -> None:
-    """Have the leader change the member ``node_id``, asking through ``node`` by ``ask``, and return once that is committed.
+    """Have the leader change the member ``node_id`` in the way that ``ask`` requests, and return once that is committed.
 
+    node: the Raft part of the node that asks.  ask: a function that sends the request and passes its outcome to a function.
     changed: what is done to the member, in a past participle, for people.
     Raises MemberUnknown, MemberConflict (the leader refuses), NoLeader, NotReady (the member lacks something that it will
-    have soon, or the node that was asked changes no membership), OutcomeUnknown.
+    have soon, or the node that asks changes no membership), OutcomeUnknown.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
@@ -122,10 +124,11 @@ MEMBER_LOOK_S = 1.0
 
 
 class Leaving:
-    """How this node goes out of its cluster by itself, and what its disk says of that. Only the event loop uses it.
+    """Takes this node out of its cluster by its own wish, and keeps a note of that wish, the departure, on its disk.
 
-    disk, directory: where the node keeps its files.  submit: does disk work away from the loop.
+    disk, directory: where the node keeps its files.  submit: does disk work in another thread.
     pending: returns how many commands of this node's clients wait for their results.
+    Only the event loop uses this object.
     """
 
     def __init__(
@@ -152,10 +155,10 @@ class Leaving:
         return departure.members
 
     async def leave(self, timeout_s: float) -> str:
-        """Have this node removed from its cluster; return "" once it is out and the disk says so, else why not, for people.
+        """Have this node removed from its cluster; return "" once it is out and its disk says so, else why not, for people.
 
-        The node takes no more writes meanwhile, and those that are under way end first. Whoever calls this stops the node behind
-        it, whatever it returns.
+        The node takes no more writes meanwhile, and those that are under way end first. Whatever is returned, the caller then
+        stops the node.
         """
         node, loop = self._node, asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
@@ -187,7 +190,10 @@ class Leaving:
         return "" if node.removal.removed_at is not None else "it was removed, and not told so in time"
 
     async def keep(self) -> None:
-        """Forget the departure that the disk speaks of once this node is a member, after all or again; return then."""
+        """Once this node is a member, remove the note on its disk that it wished to leave its cluster; return then.
+
+        Such a note remains if the node was not removed after all, or has come back.
+        """
         node = self._node
         if node.removal.by_itself:
             await asyncio.sleep(WISH_COUNTS_S)
@@ -200,9 +206,9 @@ class Leaving:
             await asyncio.sleep(MEMBER_LOOK_S)
 
     def note_removed(self, note: Callable[[], None]) -> None:
-        """Note on the disk, with the function ``note``, that this node is out. Runs on the journal's thread.
+        """Note on the disk, with the function ``note``, that the cluster has removed this node. Runs on the journal's thread.
 
-        If that is not by its own wish, a wish of before counts no more.
+        If the node has not left by its own wish, an earlier note of such a wish is removed before.
         """
         if self._departure is not None and not self._node.removal.by_itself:
             try:
@@ -218,7 +224,7 @@ class Leaving:
         self._departure = departure
 
     async def _do(self, work: Callable[[], None]) -> None:
-        """Do ``work`` away from the loop and return when it is done. Raises OSError."""
+        """Call the function ``work`` in the thread for disk work and return when it has returned. Raises OSError."""
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def attempt() -> OSError | None:
@@ -241,7 +247,7 @@ class Leaving:
         await outcome
 
     async def _wait(self, over: Callable[[], bool], seconds: float) -> None:
-        """Return once ``over()`` is true, or after ``seconds``."""
+        """Return once the function ``over`` returns true, or after ``seconds``."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while not over() and loop.time() < until:

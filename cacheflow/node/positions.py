@@ -26,8 +26,9 @@ _TEXT: Final = re.compile(r"[A-Za-z0-9_-]{31}")
 
 
 class Position(NamedTuple):
-    """A place in the log behind the first ``seen`` effects of the entry number ``entry``; ``seen`` is ALL behind the last.
+    """A place in the log, behind the first ``seen`` effects (changes) of the log entry ``entry``.
 
+    If ``seen`` is the constant ALL, the place is behind the entry's last effect.
     tag: the beginning of the digest over all effects up to the end of that entry.
     """
 
@@ -37,13 +38,16 @@ class Position(NamedTuple):
 
 
 def text_of(index: int, seen: int, digest: bytes) -> str:
-    """Return the text of a position. digest: the one over all effects up to the end of the entry ``index``."""
+    """Return, as a text for clients, the place in the log behind the first ``seen`` effects of the entry ``index``.
+
+    digest: the one over all effects up to the end of that entry.
+    """
     packed = _LAYOUT.pack(_VERSION, GROUP, index, seen, digest[:TAG_BYTES])
     return urlsafe_b64encode(packed).decode().rstrip("=")
 
 
 def parse(text: str) -> Position:
-    """Return the position whose text is ``text``. Raises InvalidRequest."""
+    """Return the place in the log that ``text``, shown by a client, stands for. Raises InvalidRequest for any other text."""
     if not _TEXT.fullmatch(text):
         raise InvalidRequest("since is a position that a watch or a list of keys has told")
     try:

@@ -19,7 +19,7 @@ ENTRY_S = 1.0
 
 
 async def promote(engine: Engine, node_id: str, timeout_s: float) -> dict[str, Any]:
-    """Give the member ``node_id`` a vote, waiting up to ``timeout_s`` until it has caught up; return its row of the nodes.
+    """Give the member ``node_id`` a vote; wait up to ``timeout_s`` until it has caught up; return its row of the member list.
 
     Runs on the node's event loop. Raises MemberUnknown, MemberConflict (as many vote as should), NoLeader, NotReady (the
     member has not caught up, or the node that was asked changes no membership), OutcomeUnknown.
@@ -30,7 +30,7 @@ async def promote(engine: Engine, node_id: str, timeout_s: float) -> dict[str, A
 
 
 async def demote(engine: Engine, node_id: str, timeout_s: float) -> dict[str, Any]:
-    """Make the member ``node_id`` an observer, which never votes until it is promoted; return its row of the nodes.
+    """Make the member ``node_id`` an observer, which never votes until it is promoted; return its row of the member list.
 
     Runs on the node's event loop. Raises MemberUnknown, MemberConflict (its vote is needed), NoLeader, NotReady,
     OutcomeUnknown.
@@ -41,7 +41,10 @@ async def demote(engine: Engine, node_id: str, timeout_s: float) -> dict[str, An
 
 
 async def _row(engine: Engine, node_id: str, votes: bool) -> dict[str, Any]:
-    """Return the row of the member ``node_id`` once this node's log has the change. votes: whether the member then votes."""
+    """Return the row of the member ``node_id`` in the member list, once this node's log has the change of the member's vote.
+
+    votes: whether the member votes after the change.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + ENTRY_S
     while loop.time() < deadline:

@@ -12,10 +12,10 @@ from cacheflow.node.growing import HEAVY, on_fields
 class Proposal:
     """One call: its commands, and those of their results that have arrived.
 
-    done: called once, on the event loop, with the outcome of the call; None once it was called.  callers: how many wait for that.
-    first: the number of the call's first command in the session, once the commands are sent.  work: what the commands cost
-    the state machine beyond their number, counted in plain commands.  weight: the number of the commands, those in batches
-    counted singly, plus ``work``.  fields: those of the commands that are on fields of a hash or set.
+    done: called once, on the event loop, with the outcome of the call; None once it was called.
+    callers: how many callers wait for the outcome.  first: the number of the call's first command in the session, once sent.
+    work: what the commands cost the state machine beyond their number, counted in plain commands.  weight: the number of the
+    commands, those in batches counted singly, plus ``work``.  fields: those commands that are on fields of a hash or set.
     """
 
     __slots__ = ("callers", "commands", "deadline", "done", "fields", "first", "results", "size", "weight", "work")

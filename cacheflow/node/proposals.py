@@ -146,7 +146,7 @@ class Proposals:
         self._next_deadline = math.inf
 
     def holds_back(self, callers: int) -> bool:
-        """True if new commands would have to wait: many are in flight, or the next block waits for more callers' commands.
+        """True if new commands would have to wait: many have no result yet, or the next block waits for those of more callers.
 
         callers: how many callers the new commands have. Any thread may ask.
         """
@@ -157,7 +157,7 @@ class Proposals:
         )
 
     def add(self, proposal: Proposal) -> None:
-        """Queue ``proposal``, the commands of one call, for the next block that ``flush`` sends.
+        """Queue ``proposal``, the commands of one call, for the next block to the leader.
 
         If this node has stopped or too many commands have no result yet, the call ends at once with an error.
         """
@@ -176,7 +176,7 @@ class Proposals:
         self._unsent_callers += proposal.callers
 
     def flush(self) -> None:
-        """Send the queued commands as one block if there is a route to the leader and the block need not wait for more."""
+        """Send the queued commands to the leader as one block, if a leader is reached and the block need not wait for more."""
         if not self._has_route:
             return
         if not self._session:
@@ -277,7 +277,7 @@ class Proposals:
         self.flush()
 
     def answers_missed(self) -> None:
-        """Have the commands in flight sent again: a snapshot replaced the log entries that would have told the results.
+        """Have the sent commands without a result sent again: a snapshot has replaced the log entries with the results.
 
         The state machine has kept these results and answers the repeated commands with them.
         """
@@ -309,7 +309,7 @@ class Proposals:
     def tell_counts(self, contents: Contents) -> None:
         """Answer the calls that removed many keys, once the state machine has counted the removed keys.
 
-        contents: the state machine's items and counts.
+        contents: the state machine's items and its counts of removed keys.
         """
         condemned = contents.condemned
         counted = 0
@@ -501,7 +501,7 @@ class Proposals:
                 self._answer([self._sent.popleft()])
 
     def _answer(self, answered: list[Proposal]) -> None:
-        """End the calls ``answered``, which have left those in flight, with the results of their commands: all have come."""
+        """End the calls ``answered`` with the results of their commands, which have all come; they count as sent no more."""
         weight = size = callers = count = 0
         for proposal in answered:
             weight += proposal.weight
@@ -532,7 +532,7 @@ class Proposals:
                 self._wake(done(results))
 
     def _session_lost(self) -> None:
-        """End all calls in flight with OutcomeUnknown, and open a new session, because the cluster has closed the present one.
+        """End, with OutcomeUnknown, all calls that were sent, and open a new session: the cluster has closed the present one.
 
         Another start of this member has taken that session's place, or the member was removed.
         """

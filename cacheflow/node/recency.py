@@ -18,7 +18,7 @@ NOTED_MAX = 8192
 
 
 class RecencyBuffer:
-    """The keys of local reads since ``drain`` last emptied this buffer. Any thread may add keys; the event loop drains them.
+    """A buffer of the keys of local reads, until ``drain`` empties it. Any thread may add keys; the event loop drains them.
 
     noted: these keys, one for each read.  note: adds the key of one read.  note_all: adds the keys of several reads, in order.
     Each of the two functions is one step in C, because adding keys is a good part of what a read costs.

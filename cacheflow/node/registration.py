@@ -85,7 +85,7 @@ def _understand(url: str, status: int, body: bytes) -> SeedAnswer:
 
 
 async def _post(url: str, body: bytes, token: bytes | None, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
-    """Send a POST to ``url``/nodes/register on a connection of its own; return (status, body) of the answer."""
+    """Send an HTTP POST to ``url``/nodes/register on a connection of its own; return (status, body) of the response."""
     parts = split_url(url)
     secure = parts.scheme == "https"
     async with asyncio.timeout(CONNECT_S):

@@ -25,9 +25,9 @@ Steps = Generator[Command, Result, int]
 
 
 def steps(restore_id: str, after: str, meta: BackupMeta, items: Iterable[Item], online: bool) -> Steps:
-    """Yield the commands that restore a checked backup; the caller sends back each one's result. Return the new revision.
+    """Yield the commands that restore a checked backup; the caller sends back each command's result. Return the new revision.
 
-    restore_id: a new unique name.  after: the name of the cluster's latest restore, "" if there was none.
+    restore_id: a new unique name of the restore.  after: the name of the cluster's latest restore, "" if there was none.
     meta: the backup's description.  items: those of the backup.  online: whether clients are served meanwhile.
     Raises RestoreConflict when another restore has begun or somebody has given this one up, and what reading ``items`` raises.
     """

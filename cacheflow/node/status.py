@@ -56,9 +56,9 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
 
 
 def _change_of(engine: Engine, member: Member, under_way: dict[str, UnderWay]) -> dict[str, Any] | None:
-    """Return which change of ``member`` is under way, with times in seconds, as far as this node knows; None if none is.
+    """Return which change of ``member`` is under way, with times in seconds, as far as this node knows; None if no change is.
 
-    under_way: changes of votes, which only the leader knows.
+    under_way: {member id: change of its vote}, which only the leader knows.
     """
     node = engine.local.node
     known = node.configurations
@@ -115,7 +115,7 @@ def cluster(engine: Engine) -> dict[str, Any]:
 
 
 def restoring(engine: Engine) -> dict[str, Any] | None:
-    """Return how far the restore that was begun last in this cluster is; None if there was none."""
+    """Return how far the latest restore of a backup in this cluster is; None if there was no restore."""
     restore = engine.local.machine.restoring
     if restore is None:
         return None
@@ -123,7 +123,7 @@ def restoring(engine: Engine) -> dict[str, Any] | None:
 
 
 def closed_by(local: LocalNode) -> str:
-    """Return, as text for people, how far the restore is that keeps clients from being served; "" if none does.
+    """Return how far the restore is that keeps clients from being served, as text for people; "" if there is no such restore.
 
     Any thread may call it.
     """
@@ -134,7 +134,7 @@ def closed_by(local: LocalNode) -> str:
 
 
 def why_no_writes(local: LocalNode) -> str:
-    """Return why no command of a client can be replicated through the running node ``local``, for people.
+    """Return why the running node ``local`` can replicate no command of a client, as text for people.
 
     Any thread may call it.
     """
@@ -143,7 +143,7 @@ def why_no_writes(local: LocalNode) -> str:
 
 
 def why_no_reads(local: LocalNode) -> str:
-    """Return why the running node ``local`` answers no reads, for people. Any thread may call it."""
+    """Return why the running node ``local`` answers no reads, as text for people. Any thread may call it."""
     node = local.node
     if node.replica.stumbled or node.removal.removed_at is not None:
         return node.replica.stumbled or node.replica.failure or ""
@@ -237,12 +237,15 @@ def metrics(engine: Engine) -> dict[str, float]:
 
 
 def _reach_ms(machine: CacheMachine) -> int:
-    """Return for how many ms idempotency keys are remembered: for KEEP_MS, or for less if they take too many bytes."""
+    """Return for how many ms idempotency keys are remembered: for KEEP_MS, or for less if the keys take too many bytes."""
     return min(KEEP_MS, machine.now_ms - machine.idempotency.reaches_ms)
 
 
 def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """Return (name, passed, text) of each check whose failure only a restart could mend; none fails for lack of a leader."""
+    """Return (name, passed, text) of each health check of this node that only a restart could mend if it fails.
+
+    No check fails because there is no leader.
+    """
     if not engine.running:
         return [("loop", False, engine.stopped)]
     node, listening = engine.local.node, engine.local.network.healthy
@@ -257,7 +260,7 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """Return (name, passed, text) of each check of what clients need of this node: that it knows a leader, and so on."""
+    """Return (name, passed, text) of each health check of what clients need of this node, such as that it knows a leader."""
     if not engine.running:
         return liveness(engine)
     node = engine.local.node
@@ -285,7 +288,7 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 def _contents(local: LocalNode) -> tuple[bool, str]:
-    """Return whether this node's contents may be read and have the cluster's limits, and why not, for people."""
+    """Return (good, text): whether this node's contents may be read and have the cluster's limits, and if not, why."""
     node = local.node
     if not node.may_read:
         return False, node.replica.stumbled or node.replica.doubt or "have not caught up since the start"
@@ -295,7 +298,7 @@ def _contents(local: LocalNode) -> tuple[bool, str]:
 
 
 async def hand_over(engine: Engine, node_id: str | None) -> str:
-    """Hand leadership over, to ``node_id`` if it is given, and return the new leader's id.
+    """Hand leadership over, to the voter ``node_id`` or, if that is None, to any; return the new leader's id.
 
     Raises InvalidRequest, NoLeader, OutcomeUnknown.
     """

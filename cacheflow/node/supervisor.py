@@ -32,9 +32,9 @@ class Supervisor:
         self._failures: dict[str, tuple[str, float]] = {}
 
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-        """Run ``work()`` as a task until the coroutine returns; run it again after a pause whenever it raises.
+        """Run the coroutine function ``work`` as a background task until it returns; if it raises, run it again after a pause.
 
-        name: the task's name in the log.
+        name: the task's name for people.
         """
         task = self._loop.create_task(self._keep(name, work))
         self._tasks.add(task)
@@ -49,9 +49,10 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def problems(self) -> list[str]:
-        """Return one text for people per background task that has failed within the last SHOWN_S seconds.
+        """Return a text for people for each background task that has failed within the last SHOWN_S seconds.
 
-        Any thread may call this."""
+        Any thread may call this.
+        """
         now = self._loop.time()
         return [f"{name}: {what}" for name, (what, at) in list(self._failures.items()) if now - at < SHOWN_S]
 

@@ -21,7 +21,10 @@ STALE_MS_MAX: Final = 10_000
 
 
 class Watching:
-    """The changes of a node's contents, for those who follow them. Any thread may call it, except for what is said otherwise."""
+    """Lets fronts tell clients the changes of a node's contents. Any thread may call a method unless its text forbids that.
+
+    A follower is an object that is told the changes for a client; a position is a place in the log, as clients know it.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -34,7 +37,7 @@ class Watching:
 
     @property
     def feed(self) -> Feed:
-        """The feed of the node's effects, for the event loop alone."""
+        """The object that keeps the node's latest changes and tells them to followers; for the event loop alone."""
         return self._local.feed
 
     @property
@@ -43,11 +46,11 @@ class Watching:
         return self._engine.ports.slices
 
     def position(self) -> str:
-        """Return the position behind everything that this node has applied. Raises NotReady."""
+        """Return the position (place in the log) behind everything that this node has applied. Raises NotReady."""
         return self._local.feed.position()
 
     def check(self) -> None:
-        """Raise NotReady if this node cannot tell the changes of the cluster: it may not be read, or hears no leader."""
+        """Raise NotReady if this node cannot tell the cluster's changes: it may not be read, or has long heard no leader."""
         self.check_readable()
         local = self._local
         staleness_ms = local.node.freshness.staleness_ms()
@@ -61,13 +64,16 @@ class Watching:
             raise NotReady(f"this node answers no reads: {status.why_no_reads(local)}")
 
     def is_behind(self, since: str) -> bool:
-        """Return whether this node has not applied what the position ``since`` is behind. Raises InvalidRequest, NotReady."""
+        """True if this node has not applied the log up to ``since``, a position (place in the log), yet.
+
+        Raises InvalidRequest, NotReady.
+        """
         return parse(since).entry > self._local.node.last_applied
 
     def check_since(self, since: str) -> None:
-        """Raise PositionGone if this node cannot tell everything that has happened since the position ``since``.
+        """Raise PositionGone if this node cannot tell all changes since the position (place in the log) ``since``.
 
-        Blocks until the event loop has looked. Raises InvalidRequest, NotReady.
+        Waits until the event loop has looked. Raises InvalidRequest, NotReady.
         """
         if self.is_behind(since):
             # A barrier was waited for.
@@ -78,27 +84,27 @@ class Watching:
         self._engine.call(lambda: self._local.feed.find(parse(since)))
 
     def follow(self, follower: Follower, since: str | None) -> str:
-        """Tell ``follower``, on the event loop, everything behind the position ``since``; None: behind all that is applied.
+        """Begin to tell ``follower``, on the event loop, all changes behind the position ``since``; None: those to come.
 
-        Returns the position behind which the follower is told everything. Blocks until the event loop has looked.
-        Raises PositionGone, InvalidRequest, NotReady.
+        A position is a place in the log. Returns the one behind which the follower is told everything. Waits until the event
+        loop has looked. Raises PositionGone, InvalidRequest, NotReady.
         """
         if since is not None:
             self.check_since(since)
         return self._engine.call(lambda: self._local.feed.follow(follower, since))
 
     def unfollow(self, follower: Follower) -> None:
-        """Tell ``follower`` nothing more, soon."""
+        """Have the event loop soon stop telling ``follower``, which stands for a client, the changes of the cache."""
         self.on_loop(lambda: self._local.feed.unfollow(follower))
 
     def go_on(self, follower: Follower) -> None:
-        """Go on to tell ``follower``, which can take something again."""
+        """Have the event loop tell ``follower`` the changes that it lacks: it had taken no more, and can do so now."""
         self.on_loop(lambda: self._local.feed.go_on(follower))
 
     def on_loop(self, call: Callable[[], None]) -> None:
-        """Have the event loop make the ``call`` soon; do nothing if the node is stopped."""
+        """Have the event loop call the function ``call`` soon; do nothing if the node is stopped."""
         self._engine.on_loop(call)
 
     def adopt(self, sock: Any, make: Callable[[], asyncio.Protocol]) -> None:
-        """Have the event loop serve the client on the connected socket ``sock`` with the protocol that ``make`` returns."""
+        """Have the event loop serve the client on the socket ``sock`` with the asyncio protocol that ``make`` returns."""
         self._engine.adopt(sock, make)

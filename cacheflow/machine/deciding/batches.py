@@ -49,7 +49,7 @@ _NEED_THE_KEY: Final = (c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE)
 
 
 class Batches:
-    """The runner of BATCH and GUARDED commands, which hold lists of other commands, on the cache's items ``contents``.
+    """Runs BATCH and GUARDED commands, which hold lists of other commands; ``contents`` are the cache's items.
 
     A GUARDED command runs its list only if some keys still have given versions and expiries. Not safe for concurrent use.
     """
@@ -62,7 +62,7 @@ class Batches:
         self._extended_left = self._read_left = self._searched_left = 0
 
     def batch(self, command: list[Any]) -> Result:
-        """Run a BATCH command, which holds commands on one key each, and return its result.
+        """Run a BATCH command, which holds commands on one key each, and return the result of the BATCH.
 
         An atomic batch runs all of them or none.
         """
@@ -73,9 +73,9 @@ class Batches:
         return self._atomic(commands) if atomic else self._one_by_one(commands)
 
     def guarded(self, command: list[Any]) -> Result:
-        """Run a GUARDED command, which holds conditions on keys and commands, and return the commands' results.
+        """Run a GUARDED command, which holds commands and conditions that some keys must meet; return the commands' results.
 
-        Returns PRECONDITION with the index of a failed condition if there is one; no command takes place then.
+        If a condition fails, no command takes place; then returns PRECONDITION and the condition's number, from 0 on.
         """
         _, conditions, commands, atomic = command
         if type(atomic) is not bool:
@@ -146,7 +146,10 @@ class Batches:
         return [c.OK, results]
 
     def _all_set(self, commands: list[Any], new: list[bool]) -> Result:
-        """Run ``commands``, SETs of an atomic batch that cannot fail, and return its result. new: which write a new key."""
+        """Run ``commands``, SETs of an atomic batch that cannot fail, and return the batch's result.
+
+        new: tells for each of these commands whether it writes a key that was absent.
+        """
         contents = self._contents
         results: list[Result] = []
         set_plainly(contents, commands, results)

@@ -13,9 +13,9 @@ from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KEY_BYTES_MAX, 
 
 
 def decide(contents: Contents, command: list[Any]) -> Decision:
-    """Return what ``command`` would do to its key among the cache's items ``contents``: a final result, or a plan.
+    """Decide ``command``, which is on one key, without any change: return its final result, or a plan.
 
-    Changes nothing. Raises Malformed, or any other exception for a senseless command.
+    contents: the cache's items. Raises Malformed, or any other exception for a senseless command.
     """
     key = command[1]
     if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
@@ -27,7 +27,7 @@ def decide(contents: Contents, command: list[Any]) -> Decision:
 
 
 def carry_out(contents: Contents, plan: Plan) -> Result:
-    """Change the cache's items ``contents`` as ``plan`` says and return the result of the command that it was decided for.
+    """Change ``contents``, the cache's items, as ``plan`` says, and return the result of the command that was planned.
 
     Only here do commands on one key take effect.
     """

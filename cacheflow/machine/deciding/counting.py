@@ -26,7 +26,10 @@ _UINT64_DIGITS = re.compile(rb"[0-9]{1,20}")
 
 
 def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on an INCR command: a WRITE plan, or the result MISSING, NOT_AN_INTEGER or TOO_LARGE."""
+    """Return the decision on an INCR command: a WRITE plan, or a result without effect.
+
+    The result without effect is MISSING, NOT_AN_INTEGER, TOO_LARGE or WRONG_KIND.
+    """
     _, key, delta, initial, ttl_ms = command
     for number in (delta, 0 if initial is None else initial):
         if type(number) is not int or not c.INT64_MIN <= number <= c.INT64_MAX:
@@ -59,7 +62,7 @@ def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max:
 def decide_count(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
     """Return the decision on a COUNT command, memcached's incr or decr: a WRITE plan, or a result without effect.
 
-    Such a result is MISSING, NOT_AN_INTEGER or TOO_LARGE.
+    The result without effect is MISSING, NOT_AN_INTEGER, TOO_LARGE or WRONG_KIND.
     """
     _, key, step, down, initial, ttl_ms = command
     for number in (step, 0 if initial is None else initial):

@@ -121,7 +121,10 @@ def decide_get(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
 
 
 def decide_append(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on an APPEND command: an EXTEND plan, a WRITE plan for a new key, or MISSING or TOO_LARGE."""
+    """Return the decision on an APPEND command: an EXTEND plan for a present key, a WRITE plan for a new one, or a result.
+
+    A result instead of a plan means that the command has no effect: MISSING, TOO_LARGE or WRONG_KIND.
+    """
     _, key, added, front, create = command
     if type(added) is not bytes:
         raise Malformed("the value is not bytes")
@@ -205,9 +208,9 @@ UNDECIDED: Final = -1
 
 
 def after(plan: Plan, entry: Entry | None) -> Entry | None:
-    """Return the entry (value, version, expiry) that ``plan`` would leave in place of a key's ``entry``, None for no entry.
+    """Return the entry (value, version, expiry) that ``plan`` would leave in place of a key's ``entry``; None means no entry.
 
-    An entry that the plan would write has the version UNDECIDED.
+    An entry that the plan would write has no version yet; the constant UNDECIDED stands for it.
     """
     if plan[0] in (WRITE, EXTEND):
         return (plan[2], plan[3], plan[4], UNDECIDED, plan[5])
@@ -219,7 +222,7 @@ def after(plan: Plan, entry: Entry | None) -> Entry | None:
 def result_of(decision: Decision) -> c.Result:
     """Return the result that a command will have by its ``decision``, a final result or a plan; carry nothing out.
 
-    A version that only carrying out the plan would give is UNDECIDED.
+    The constant UNDECIDED stands for a version that is known only once the plan is carried out.
     """
     if isinstance(decision, list):
         return decision

@@ -19,7 +19,7 @@ _ZERO: Final = 0
 
 
 def delete_plainly(contents: Contents, commands: Iterable[Any], results: list[Result]) -> None:
-    """Run the DELETEs of any version at the beginning of ``commands``, and append their results to ``results``.
+    """Run the DELETE commands without a version at the beginning of ``commands``; append their results to ``results``, a list.
 
     The first other command ends the run, and so does a key whose item has a TTL or a Content-Type.
     """

@@ -31,7 +31,7 @@ _ZERO: Final = 0
 
 
 def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Result]) -> None:
-    """Run the SETs without condition and TTL at the beginning of ``commands``, and append their results to ``results``.
+    """Run the SET commands without condition and TTL at the beginning of ``commands``; append their results to ``results``.
 
     The first command of another kind, or with a condition or TTL, ends the run.
     """
@@ -103,10 +103,11 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
 
 
 def new_keys(contents: Contents, commands: Iterable[Any]) -> list[bool] | None:
-    """Return for each of ``commands`` whether it writes a new key; None unless all are plain SETs that cannot fail.
+    """Return for each of ``commands`` whether it writes a new key; None unless all are plain SET commands that cannot fail.
 
     Such a SET has no condition and no TTL, and its item would fit into an empty cache. A key that an earlier one of the
-    commands writes is not new. Returns None, too, while the cache may hold dead items, or more than a lowered limit allows.
+    commands writes is not new. Returns None, too, while some items may be past their expiry or removed by prefix and still in
+    memory, or while the cache holds more than a lowered limit allows.
     """
     if contents.behind:
         return None

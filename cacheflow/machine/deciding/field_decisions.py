@@ -32,7 +32,10 @@ FIELDS_TOGETHER_MAX: Final = 10_000
 
 
 def decide_set_fields(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on a SET_FIELDS command: an EXTEND plan, a WRITE plan for a new key, or a result without effect."""
+    """Return the decision on a SET_FIELDS command: an EXTEND plan for a present key, a WRITE plan for a new one, or a result.
+
+    A result instead of a plan means that the command has no effect.
+    """
     _, key, kind, pairs, only_absent, fields_bytes_max = command
     _check_kind(kind)
     _check_parts(pairs, 2)
@@ -61,7 +64,7 @@ def decide_set_fields(entry: Entry | None, command: list[Any], now_ms: int, byte
 def decide_remove_fields(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
     """Return the decision on a REMOVE_FIELDS command: an EXTEND plan, an EMPTY plan if no field is left, or a result.
 
-    A result stands for a command without effect.
+    A result instead of a plan means that the command has no effect.
     """
     _, key, kind, names = command
     _check_kind(kind)
@@ -82,7 +85,10 @@ def decide_remove_fields(entry: Entry | None, command: list[Any], now_ms: int, b
 
 
 def decide_count_field(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on a COUNT_FIELD command: an EXTEND plan, a WRITE plan for a new key, or a result without effect."""
+    """Return the decision on a COUNT_FIELD command: an EXTEND plan for a present key, a WRITE plan for a new one, or a result.
+
+    A result instead of a plan means that the command has no effect.
+    """
     _, key, field, delta, fields_bytes_max = command
     if type(field) is not bytes:
         raise Malformed("the field is not bytes")
@@ -115,10 +121,10 @@ def _written(
     fields_bytes_max: int,
     bytes_max: float,
 ) -> Decision:
-    """Return the plan that writes ``data`` as the bytes of the hash or set ``key``, or the result TOO_LARGE.
+    """Return the plan that writes ``data`` as the bytes of the hash or set under ``key``, or the result TOO_LARGE.
 
     entry: the key's present item, None if it has none.  pairs: the fields that change, with their values.
-    told: the number that the command's result tells beside the new version.
+    told: the number that the command's result has beside the new version.
     """
     if len(data) > fields_bytes_max:
         return [c.TOO_LARGE, f"a hash or set has at most {fields_bytes_max} bytes"]
@@ -160,11 +166,11 @@ FIELD_DECISIONS: Final[dict[int, Callable[[Entry | None, list[Any], int, float],
 
 
 def searched_bytes(entry: Entry | None, command: Sequence[Any], growth: int = 0) -> int:
-    """Return what deciding ``command`` on a key's item ``entry`` costs, as the bytes that a search could go through.
+    """Return the cost of deciding ``command`` on ``entry``, a key's item: as many bytes as a search reads in the same time.
 
     command: one that changes fields of a hash or set, or a SET, which checks all the bytes of a hash or set that it writes.
     The bytes searched are copied as well, which counts like another search.
-    growth: the bytes by which earlier commands, not yet applied, may have made the hash or set larger by then.
+    growth: the bytes that earlier commands, not applied yet, may add to the hash or set before this command is applied.
     """
     if command[0] == c.SET:
         return 8 * len(command[2]) if command[3] in KINDS_OF_FIELDS else 0
@@ -183,15 +189,15 @@ def searched_bytes(entry: Entry | None, command: Sequence[Any], growth: int = 0)
 def growth_of(command: Sequence[Any]) -> int:
     """Return the most bytes by which ``command``, one on fields of a hash or set, makes the hash or set longer.
 
-    The digits of a counter do not count.
+    The digits of a counter are left out.
     """
     return sum(map(len, command[3])) + len(fields.FIELD) * len(command[3]) if command[0] == c.SET_FIELDS else 0
 
 
 def work_of(entry: Entry | None, command: Sequence[Any], growth: int = 0) -> int:
-    """Return the work of ``command`` beyond that of a plain command, as a number of plain commands.
+    """Return how much more work ``command`` is for the state machine than a plain command, as a number of plain commands.
 
     command: one that changes fields of a hash or set, or a SET of a string, hash or set.  entry: the present item of its key.
-    growth: the bytes by which earlier commands, not yet applied, may have made the hash or set larger by then.
+    growth: the bytes that earlier commands, not applied yet, may add to the hash or set before this command is applied.
     """
     return searched_bytes(entry, command, growth) // BYTES_A_COMMAND

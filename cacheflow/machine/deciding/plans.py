@@ -29,9 +29,9 @@ class Malformed(Exception):
 
 
 def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
-    """Return the expiry, in ms of absolute time, that a command's ``ttl_ms`` asks for; 0 for none.
+    """Return the expiry, in ms of absolute time, that a command's TTL ``ttl_ms`` leads to; 0 stands for no expiry.
 
-    kept_ms: the key's present expiry, which the special TTL_KEEP asks for.
+    kept_ms: the key's present expiry, which is returned for the special TTL_KEEP.
     """
     if type(ttl_ms) is not int or not c.TTL_KEEP <= ttl_ms <= c.TTL_MS_MAX:
         raise Malformed("the TTL is not a number of milliseconds")

@@ -36,7 +36,8 @@ REVISION_MAX: Final = 2**62
 def begin_restore(machine: State, command: list[Any]) -> Result:
     """Carry out a RESTORE_BEGIN command, which removes all items and begins to restore a backup; return its result.
 
-    Does nothing if the restore begun last has the command's name: then the command was carried out before.
+    The command holds the restore's name. Does nothing if the restore begun last has that name, for then the command was
+    carried out before.
     """
     _, restore_id, after, items, revision, online = command
     if (
@@ -67,7 +68,7 @@ def begin_restore(machine: State, command: list[Any]) -> Result:
 def restore_items(machine: State, command: list[Any]) -> Result:
     """Carry out a RESTORE_ITEMS command, which brings some of a backup's items, and return its result.
 
-    Writes those of the items whose keys are absent, which fit into the cache and are not past their expiry.
+    Writes each of these items whose key is absent, that fits into the cache and is not past its expiry.
     """
     _, restore_id, first, items = command
     if type(first) is not int or type(items) is not list or not 0 < len(items) <= RESTORED_AT_ONCE_MAX:

@@ -55,7 +55,7 @@ class Items(cachetools.Cache[str, Entry]):
 
     @abc.abstractmethod
     def give_order(self, version: int) -> UseOrder:
-        """Return the order in which this container would evict its items, for another container that replaces this one.
+        """Return the order in which this container evicts its items, for a container that is to replace this one.
 
         This container must not be used any more.  version: the highest version of any item now.
         """
@@ -92,7 +92,7 @@ class Items(cachetools.Cache[str, Entry]):
 
     @abc.abstractmethod
     def uses_of(self, key: str) -> int | None:
-        """Return how many uses of ``key``, which is in the container, are counted; None if the policy counts none."""
+        """Return how often ``key``, which is in this container, was used; None if the eviction policy counts no uses."""
 
     @abc.abstractmethod
     def start_scan(self, passed: int = 0) -> None:
@@ -102,21 +102,21 @@ class Items(cachetools.Cache[str, Entry]):
     def scan(self, count: int) -> list[str]:
         """Return the next ``count`` keys of the scan of all keys that is under way, or fewer at its end.
 
-        The scan meets every item that is there from the scan's beginning to its end and is not used meanwhile.
+        The scan gives every key that stays in the container and is not used from the scan's beginning to its end.
         """
 
     @abc.abstractmethod
     def passed(self) -> int:
-        """Return how many items are in front of the place in eviction order that the scan of all keys has reached."""
+        """Return how many of the container's items, in eviction order, the scan of all keys has passed."""
 
     @abc.abstractmethod
     def next_scanned(self) -> str | None:
-        """Return the key that the scan of all keys will give next, if the key is still there then; None at the scan's end."""
+        """Return the key that the scan of all keys gives next, if that key is not removed before; None at the scan's end."""
 
     def raise_versions(self, raw: dict[str, Entry], by: int) -> None:
-        """Replace this container's entries by those of the dictionary ``raw``, {key: entry}, whose versions are higher by ``by``.
+        """Replace this container's entries by those of ``raw``, {key: entry}, which have versions higher by ``by``.
 
-        The keys in ``raw`` are those that the container has, in its order.
+        Nothing else differs; the keys of ``raw`` are those of the container, in the same order.
         """
         self.raw = self._Cache__data = raw
         self._order.raise_versions(by)
@@ -134,7 +134,7 @@ class Items(cachetools.Cache[str, Entry]):
             self.rewrite(key, old, entry)
 
     def popitem(self) -> tuple[str, Entry]:
-        """Remove the item that is to be evicted next and return (key, entry). Raises KeyError when there is no item."""
+        """Remove the item that this container is to evict next, and return (key, entry). Raises KeyError if it is empty."""
         item = self.pop_victim("")
         if item is None:
             raise KeyError("there is no item")

@@ -64,10 +64,11 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         self._break_ring()
 
     def _break_ring(self) -> list[Segment]:
-        """Take apart this LFU container's ring of links, each with the keys of one number of uses; return their keys in order.
+        """Take apart the ring of links in this LFU container; return the keys in eviction order, in a list of dictionaries.
 
-        The keys come in dictionaries, those of small links together; each link's ``keys`` is then the dictionary with its keys.
-        Without its cycles the ring leaves no work to the garbage collector.
+        Each link holds keys that were used equally often; the keys of small links go into one dictionary together, and a
+        link's ``keys`` is then that dictionary. Once apart, the ring has no reference cycles, which the garbage collector
+        would have to find.
         """
         groups: list[Segment] = []
         root = self._LFUCache__root
@@ -124,10 +125,10 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
             self._has_left(key, link)
 
     def _place(self, key: str, count: int, link: Any) -> None:
-        """Add ``key`` to the keys that were used ``count`` times, as the last of them.
+        """Add ``key``, which was used ``count`` times, behind the other keys with that number of uses.
 
-        link: where the search for those keys begins in the ring of links, each of which holds keys with one number of uses; a
-        link whose number is not above ``count``, or the ring's first.
+        The container's keys are in a ring of links, each for one number of uses, which rises along the ring. link: where the
+        search for the right link begins: a link whose number is not above ``count``, or the first of the ring.
         """
         last = self._last.get(count)
         if last is None:
@@ -143,9 +144,9 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         self._LFUCache__links[key] = last
 
     def _new_link(self, count: int, higher: Any) -> Any:
-        """Return a new link for keys used ``count`` times, added to the ring of links in front of the link ``higher``.
+        """Return a new link for keys used ``count`` times, added to a ring of links in front of the link ``higher``.
 
-        The ring is in the order of the numbers of uses; each of its links holds keys with one such number.
+        The links of the ring are in the order of their numbers of uses; each holds the keys with one such number.
         """
         fresh = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
         fresh.insert(higher)
@@ -153,7 +154,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         return fresh
 
     def _has_left(self, key: str, link: Any) -> None:
-        """Note that ``key`` was taken out of ``link``, one of a ring of links with the keys of one number of uses each.
+        """Note that ``key`` was taken out of ``link``, one link of a ring; each link holds keys that were used equally often.
 
         A link without keys leaves the ring, and a scan of the link does not give the key any more.
         """
@@ -179,7 +180,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
             self._take(key, link)
 
     def _take(self, key: str, link: Any) -> None:
-        """Take ``key`` out of ``link``, one of a ring of links with the keys of one number of uses each."""
+        """Take ``key`` out of ``link``, one link of a ring; each link holds keys that were used equally often."""
         del self._LFUCache__links[key]
         del link.keys[key]
         if link is self._scanned or not link.keys:
@@ -240,7 +241,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         return total
 
     def _scan_link(self, count: int) -> list[str]:
-        """Return the next keys of a scan of all keys, up to ``count``, all with one number of uses; none at the scan's end."""
+        """Return the next keys of a scan of all keys, up to ``count``, all used equally often; none at the scan's end."""
         if not self._pending:
             link = self._scanned.next
             if link is self._LFUCache__root:

@@ -22,7 +22,7 @@ Segment: TypeAlias = dict[str, str]
 
 
 class Holder(Protocol):
-    """Interface: an object that knows the segment, a dictionary of keys, in which some keys taken over from elsewhere are."""
+    """Interface: an object whose ``keys`` is the dictionary that holds certain keys, which another container has given up."""
 
     keys: Any
 
@@ -66,7 +66,7 @@ class UseOrder:
 
     @classmethod
     def of(cls, keys: Sequence[str], versions: Sequence[int]) -> UseOrder:
-        """Return an order of use made of ``keys``, the least recently used first.
+        """Return a new object that keeps ``keys`` in the order of their latest use; the least recently used key comes first.
 
         versions: the versions of the keys' entries, in the same order.
         """
@@ -92,7 +92,10 @@ class UseOrder:
             yield from segment
 
     def add(self, key: str, version: int) -> None:
-        """Add a new ``key`` at the end of the order of use; its ``version`` must be higher than all versions so far."""
+        """Add a new ``key`` at the end of the order of use, as most recently used.
+
+        version: the version of its entry, which must be higher than all versions so far.
+        """
         if len(self._newest) >= SEGMENT_KEYS_MAX:
             self._begin()
         self._newest[key] = key
@@ -101,7 +104,7 @@ class UseOrder:
     def take_over(self, segments: list[Segment], holders: Holders, version: int) -> None:
         """Add the keys of ``segments``, dictionaries of {key: key}, at the end of the order of use, as most recently used.
 
-        The dictionaries are kept and not copied.  holders: for each of their keys the object that knows its dictionary.
+        The dictionaries are kept and not copied.  holders: {key: an object whose ``keys`` is the dictionary with this key}.
         version: the highest version of any key's entry.
         """
         self._version = max(self._version, version)
@@ -116,7 +119,10 @@ class UseOrder:
         self._begin()
 
     def _leave_taken(self, key: str) -> Segment | None:
-        """Return the segment that ``key`` is in if it was taken over and not used since, and forget that; None otherwise."""
+        """Return the dictionary that ``key`` is in if the key came from another container and was not used since; else None.
+
+        Forget where the key came from: it is used or removed now.
+        """
         for table in self._taken:
             holder = table.pop(key, None)
             if holder is not None:
@@ -125,7 +131,10 @@ class UseOrder:
         return None
 
     def rewrite(self, key: str, before: int, version: int) -> None:
-        """Move ``key`` to the end of the order of use: its entry of version ``before`` was replaced by one of ``version``."""
+        """Move ``key`` to the end of the order of use: its entry was replaced.
+
+        before, version: the version of the replaced entry, and that of the new one.
+        """
         # ``remove`` written out instead of called, because most writes come here.
         segment = self._used.pop(key, None) if self._used else None
         if segment is None and self._taken:
@@ -156,7 +165,7 @@ class UseOrder:
             used.pop(key, None)
 
     def remove(self, key: str, version: int) -> str:
-        """Remove ``key``, whose entry has ``version``, from the order of use; return the str object that was kept for it."""
+        """Remove ``key`` from the order of use; return the str object that was kept for it. version: that of its entry."""
         segment = self._used.pop(key, None) if self._used else None
         if segment is None and self._taken:
             segment = self._leave_taken(key)
@@ -191,7 +200,7 @@ class UseOrder:
                 return None
 
     def start_scan(self, passed: int = 0) -> None:
-        """Begin a new scan of the keys in the order of use, as if the scan had given the first ``passed`` keys already."""
+        """Begin a new scan of all keys in the order of their latest use, as if the first ``passed`` keys were given before."""
         self._scanned, self._pending = None, []
         while passed > 0 and self._enter_next():
             given = min(passed, len(self._pending))
@@ -199,9 +208,10 @@ class UseOrder:
             passed -= given
 
     def scan(self, count: int) -> list[str]:
-        """Return the next ``count`` keys of the scan of the order of use that is under way, or fewer at its end.
+        """Return the next ``count`` keys of the scan that is under way, or fewer at its end.
 
-        Between two calls keys may come, go and move to the end, where a scan that has not ended meets them.
+        The scan gives all keys in the order of their latest use. Between two calls keys may come, go and move to the end,
+        where a scan that has not ended meets them.
         """
         keys: list[str] = []
         while len(keys) < count and (self._pending or self._enter_next()):
@@ -212,7 +222,7 @@ class UseOrder:
         return keys
 
     def passed(self) -> int:
-        """Return how many of the keys in the order of use are in front of the place that the scan has reached."""
+        """Return how many keys, in the order of their latest use, the scan that is under way has passed."""
         if self._scanned is None:
             return 0
         total = 0
@@ -223,7 +233,7 @@ class UseOrder:
         return total - sum([key in self._scanned for key in self._pending])
 
     def next_scanned(self) -> str | None:
-        """Return the key that the scan of the order of use will give next; None at the scan's end."""
+        """Return the key that the scan of all keys, in the order of their latest use, gives next; None at the scan's end."""
         segment, pending = self._scanned, self._pending
         position = 0
         if segment is not None:
@@ -236,9 +246,9 @@ class UseOrder:
         return next((next(iter(each)) for each in self._segments[position:] if each), None)
 
     def _enter_next(self) -> bool:
-        """Move a scan of the order of use to the next segment that has keys; return False if there is none.
+        """Move a scan of all keys to the next segment that has keys; return False if there is none.
 
-        A segment is a dictionary of some keys that follow each other in the order of use.
+        A segment is a dictionary of some keys that follow each other in the order of their latest use.
         """
         segments = self._segments
         position = 0
@@ -254,9 +264,9 @@ class UseOrder:
         return False
 
     def _look_ahead(self, protected: str) -> bool:
-        """Note which keys are to be evicted next, the least recently used first; return False if there is none.
+        """Note which keys are to be evicted next, the least recently used first; return False if there is no such key.
 
-        protected: a key that is never evicted and does not count here.
+        protected: a key that must not be evicted now, and is left out.
         """
         while True:
             oldest = self._segments[0]
@@ -280,7 +290,7 @@ class UseOrder:
     def _begin(self) -> None:
         """Start a new segment (a dictionary of some keys) of the order of use, and join older segments that have few keys.
 
-        The new segment takes the keys that are used from now on.
+        The keys that are used from now on go into the new segment.
         """
         self._newest = {}
         self._segments.append(self._newest)

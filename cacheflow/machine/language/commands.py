@@ -151,18 +151,18 @@ def delete(key: str, version: int = 0) -> Command:
 def incr(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NONE) -> Command:
     """Return the command that adds ``delta`` to the integer under ``key``.
 
-    An absent key becomes ``initial + delta`` with ``ttl_ms``, or stays absent without ``initial``.
+    An absent key gets the value ``initial + delta`` and the TTL ``ttl_ms``; if ``initial`` is None it stays absent.
     """
     return (INCR, key, delta, initial, ttl_ms)
 
 
 def touch(key: str, ttl_ms: int) -> Command:
-    """Return the command that gives ``key`` a new TTL; TTL_NONE lets it live for ever. The version stays."""
+    """Return the command that gives ``key`` a new TTL; TTL_NONE lets the key live for ever. The key's version stays."""
     return (TOUCH, key, ttl_ms)
 
 
 def get(key: str) -> Command:
-    """Return the command that reads ``key`` through the log, linearizably, and counts a use."""
+    """Return the command that reads ``key`` through the log, linearizably, and counts the read as a use of the key."""
     return (GET, key)
 
 
@@ -177,7 +177,7 @@ def recency(uses: Sequence[tuple[str, int]]) -> Command:
 def delete_prefix(prefix: str) -> Command:
     """Return the command that removes every key that starts with ``prefix``, and answers how many there were.
 
-    The answer comes when all those keys are found. In a list of commands proposed together it must be the last one.
+    The answer comes when all those keys are found. In a list of commands proposed together this one must be the last.
     """
     return (DELETE_PREFIX, prefix, False, True)
 
@@ -219,7 +219,7 @@ def recover(cluster_id: str, table: Sequence[Sequence[Any]], replaced: Sequence[
 
 
 def noop() -> Command:
-    """Return the command that changes nothing, for a log entry that only carries the time or is the barrier of a read."""
+    """Return the command that changes nothing, for a log entry that only carries the time, or that a read waits for."""
     return (NOOP,)
 
 
@@ -235,13 +235,13 @@ def open_session(member_id: str, incarnation: str, start: int, nonce: str, level
 def raise_level(level: int) -> Command:
     """Return the command that puts the feature level ``level`` in force.
 
-    Where it is applied it changes nothing unless every member has told by then that its build knows that level.
+    When the command is applied it changes nothing unless every member has told by then that its build knows that level.
     """
     return (RAISE_LEVEL, level)
 
 
 def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
-    """Return the command that runs ``commands``, each on one key, in one entry; with ``atomic`` all or none."""
+    """Return the command that runs ``commands``, each on one key, in one log entry; with ``atomic`` all of them or none."""
     return (BATCH, atomic, commands)
 
 
@@ -265,7 +265,8 @@ def open_scope(nonce: str) -> Command:
 def scoped(scope: int, nonce: str, number: int, lowest: int, command: Command) -> Command:
     """Return ``command`` wrapped so that it takes place only once as the write ``number`` of a client's ``scope``.
 
-    nonce: the scope's second name.  lowest: the lowest number for whose answer the client still waits, at most ``number``.
+    nonce: the text that names the scope beside its id.  lowest: the lowest number for whose answer the client still waits, at
+    most ``number``.
     """
     return (SCOPED, scope, nonce, number, lowest, command)
 
@@ -281,7 +282,7 @@ def append(key: str, data: bytes, *, front: bool = False, create: bool = False) 
 def count(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NONE) -> Command:
     """Return the command that counts as memcached does: an unsigned number that goes from 2^64 - 1 on to 0, never below 0.
 
-    An absent key becomes ``initial`` itself with ``ttl_ms``, or stays absent without ``initial``.
+    An absent key gets the value ``initial`` itself and the TTL ``ttl_ms``; if ``initial`` is None it stays absent.
     """
     # The command holds a step and a direction: a step down may be 2^64 - 1, and msgpack has no number below -2^63.
     return (COUNT, key, abs(delta), delta < 0, initial, ttl_ms)
@@ -312,13 +313,13 @@ def restore_begin(restore_id: str, after: str, items: int, revision: int, online
 
     restore_id: a new unique name of the restore; the command counts once however often it is sent.  after: the name of the
     restore begun last, "" if there was none; the command is refused if another one was begun by then.
-    revision: the backup's.  online: whether clients are served during the restore.
+    revision: that of the backup, above which the cache's is raised.  online: whether clients are served during the restore.
     """
     return (RESTORE_BEGIN, restore_id, after, items, revision, online)
 
 
 def restore_items(restore_id: str, first: int, items: Sequence[Sequence[Any]]) -> Command:
-    """Return the command that brings ``items`` of a backup, which come after its first ``first`` items, to a restore.
+    """Return the command that brings ``items``, those of a backup behind its first ``first`` items, to a restore.
 
     items: [key, data, kind, meta, expires_at_ms] of each.
     """
@@ -357,10 +358,10 @@ def count_field(key: str, field: bytes, delta: int, bytes_max: int) -> Command:
 
 
 def measured(commands: Sequence[Command]) -> tuple[int, int]:
-    """Return (bytes, number) of ``commands``: an upper bound of what they take packed, and how many a node has to run.
+    """Return (bytes, number) of ``commands``: the most bytes that they take when packed, and how many a node has to run.
 
-    The bound is mostly a close one. Those in batches are counted singly; a malformed batch counts as one command, which the
-    machine refuses.
+    The first number is an upper bound, mostly a close one. Commands in batches are counted one by one; a malformed batch
+    counts as one command, which the state machine refuses.
     """
     size, number = 0, len(commands)
     for command in commands:
@@ -382,7 +383,10 @@ def size_of(command: Command) -> int:
 
 
 def _measured_other(command: Command) -> tuple[int, int]:
-    """Return for ``command``, which is no SET, its bytes as ``measured`` counts them, and how many commands it is beside one."""
+    """Return (bytes, more) of ``command``, which is no SET; bytes: the most that it takes when packed.
+
+    more: how many commands beyond one a node has to run for ``command``: those in a batch, 0 for a plain command.
+    """
     op = command[0]
     if op in (BATCH, GUARDED):
         size, number = measured(command[2])

@@ -24,14 +24,14 @@ _NUMBERS: Final = {prefix: number for number, prefix in enumerate(PREFIXES)}
 
 
 def database_of(key: str) -> int:
-    """Return the number, 0 to 15, of the database to which ``key`` belongs; a prefix of the machine's keys tells it."""
+    """Return the number, 0 to 15, of the database to which ``key`` belongs: a prefix of the key tells it; without one, 0."""
     return _NUMBERS.get(key[:PREFIX_BYTES], 0) if key.startswith(MARK) else 0
 
 
 def keys_of_database(keys: Iterable[str], database: int) -> list[str]:
     """Return those of ``keys`` that belong to the database with the number ``database``, in the same order.
 
-    keys: as the machine has them, with a prefix that tells the database.
+    keys: as the state machine has them, with a prefix that tells the database; the keys of database 0 have none.
     """
     if database:
         prefix = PREFIXES[database]

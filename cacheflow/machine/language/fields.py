@@ -41,7 +41,7 @@ def _all_escaped(parts: Sequence[bytes]) -> Sequence[bytes]:
 
 
 def _head(field: bytes) -> bytes:
-    """Return the bytes that come right before the value of ``field`` in a hash's bytes and occur nowhere else there."""
+    """Return the bytes that stand right before the value of ``field`` in the stored bytes of a hash, and nowhere else."""
     return b"\xfe\x01%b\xfe\x02" % _escaped(field)
 
 
@@ -74,14 +74,14 @@ def has(data: bytes, field: bytes) -> bool:
 def _end(data: bytes, start: int) -> int:
     """Return the position in ``data``, the bytes of a hash or set, where the field that begins at ``start`` ends.
 
-    A field's value belongs to it.
+    A field ends behind its value.
     """
     end = data.find(FIELD, start + len(FIELD))
     return len(data) if end < 0 else end
 
 
 def with_fields(data: bytes, pairs: Sequence[bytes]) -> tuple[bytes, int]:
-    """Return a hash's bytes ``data`` with some fields written, and how many of these fields are new.
+    """Return ``data``, the stored bytes of a hash, with some fields written, and how many of these fields are new.
 
     pairs: the fields to write: field, value, field, value, ...
     """

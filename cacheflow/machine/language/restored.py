@@ -23,7 +23,7 @@ EXPIRES_AT_MS_MAX: Final = 2 * 10**15
 
 
 def problem_of(item: Any) -> str:
-    """Return, for people, why ``item`` is not well-formed as an item of a backup; "" if it is.
+    """Return why ``item`` is not well-formed as an item of a backup, as text for people; "" if it is well-formed.
 
     The text has no Python repr in it: it may become part of a kept result, which must be equal on all nodes.
     """

@@ -33,7 +33,7 @@ def fingerprint(command: Any) -> bytes:
 
 
 class LargeAnswers:
-    """A store of packed results, the large ones only, of commands that clients may send again; the oldest result first.
+    """The packed results, the large ones only, of commands that clients may send again; the oldest result comes first.
 
     Not safe for concurrent use.
     """
@@ -56,7 +56,7 @@ class LargeAnswers:
         """Return ``result`` packed if it is small; else keep it in this store of large results and return b"".
 
         A result that is too large even for the store is dropped.
-        owner: the scope and number, or the idempotency key, of the command that the result belongs to.
+        owner: says whose result it is: the scope and number of the command, or its idempotency key.
         """
         packed: bytes = msgpack.packb(result)
         if len(packed) <= SMALL_BYTES_MAX:

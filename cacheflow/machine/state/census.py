@@ -13,7 +13,7 @@ from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 
 
 class Tally:
-    """Three numbers about some keys: how many there are, how many have an expiry, and the sum of the expiries in ms."""
+    """Three numbers about a group of keys: how many keys, how many with an expiry, and the sum of the expiries in ms."""
 
     __slots__ = ("expiries_ms", "expiring", "keys")
 
@@ -23,7 +23,7 @@ class Tally:
         self.expiries_ms = expiries_ms
 
     def add(self, other: Tally, times: int = 1) -> None:
-        """Add the counts of the tally ``other``, each multiplied by ``times``, to the counts of this tally of keys."""
+        """Multiply the counts in ``other``, three numbers about some keys, by ``times``, and add them to the counts here."""
         self.keys += times * other.keys
         self.expiring += times * other.expiring
         self.expiries_ms += times * other.expiries_ms
@@ -40,7 +40,7 @@ class Tally:
 
 
 class Census:
-    """A count of the living keys in each database above 0, and of all dead keys: those of databases cleared as a whole.
+    """Counts the living keys in each database above 0, and all dead keys: those of databases cleared as a whole.
 
     Not safe for concurrent use, except for reading.
     """
@@ -59,7 +59,7 @@ class Census:
         return self._numbers[0]
 
     def came(self, key: str) -> None:
-        """Count one key more, ``key``: a new key of a database above 0, which has no expiry yet."""
+        """Count one key more in its database: ``key``, a new key of a database above 0, which has no expiry yet."""
         self._numbers[1][database_of(key)].keys += 1
 
     def retimed(self, key: str, before_ms: int, after_ms: int) -> None:

@@ -32,7 +32,7 @@ _WHOLE: Final = frozenset(PREFIXES)
 class Condemnation:
     """One removal of all keys that start with ``prefix`` and whose versions are not above ``revision``.
 
-    only_database_0: whether it removes only keys of database 0.  at_ms: the machine's time when the removal was ordered.
+    only_database_0: whether it removes only keys of database 0.  at_ms: the log's time when the removal was ordered.
     counted: whether somebody asks how many keys it removes.  count: how many of these keys have been found so far.
     """
 
@@ -87,9 +87,10 @@ class Condemnations:
         self._newest = 0
 
     def has_room_for(self, prefix: str, counted: bool) -> bool:
-        """True if one more removal by prefix, of all keys that start with ``prefix``, may be under way besides the present ones.
+        """True if there may be one more removal by prefix, of all keys that start with ``prefix``, beside those in force.
 
-        It always may if the prefix is that of whole databases and ``counted`` is false: nobody asks how many keys it removes.
+        Always true for the prefix of a whole database, or of all, if ``counted`` is false: nobody asks how many keys there
+        are.
         """
         if not counted and is_whole(prefix):
             return True
@@ -114,7 +115,7 @@ class Condemnations:
         self._newest = new.revision
 
     def _list_of(self, new: Condemnation) -> list[Condemnation]:
-        """Return the list of all removals in force of exactly those keys that the removal ``new`` removes, the oldest first.
+        """Return the list of all removals by prefix in force that concern the same keys as the removal ``new``, oldest first.
 
         The list is empty if there is none; the caller adds ``new`` to it.
         """
@@ -130,15 +131,15 @@ class Condemnations:
     def adopt(self, present: Iterable[Condemnation], passing: int) -> None:
         """Replace all removals by prefix that are under way by those in ``present``, the oldest first.
 
-        passing: how many of the new ones, from the first on, the present pass over all items carries out.
+        passing: how many of these, from the first on, are carried out by the sweep of all items that is under way.
         """
         self._set(list(present))
         self.passing = passing
 
     def raised(self, by: int) -> Condemnations:
-        """Return a copy of these removals by prefix whose revisions are higher by ``by``.
+        """Return a copy of this collection of removals by prefix, with the revision of each higher by ``by``.
 
-        A sweep of all items that is under way goes on with the copy.
+        A sweep that is under way, which takes the removed items out of memory, goes on with the copy.
         """
         other = Condemnations()
         rows = [one.row() for one in self.present]
@@ -161,11 +162,11 @@ class Condemnations:
         self.present = present
 
     def begin_pass(self) -> None:
-        """Begin a sweep of all items, which carries out the removals that are in force now."""
+        """Begin a sweep of all items, which takes out of memory what the removals by prefix in force now have removed."""
         self.passing = len(self.present)
 
     def end_pass(self) -> None:
-        """End the removals that the completed sweep of all items has carried out, and keep their numbers of keys."""
+        """End the removals by prefix that the sweep of all items, now complete, has carried out; keep their counts of keys."""
         for one in self.present[: self.passing]:
             if one.counted:
                 self.counts[one.revision] = one.count
@@ -174,7 +175,7 @@ class Condemnations:
         self.adopt(self.present[self.passing :], 0)
 
     def is_counting(self, revision: int) -> bool:
-        """True if the removal that was ordered at ``revision`` is still in force: the number of its keys is not known yet."""
+        """True if the removal by prefix ordered at ``revision`` is in force: how many keys it removes is not known yet."""
         place = bisect_left(self.present, revision, key=_REVISION)
         return place < len(self.present) and self.present[place].revision == revision
 
@@ -187,9 +188,9 @@ class Condemnations:
         return any(found[-1].revision >= version and found[-1].is_whole for found in self._about(key))
 
     def bury(self, key: str, version: int, expires_at_ms: int) -> bool:
-        """Count a dead item, under ``key`` with ``version``, for the earliest removal by prefix that met it.
+        """Count an item that removals by prefix have removed, under ``key`` with ``version``, for the earliest of these.
 
-        An item whose expiry had passed by then is not counted. Returns True if a removal of whole databases has met the item.
+        An item whose expiry had passed by then is not counted. Returns True if one of these has removed a whole database.
         """
         first: Condemnation | None = None
         whole = False
@@ -204,16 +205,16 @@ class Condemnations:
         return whole
 
     def _about(self, key: str) -> list[list[Condemnation]]:
-        """Return the removals in force that ``key`` belongs to by its prefix: a list for each prefix, the oldest first."""
+        """Return the removals by prefix in force that concern ``key``: a list for each prefix, the oldest removal first."""
         lists = [table[key[:length]] for length, table in self._tables if key[:length] in table]
         if self._database_0 and not database_of(key):
             lists.append(self._database_0)
         return lists
 
     def reader(self, raw: dict[str, Entry]) -> Callable[[str], Entry | None]:
-        """Return a function that returns the entry of a key in ``raw``, {key: entry}, None for an absent or a dead key.
+        """Return a function that returns the entry of a key in ``raw``, {key: entry}; None if the key is absent or removed.
 
-        Any thread may call the returned function.
+        A key may be removed by prefix and still be in ``raw``. Any thread may call the returned function.
         """
         find = raw.get
         # As they are now: a thread may stand still behind ``find`` until the sweep is over, and must still know the dead.

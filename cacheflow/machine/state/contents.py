@@ -60,9 +60,9 @@ SWEPT_FOR_ROOM_MAX: Final = 5000
 
 
 class Contents:
-    """The cache's items, with a policy of eviction, limits and expiry.
+    """The cache's items, with their eviction policy, limits and expiries.
 
-    Not safe for concurrent use, except for reading ``raw``.
+    Not safe for concurrent use, except for reading ``raw``, the dictionary of the items.
     """
 
     def __init__(self) -> None:
@@ -163,7 +163,7 @@ class Contents:
         """Write ``data``, the value under ``key`` with some part of it changed, and return the new version.
 
         The effect that is recorded for the digest tells the change, not the whole value.
-        effect: the kind of that effect.  change: what the effect tells beside the value's kind.
+        effect: the number of the kind of effect that is recorded.  change: the parts of the effect that tell what has changed.
         """
         present = self.find(key) is not None
         version = self.write(key, data, kind, meta, expires_at_ms)
@@ -191,14 +191,14 @@ class Contents:
             self.items.touch(key, entry, uses)
 
     def remove(self, key: str) -> int:
-        """Remove ``key`` if it is present; return the machine's revision."""
+        """Remove ``key`` if it is present; return the cache's revision."""
         old = self.find(key)
         if old is not None:
             self._remove(key, old, DELETED)
         return self.revision
 
     def raise_revision(self, least: int) -> None:
-        """Raise the revision to ``least``, unless it is as high already; all later versions are above the revision."""
+        """Raise the revision to ``least``, unless it is as high already; later changes get revisions above it."""
         if least > self.revision:
             self.revision = least
             self.effects.append((REVISION_RAISED, least))
@@ -257,7 +257,7 @@ class Contents:
         return revision
 
     def end_entry(self) -> None:
-        """At the end of a log entry, take some items out of memory whose prefixes were removed as a whole.
+        """At the end of a log entry, take some items out of memory that were removed by prefix.
 
         Do nothing if the entry has removed as many expired items as one entry may.
         """
@@ -280,7 +280,7 @@ class Contents:
         self._note_backlog()
 
     def _sweep(self, keys_max: int, dead_max: int) -> None:
-        """Let the sweep that takes items removed by prefix out of memory look at the next ``keys_max`` items.
+        """Let the sweep, which takes items removed by prefix out of memory, look at the next ``keys_max`` items.
 
         Remove about ``dead_max`` such items at most.
         """
@@ -311,14 +311,14 @@ class Contents:
         return len(self.raw) > self.items_max or self.bytes_used > self.bytes_max
 
     def count_of(self, database: int | None) -> int:
-        """Return how many living items the ``database`` has, None for all databases. Any thread may call it.
+        """Return how many living items the database with the number ``database`` has, None for all. Any thread may call it.
 
         Items past their expiry, and items removed by a prefix, count as living until they are out of memory.
         """
         return self._tally_of(database).keys
 
     def expiring_of(self, database: int) -> tuple[int, int]:
-        """Return (how many living items of ``database`` have an expiry, the sum of these expiries in ms).
+        """Return (number, sum): how many living items of ``database`` have an expiry, and the sum of these expiries in ms.
 
         Any thread may call it.
         """
@@ -326,7 +326,7 @@ class Contents:
         return tally.expiring, tally.expiries_ms
 
     def _tally_of(self, database: int | None) -> Tally:
-        """Return the tally (number and expiries) of the living items in ``database``, None for all databases.
+        """Return three numbers about ``database``, None for all: living items, those with an expiry, the sum of the expiries.
 
         Any thread may call it.
         """
@@ -343,7 +343,8 @@ class Contents:
     def set_limits(self, items_max: int | None, bytes_max: int | None) -> None:
         """Set the cache's limits of items and bytes; None is no limit.
 
-        What exceeds a lowered limit is evicted by and by, from the next log entry on: several changes in one entry cost no more.
+        What exceeds a lowered limit is evicted in steps, from the next log entry on, however often one entry changes the
+        limits.
         """
         self.items_max = math.inf if items_max is None else items_max
         self.bytes_max = math.inf if bytes_max is None else bytes_max
@@ -358,7 +359,7 @@ class Contents:
         self.items.start_scan()
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int], condemned: Condemnations, passed: int) -> None:
-        """Replace all items of an empty cache by those in ``raw``, {key: entry}, in eviction order under ``policy``.
+        """Fill an empty cache with the items in ``raw``, {key: entry}, which are in eviction order under ``policy``.
 
         uses: the number of uses of each item, in the same order.  condemned: the removals by prefix that are in force.
         passed: how many of the items a sweep that is under way has looked at.
@@ -432,7 +433,7 @@ class Contents:
             self.evict(*victim)
 
     def _remove_dead(self) -> bool:
-        """Remove a dead item (expired, or removed by prefix) to make room, or look for some among the next few items.
+        """Remove a dead item (expired, or removed by prefix) to make room, or look for dead items among the next few items.
 
         Returns False when there is none, or once the log entry has looked at as many items as one entry may.
         """
@@ -447,7 +448,7 @@ class Contents:
         return True
 
     def evict(self, key: str, entry: Entry) -> None:
-        """Account for an item that was just evicted: subtract its bytes and expiry, and record a revision and an effect."""
+        """Account for an item just evicted: subtract its bytes and expiry from the sums; record a revision and an effect."""
         if self.has_dead and self.condemned.kills(key, entry[VERSION]):
             self._account_for_dead(key, entry)
             return
@@ -455,7 +456,7 @@ class Contents:
         self._tell(key, EXPIRED if 0 < entry[EXPIRES_AT_MS] <= self.now_ms else EVICTED)
 
     def _bury(self, key: str, entry: Entry) -> None:
-        """Take an item out of memory that was removed with its prefix before; that removal has had its effect recorded."""
+        """Take an item out of memory that was removed by prefix before; the effect of that removal is recorded already."""
         del self.items[key]
         self._account_for_dead(key, entry)
 
@@ -485,9 +486,9 @@ class Contents:
             self.due.remove(entry[EXPIRES_AT_MS], key)
 
     def _tell(self, key: str, how: int) -> None:
-        """Record the removal of ``key`` with a new revision and an effect, and count it among those of its cause.
+        """Record that ``key`` is removed, with a new revision and an effect, and count the removal under its cause ``how``.
 
-        how: the cause: DELETED, EXPIRED or EVICTED.
+        how: DELETED, EXPIRED or EVICTED.
         """
         version = self.revision = self.revision + 1
         if how == EVICTED:

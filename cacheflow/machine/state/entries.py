@@ -45,7 +45,7 @@ def key_bytes(key: str) -> int:
 
 
 def entry_bytes(key: str, data: bytes, meta: str | int | None) -> int:
-    """Return an item's size as it counts against the limit ``max_bytes``, by a formula equal on every node and Python."""
+    """Return an item's size as it counts against the limit ``max_bytes``; it is equal on every node and Python version."""
     size = ENTRY_BYTES + len(data) + (len(key) if key.isascii() else len(key.encode()))
     return size + len(meta) if type(meta) is str else size
 

@@ -103,9 +103,9 @@ class DueTimes:
         return popped
 
     def _join(self, place: int) -> None:
-        """Merge the block (a list of expiries) at ``place``, which has few keys, with a neighbour.
+        """Merge one of the sorted lists in which the expiries of all items are kept, that at ``place``, with a neighbour.
 
-        Do nothing unless both blocks are half full at most, taken together.
+        Do nothing unless the two lists together are half as long, at most, as one list may be.
         """
         blocks, (last_times, last_keys) = self._blocks, self._lasts
         for left in (place - 1, place):
@@ -117,7 +117,7 @@ class DueTimes:
 
 
 def _place(block: Block, at_ms: int, key: str) -> int:
-    """Return how many pairs (expiry, key) of the sorted ``block`` come before the pair (``at_ms``, ``key``)."""
+    """Return how many pairs (expiry, key) in ``block``, a sorted list of such pairs, come before (``at_ms``, ``key``)."""
     times, keys = block
     first = bisect_left(times, at_ms)
     if first == len(times) or times[first] != at_ms:

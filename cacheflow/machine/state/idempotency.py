@@ -27,7 +27,10 @@ Kept = tuple[int, bytes, bytes]  # when it took place (ms), fingerprint of the c
 
 
 class IdempotencyTable:
-    """The kept results of commands with an Idempotency-Key, by that key, oldest first. Not safe for concurrent use."""
+    """The kept results of commands that clients sent with an Idempotency-Key, {that key: result}, the oldest result first.
+
+    Not safe for concurrent use.
+    """
 
     __slots__ = ("_answers", "_bytes", "kept", "reaches_ms")
 

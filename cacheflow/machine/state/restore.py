@@ -24,7 +24,7 @@ class Restore:
 
     @property
     def closes(self) -> bool:
-        """True if clients are not served, because this restore is under way and they would see a part of the contents."""
+        """True if clients are not served because of this restore: it is under way and they would see a part of the items."""
         return not (self.ended or self.online)
 
     def row(self) -> list[Any]:

@@ -51,7 +51,7 @@ class Scope:
 
 
 class Scopes:
-    """All open scopes, the one used longest ago first. Not safe for concurrent use."""
+    """All open scopes of clients; the one that was used longest ago comes first. Not safe for concurrent use."""
 
     __slots__ = ("_answers", "_bytes", "by_id", "latest_id")
 
@@ -79,7 +79,7 @@ class Scopes:
         self._bytes += SCOPE_BYTES
 
     def use(self, scope_id: int, nonce: str, now_ms: int) -> Scope | None:
-        """Return the open scope with the id ``scope_id`` and the name ``nonce``; None if it is not open.
+        """Return the open scope with the id ``scope_id`` and the name ``nonce``; None if no such scope is open.
 
         Notes that the scope is used at ``now_ms``.
         """
@@ -91,16 +91,16 @@ class Scopes:
         return scope
 
     def raise_floor(self, scope_id: int, scope: Scope, lowest: int) -> None:
-        """Drop a scope's results of the numbers below ``lowest``, for which its client does not ask again."""
+        """Drop the kept results of a scope's writes with numbers below ``lowest``: the client does not ask for them again."""
         if lowest > scope.floor:
             scope.floor = lowest
             while scope.numbers and scope.numbers[0] < lowest:
                 self._drop_lowest(scope_id, scope)
 
     def keep(self, scope_id: int, scope: Scope, number: int, command_print: bytes, result: Result) -> None:
-        """Keep ``result``, that of the new write ``number`` of a client's scope, with a hash of the write's command.
+        """Keep ``result``, the result of the write ``number`` of a client's scope, with a hash of the write's command.
 
-        Drops results of low numbers, or old scopes, where a limit needs that.
+        The write must be a new one. Drops results of low numbers, or old scopes, where a limit needs that.
         """
         packed = self._answers.keep((scope_id, number), result)
         self.adopt_result(scope, number, (command_print, packed))

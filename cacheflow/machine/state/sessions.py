@@ -58,9 +58,9 @@ class Session:
             self.read_bytes -= self.reads.popleft()[1]
 
     def has_read(self, size: int) -> None:
-        """Count ``size`` bytes, those of the values read by the session's latest block, whose kept results hold them.
+        """Note that the results of the session's latest block hold ``size`` bytes of values, which the block has read.
 
-        Drops the oldest kept results while the kept results of the session hold too many bytes of values.
+        Drops the oldest kept results while all kept results of the session hold too many bytes of values.
         """
         while self.reads and self.reads[0][0] <= self.last - len(self.kept):
             self.read_bytes -= self.reads.popleft()[1]
@@ -69,7 +69,7 @@ class Session:
             self.answered_below(self.reads[0][0] + 1)
 
     def adopt_read(self, last: int, size: int) -> None:
-        """Count ``size`` bytes of values, in the kept results of the block whose last command has the number ``last``."""
+        """Note that the kept results of the block whose last command has the number ``last`` hold ``size`` bytes of values."""
         self.reads.append((last, size))
         self.read_bytes += size
 

@@ -59,7 +59,7 @@ class Member:
 
     @property
     def is_spare(self) -> bool:
-        """True if the member does not vote now and may be given a vote without being asked for by an operator."""
+        """True if the member does not vote now and may be given a vote without an operator's asking for that."""
         return not (self.voter or self.observer)
 
 
@@ -87,7 +87,7 @@ RULES: Final[dict[str, Rule]] = {
 
 
 def changed(settings: Settings, changes: Any, by: Any, at_ms: int) -> Settings:
-    """Return ``settings`` changed by ``changes``, {name: value}, or ``settings`` itself where these are its values already.
+    """Return ``settings`` changed by ``changes``, {name: value}; ``settings`` itself if its values are these already.
 
     by, at_ms: who makes the change, and when. Raises ValueError for unknown names and bad values.
     """
@@ -116,7 +116,7 @@ def is_name(value: Any) -> bool:
 def member_of(row: Any) -> Member:
     """Return the member in ``row``, the values of a Member's fields in a list. Raises ValueError for any other row.
 
-    Rows are checked before they are written to the log, too: the log would take what the machine then refuses.
+    Rows are checked before they are written to the log, too: the log would take what the state machine then refuses.
     """
     if type(row) is not list or len(row) != 6:
         raise ValueError("a member is not a list of six")
