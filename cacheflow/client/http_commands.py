@@ -134,7 +134,7 @@ def _ttl(ttl_ms: int) -> str:
 
 
 def _members(command: Command) -> str:
-    """Return the fields of the JSON object that requests ``command``, an INCR or TOUCH, as text without braces and key."""
+    """Return the JSON fields, without braces and key, of the request for ``command``, an INCR or TOUCH."""
     if command[0] == commands.TOUCH:
         return f'"ttl":{command[2] / 1000!r}' if command[2] else '"ttl":null'
     _, _, delta, initial, ttl_ms = command
