@@ -146,7 +146,7 @@ class CacheMiddleware:
         return rules.key_of(self._prefix, method, scope.get("scheme", "http"), host, path, scope["query_string"])
 
     async def _ask(self, call: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Return what ``call``, a call to the cluster, returns; ``otherwise`` if that or a recent other call fails."""
+        """Return the result of ``call``, an async function that asks the cluster; ``otherwise`` if it or a recent call fails."""
         if time.monotonic() < self._paused_until_s:
             return otherwise
         try:
