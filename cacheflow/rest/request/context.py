@@ -44,7 +44,7 @@ class Limits:
         self.take(value_bytes_max)
 
     def take(self, value_bytes_max: int) -> None:
-        """Let a value have ``value_bytes_max`` bytes from now on, and a body what follows from that."""
+        """Let a value have at most ``value_bytes_max`` bytes from now on, and a request's body as many as such values need."""
         self.value_bytes_max = value_bytes_max
         self.body_bytes_max = body_bytes_max(value_bytes_max)
 
