@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def _handed_on(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[FormedCache, P], T]:
-    """Return a method for a cache that wraps another one: it calls the other cache's method of the same name as ``method``."""
+    """Return a method for a cache that wraps another one: it calls the wrapped cache's method that is named as ``method``."""
 
     @functools.wraps(method)
     def call(self: FormedCache, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -38,7 +38,7 @@ def _handed_on(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate
 def _handed_on_async(
     method: Callable[Concatenate[Any, P], T],
 ) -> Callable[Concatenate[AsyncFormedCache, P], Coroutine[Any, Any, T]]:
-    """Return a coroutine method for a cache that wraps another one: it calls that cache's method of ``method``'s name."""
+    """Return a coroutine method for a cache that wraps another: it calls the wrapped cache's method named as ``method``."""
 
     @functools.wraps(method)
     async def call(self: AsyncFormedCache, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -139,7 +139,7 @@ class FormedCache(Face):
     change_settings = _handed_on(CacheClient.change_settings)
 
     def close(self) -> Any:
-        """Close the cache that this one wraps, and return what its ``close`` returns."""
+        """Close the cache that this one wraps, and return what the wrapped cache's ``close`` returns."""
         return self.cache.close()
 
 
@@ -227,5 +227,5 @@ class AsyncFormedCache(AsyncFace):
     change_settings = _handed_on_async(CacheClient.change_settings)
 
     async def close(self) -> Any:
-        """Close the cache that this one wraps, and return what its ``close`` returns."""
+        """Close the cache that this one wraps, and return what the wrapped cache's ``close`` returns."""
         return await self.cache.close()
