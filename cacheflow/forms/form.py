@@ -40,7 +40,7 @@ class Form:
         return self._whole(values.check_key(key))
 
     def under(self, prefix: str) -> str:
-        """Return the prefix in the cluster of those keys that begin with ``prefix`` in this cache, which has a key prefix itself."""
+        """Return the beginning, in the cluster, of keys that begin with ``prefix`` in this cache: the cache's prefix comes first."""
         return self._whole(prefix) if self.prefix else prefix
 
     def _whole(self, key: str) -> str:
