@@ -148,7 +148,7 @@ class Follower(Protocol):
 
 
 class Feed(Protocol):
-    """Interface: keeps the latest changes of a node's contents, tells followers (see node/feed.py). For the event loop only."""
+    """Interface: keeps the latest changes of a node's contents and tells followers: see node/feed.py. For the loop only."""
 
     def follow(self, follower: Follower, since: str | None) -> str: ...
     def unfollow(self, follower: Follower) -> None: ...

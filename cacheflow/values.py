@@ -197,7 +197,7 @@ def decode(kind: int, data: bytes) -> Any:
 def json_of_fields(kind: int, data: bytes) -> tuple[Any, bool]:
     """Return a hash as a dict, or a set as a list, as JSON can hold it; and whether its texts are in base64.
 
-    All of them are if any field or value is not UTF-8.  kind: HASH or SET.  data: its bytes.
+    All texts are in base64 if any field or value is not UTF-8.  kind: HASH or SET.  data: its bytes.
     """
     parts = parts_of(data)
     is_text = all(kind_of(part) == TEXT for part in parts)
