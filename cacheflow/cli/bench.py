@@ -412,7 +412,10 @@ def _plan(
 
 
 def read_trace(path: Path) -> list[int]:
-    """Return the keys in a trace file: big-endian 32-bit numbers, plain or xz-compressed. Raises InvalidRequest."""
+    """Return the keys in a file that records the accesses to a cache: big-endian 32-bit numbers, plain or xz-compressed.
+
+    Raises InvalidRequest.
+    """
     try:
         data = path.read_bytes()
         if path.suffix == ".xz":
@@ -435,7 +438,7 @@ def replay(
     ca: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Replay a trace: get each of ``keys`` from the nodes at ``urls``, set those that are missing, and return the report.
+    """Replay recorded accesses: get each of ``keys`` from the nodes at ``urls``, set those that are missing; return the report.
 
     Request i goes to node i modulo the number of nodes. clients: the number of connections; more than one takes the requests
     out of order, which changes hit ratios a little.

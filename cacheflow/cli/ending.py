@@ -28,8 +28,8 @@ LOOK_S: Final = 0.05
 def end(store: ReplicatedStore, http: HttpServer, config: NodeConfig, signals: queue.SimpleQueue[int]) -> None:
     """End a running server: make its node not ready, drain, leave the cluster if so configured, and close the HTTP port.
 
-    signals: the numbers of the signals that come meanwhile; another one makes it end sooner.  store: the running node, which
-    the caller closes afterwards.
+    signals: the numbers of the signals that come meanwhile; one of them makes the server end sooner.
+    store: the running node, which the caller closes afterwards.
     """
     # The leader hands over now: writes go on elsewhere long before the ports are closed.
     store.retire()

@@ -92,9 +92,9 @@ def _tell(as_json: bool, document: dict[str, Any], text: str) -> int:
 
 
 def _named(client: CacheClient, given: str) -> str:
-    """Return the id of the member that ``given`` names: its id, or the beginning of that.
+    """Return the id of the member that ``given`` names: the whole id, or the beginning of one id only.
 
-    Raises MemberUnknown, InvalidRequest if several begin so.
+    Raises MemberUnknown; InvalidRequest if several ids begin with ``given``.
     """
     ids = [str(member["id"]) for member in client.nodes()]
     if given in ids:

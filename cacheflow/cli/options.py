@@ -41,7 +41,7 @@ def client_of(urls: tuple[str, ...], timeout: float, api_token_file: Path | None
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a click command the options that name nodes; its function gets them as keyword arguments.
 
-    They are urls, timeout, api_token_file and ca, the arguments of ``client_of``; and as_json.
+    They are urls (of the nodes), timeout, api_token_file, ca (the file with the CA of their certificates) and as_json.
     """
     options: list[Callable[..., Any]] = [
         click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
