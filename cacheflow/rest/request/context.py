@@ -36,7 +36,7 @@ def body_bytes_max(value_bytes_max: int) -> int:
 
 
 class Limits:
-    """The most bytes that a value and a request's body may have now. Any thread may read them, as plain numbers."""
+    """Holds the most bytes that a value and a request's body may have now. Any thread may read these two numbers."""
 
     __slots__ = ("body_bytes_max", "value_bytes_max")
 

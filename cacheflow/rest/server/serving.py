@@ -171,7 +171,7 @@ class HttpServer:
     def stop(self, drain_s: float = 10.0) -> None:
         """Stop the HTTP server: accept no more connections, let running requests end within ``drain_s`` seconds, and close.
 
-        Returns when all is closed. Called again, it may shorten that.
+        Returns when all is closed. Another call may shorten the time that running requests have.
         """
         until_s = time.monotonic() + drain_s
         with self._stop_lock:
