@@ -291,7 +291,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         return f"{self.key_prefix}:computing:{blake2b(made.encode(), digest_size=16).hexdigest()}"
 
     def _taken(self, lock: str) -> Steps:
-        """Take the lock under the key ``lock`` if it is free; return its version, None if somebody else has the lock."""
+        """Take the lock under the key ``lock`` if it is free; return the key's version, None if somebody else has the lock."""
         try:
             return (yield lambda cache: _take(cache, lock, self._lease_s)).version
         except PreconditionFailed:

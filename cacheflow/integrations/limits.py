@@ -33,7 +33,7 @@ Steps = Generator[Callable[[Any], Any], Any, list[bool]]
 
 
 class _Names:
-    """Gives the names in the cluster of the keys of limits, a Python package. prefix: as for that package's Redis storage."""
+    """Makes the cluster's keys from the keys that the Python package limits uses. prefix: how all these keys begin."""
 
     def __init__(self, prefix: str) -> None:
         self.all = f"{prefix}:"
