@@ -40,7 +40,7 @@ class Form:
         return self._whole(values.check_key(key))
 
     def under(self, prefix: str) -> str:
-        """Return the beginning, in the cluster, of keys that begin with ``prefix`` in this cache: the cache's prefix comes first."""
+        """Return ``prefix``, a beginning of keys in this cache, as it is in the cluster: behind the cache's own key prefix."""
         return self._whole(prefix) if self.prefix else prefix
 
     def _whole(self, key: str) -> str:
@@ -78,7 +78,7 @@ class Form:
         )
 
     def made(self, data: bytes, kind: int, meta: object) -> Any:
-        """Return the Python value that is stored as ``data``; a value that no serializer has made is decoded as in any cache.
+        """Return the Python value stored as ``data``; one that this cache's serializer has not made is decoded without it.
 
         kind, meta: the stored value's kind and content type. Raises UnreadableValue.
         """
