@@ -219,7 +219,7 @@ class NoCluster(NotCommitted):
 
 
 class Overloaded(NotCommitted):
-    """Raised when a node refuses a request because too many others are waiting there already."""
+    """Raised when a node refuses a request because too many other requests are waiting on that node already."""
 
     title = "Overloaded"
 

@@ -103,7 +103,7 @@ def in_thread(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[
 
 
 def _named(call: Callable[..., Any], verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the method ``call`` the name, docstring and signature of ``verb``, and return it."""
+    """Give the method ``call`` the name, docstring and signature of the function ``verb``; return ``call``."""
     functools.update_wrapper(call, verb)
     del call.__wrapped__  # type: ignore[attr-defined]  # its signature has a form in the place of self
     call.__name__ = verb.__name__.rstrip("_")

@@ -476,7 +476,7 @@ def _put(form: Form, key: str, value: Any, **options: Any) -> Command:
 
 
 def _in_batches(wanted: Iterable[Command]) -> Steps[list[tuple[Command, Result]]]:
-    """Replicate the commands ``wanted``, each on one key, in batches of bounded size; return (command, result) of each.
+    """Yield batches of bounded size of the commands ``wanted``, to be replicated; return a list of (command, result).
 
     All commands are checked before the first is sent.
     """
