@@ -66,7 +66,7 @@ def backup(
     ca: Path | None,
     as_json: bool,
 ) -> int:
-    """Write a consistent copy of the cluster's contents to FILE, from a follower if there is one. Nobody stops writing."""
+    """Write a consistent copy of the cluster's contents to FILE, from a follower if there is one. Writes go on meanwhile."""
     if file.exists() and not force:
         raise ConfigError(f"{file} is there; --force replaces it")
     url, token, ca = source_of(urls, api_token_file, ca, here)

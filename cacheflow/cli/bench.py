@@ -438,7 +438,7 @@ def replay(
     ca: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Replay recorded accesses: get each of ``keys`` from the nodes at ``urls``, set those that are missing; return the report.
+    """Replay recorded accesses: get each of ``keys`` from the nodes at ``urls``, set what is missing; return the report.
 
     Request i goes to node i modulo the number of nodes. clients: the number of connections; more than one takes the requests
     out of order, which changes hit ratios a little.
