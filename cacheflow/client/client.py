@@ -58,7 +58,7 @@ class CacheClient(Face):
     urls: addresses of one or more nodes.
     timeout_s: seconds for a call, fail-over included, or for each part of one that takes several requests.
     token: the content of the nodes' --api-token-file.  ca: a file with the CA of the nodes' certificates; None: CAs count that
-    the system trusts.  discover: ask a node for the others, and use them too; False behind a NAT, where the
+    the system trusts.  discover: ask a node for the other members, and use these too; False behind a NAT, where the
     addresses by which nodes know each other lead nowhere.  Values are str, bytes or anything JSON can hold; keys are str.
     Raises NotCommitted (certainly not applied), OutcomeUnknown (a write may have been applied), InvalidRequest.
     """
@@ -203,7 +203,7 @@ class CacheClient(Face):
         return leader
 
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
-        """Return the answering node's digest over effects, now or at log index ``index``; None if not known.
+        """Return the answering node's digest over effects, now or at log index ``index``; None if the node does not know it.
 
         full: return the digest of the whole contents as they are now.
         """
@@ -222,7 +222,7 @@ class CacheClient(Face):
             raise problem_of(answer)
 
     def promote_node(self, node_id: str) -> dict[str, Any]:
-        """Give the member ``node_id`` a vote, and return the member as ``nodes`` shows it. One that votes stays as it is.
+        """Give the member ``node_id`` a vote, and return the member as ``nodes`` shows it. A voter stays as it is.
 
         Raises MemberUnknown, MemberConflict (replicas + 1 vote already), NotCommitted (also when it does not catch up in time).
         """

@@ -84,7 +84,7 @@ def request_of(command: Command) -> Request:
 def request_to_read(keys: list[str], query: str, headers: Mapping[str, str]) -> Request:
     """Return the HTTP request that reads ``keys``, at most OPS_MAX, all as they are at one moment on the node that answers.
 
-    query: the options of the read, as ``query_of`` returns them.
+    query: the URL's query string, with the options of the read.
     """
     body = '{"ops":[' + ",".join([f'{{"op":"get","key":{json_string(key)}}}' for key in keys]) + "]}"
     return Request("POST", "/cache/_batch" + query, body.encode(), {**JSON_TYPE, **headers}, write=False)
