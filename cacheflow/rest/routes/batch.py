@@ -42,7 +42,7 @@ def parse_batch(ops: Any, value_bytes_max: int) -> list[Command]:
 
 
 def result_of_reads(entries: list[Entry | None], atomic: bool) -> Result:
-    """Return the result of a BATCH of GET commands that found ``entries``, None for an absent one.
+    """Return the result of a BATCH of GET commands that found ``entries``, which has None for each absent key.
 
     As in the state machine the results together have a limit of bytes: entries beyond it get the result TOO_LARGE.
     """

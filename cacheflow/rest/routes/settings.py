@@ -51,8 +51,8 @@ def settings_blueprint(services: Services) -> Blueprint:
 def _wanted(environ: Mapping[str, Any], read: Callable[[], ClusterSettings]) -> int | None:
     """Return the version of the settings that the header If-Match asks for; None if any version will do.
 
-    If it names several, the settings' present version is returned. read: a function that returns the present settings.
-    Raises InvalidRequest, PreconditionFailed.
+    If the header names several versions, the settings' present version is returned. read: a function that returns
+    the present settings. Raises InvalidRequest, PreconditionFailed.
     """
     condition = write_condition(environ)
     if condition.absent:
