@@ -59,7 +59,7 @@ class CacheFlowBackend(BytesBackend):
         return self._locks
 
     def get_mutex(self, key: str) -> CacheMutex | None:
-        """Return the lock of ``key`` in the cluster; None without ``distributed_lock``, where dogpile uses its own."""
+        """Return the lock of ``key`` in the cluster; None without ``distributed_lock``: dogpile then uses its own locks."""
         return Mutex(self._cache, storable(f"lock:{key}"), self._lease_s) if self._locks else None
 
     def get_serialized(self, key: str) -> Any:
