@@ -78,7 +78,7 @@ class Form:
         )
 
     def made(self, data: bytes, kind: int, meta: object) -> Any:
-        """Return the Python value stored as ``data``; one that this cache's serializer has not made is decoded without it.
+        """Return the Python value stored as ``data``; what this cache's serializer has not made is decoded without serializer.
 
         kind, meta: the stored value's kind and content type. Raises UnreadableValue.
         """
@@ -130,8 +130,8 @@ PLAIN: Final = Form()
 def form_of(serializer: Any = None, key_prefix: Any = None, version: Any = None) -> Form:
     """Return the form (key prefix and serializer) of a cache opened with the options serializer, key_prefix and version.
 
-    Keys are stored as ``key_prefix:version:key``, without those of the two that are None. version: a whole number or
-    a text. Raises InvalidRequest.
+    Keys are stored as ``key_prefix:version:key``; a part that is None is left out. version: a whole number or a text.
+    Raises InvalidRequest.
     """
     parts = []
     if key_prefix is not None and key_prefix != "":
