@@ -50,7 +50,7 @@ def _handed_on_async(
 
 
 class FormedCache(Face):
-    """A cache that wraps another one, and gives its keys a prefix in the cluster or its values a serializer.
+    """A cache that wraps another one, and adds a prefix to the keys in the cluster, a serializer for the values, or both.
 
     ``cache`` is the wrapped one, which has no prefix and no serializer. Made by ``open_cache``.
     """
@@ -144,7 +144,7 @@ class FormedCache(Face):
 
 
 class AsyncFormedCache(AsyncFace):
-    """A cache for asyncio that wraps another one, and gives its keys a prefix in the cluster or its values a serializer.
+    """A cache for asyncio that wraps another one, and adds a prefix to the keys in the cluster, a serializer, or both.
 
     Made by ``aio.open_cache``.
     """
