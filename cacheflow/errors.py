@@ -132,7 +132,7 @@ class LevelConflict(CacheFlowError):
 
 
 class RestoreConflict(CacheFlowError):
-    """Raised when a restore cannot go on, because another one has begun since, or somebody has given it up."""
+    """Raised when a restore cannot go on, because another restore has begun since, or somebody has given this one up."""
 
     http_status = 409
     title = "Restore conflict"

@@ -365,7 +365,7 @@ def decr(
     ttl: float | None = None,
     idempotency_key: str | None = None,
 ) -> Steps[IncrResult]:
-    """Subtract ``delta`` from the decimal 64-bit integer under ``key``; otherwise like ``incr``."""
+    """Subtract ``delta`` from the decimal 64-bit integer under ``key`` and return the result; otherwise as ``incr`` does."""
     step = -int64(delta, "delta")
     return (yield from incr(form, key, step, initial=initial, ttl=ttl, idempotency_key=idempotency_key))
 
