@@ -163,7 +163,7 @@ def _close(store: ReplicatedStore) -> None:
 def _freeze_what_stays(store: ReplicatedStore) -> None:
     """Let the garbage collector never look at the objects that exist now, and seldom make full passes.
 
-    A full pass goes through all objects, also the dictionary of a million cache entries, and stops the loop for up to 0.2 s.
+    A full pass goes through all objects, also the dictionary of a million cache entries, and stops the node for up to 0.2 s.
     Objects that exist now and the items are never looked at again, later ones seldom. So objects that are large, or that often
     come and go, must not be in a reference cycle: state machines and connections are not, and tests check that. The collector
     belongs to the process, so an embedded store leaves it alone.
