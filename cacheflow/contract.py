@@ -313,7 +313,10 @@ class WireStore(Protocol):
         """Return how many keys the Redis database with the number ``database`` has. Raises NotReady."""
 
     def expiring_of(self, database: int) -> tuple[int, int]:
-        """Return (how many keys of the Redis database ``database`` have an expiry, the mean ms left). Raises NotReady."""
+        """Return (how many keys of the Redis database ``database`` have an expiry, how many ms they have left on average).
+
+        Raises NotReady.
+        """
 
     def uses_of(self, key: str) -> int | None:
         """Return how many uses of ``key`` the eviction policy has counted, None if the policy counts none. Raises NotReady."""

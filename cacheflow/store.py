@@ -401,7 +401,10 @@ class ReplicatedStore(Administration, Face):
         return self._readable().machine.contents.count_of(database)
 
     def expiring_of(self, database: int) -> tuple[int, int]:
-        """Return (how many keys of Redis database ``database`` have an expiry, the mean ms left). Raises NotReady."""
+        """Return (how many keys of Redis database ``database`` have an expiry, how many ms they have left on average).
+
+        Raises NotReady.
+        """
         local = self._readable()
         count, expiries_ms = local.machine.contents.expiring_of(database)
         return count, max(0, expiries_ms // count - local.clock.now_ms()) if count else 0
@@ -460,7 +463,7 @@ class ReplicatedStore(Administration, Face):
 
     @property
     def channels(self) -> Channels:
-        """The publish/subscribe channels of this node, for fronts on its event loop. Raises NotReady before any start."""
+        """The publish/subscribe channels of this node, for fronts on its event loop. Raises NotReady before the first start."""
         return self._started().channels
 
     # Cluster ----------------------------------------------------------------------------------------------------------
