@@ -69,7 +69,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]
 
     @classmethod
     def parse_uri_path(cls, path: str) -> dict[str, str]:
-        """Return {}, when aiocache asks for the options in the path of a cache's URL: a cache of CacheFlow takes none there."""
+        """Return {}, when aiocache asks for options in the path of a cache's URL: CacheFlow takes none in that place."""
         return {}
 
     def _build_key(self, key: Any, namespace: str | None = None) -> str:

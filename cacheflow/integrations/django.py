@@ -75,7 +75,7 @@ def _blocking(verb: Callable[..., Steps]) -> Callable[..., Any]:
 
 
 def _coroutine(verb: Callable[..., Steps]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return a coroutine method of a Django cache that runs ``verb``, a generator of calls to the cluster, on the event loop."""
+    """Return a coroutine method of a Django cache that runs ``verb``, a generator of calls to the cluster, under asyncio."""
 
     @functools.wraps(verb)
     async def call(self: CacheFlowCache, /, *args: Any, **kwargs: Any) -> Any:
