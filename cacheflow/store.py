@@ -463,7 +463,7 @@ class ReplicatedStore(Administration, Face):
 
     @property
     def channels(self) -> Channels:
-        """The publish/subscribe channels of this node, for fronts on its event loop. Raises NotReady before the first start."""
+        """The publish/subscribe channels of this node, for fronts on the event loop. Raises NotReady before any start."""
         return self._started().channels
 
     # Cluster ----------------------------------------------------------------------------------------------------------
