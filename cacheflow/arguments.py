@@ -113,7 +113,7 @@ def check_node_id(node_id: Any) -> str:
 def each_of(several: Any, what: str) -> Iterator[Any]:
     """Return an iterator over ``several``, a caller's argument that must be a list or another iterable of items.
 
-    Raises InvalidRequest if it is none, and for a str or bytes, whose single letters nobody means.
+    Raises InvalidRequest if it is not iterable, and for a str or bytes, whose single letters nobody means.
     what: what the items are, such as "keys", for the error's message.
     """
     if not isinstance(several, (str, bytes, bytearray)):
@@ -201,7 +201,10 @@ def check_content_type(content_type: Any, value: Any) -> None:
 
 
 def check_watch(prefix: Any, since: Any) -> None:
-    """Raise InvalidRequest unless ``prefix`` and ``since`` can be those of a watch."""
+    """Raise InvalidRequest unless both arguments of a watch are valid.
+
+    prefix: how the watched keys begin.  since: the position to go on from, or None.
+    """
     if not isinstance(prefix, str):
         raise InvalidRequest(f"prefix is a str, not {shown(prefix)}")
     if prefix:

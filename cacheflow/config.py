@@ -245,7 +245,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
-    """Return ``host:port``, with brackets around an IPv6 host: the reverse of ``split_address``."""
+    """Return ``host`` and ``port`` as the text ``host:port``, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -121,9 +121,9 @@ class Channels(Protocol):
 
 
 class Told:
-    """One change of the contents, as all who follow a node's feed share it.
+    """One change of a node's contents; all clients that are told it share this object.
 
-    rendered: the change's bytes, once a front has made them.
+    rendered: the change as the bytes that clients get, once a front has made them.
     """
 
     __slots__ = ("change", "rendered")
@@ -134,21 +134,21 @@ class Told:
 
 
 class Follower(Protocol):
-    """Interface: somebody who follows the changes of a node's contents. Called on the event loop only."""
+    """Interface: somebody who is told the changes of a node's contents. Called on the event loop only."""
 
     @property
     def prefix(self) -> str:
         """The beginning of the keys whose changes this follower is told; "" for all."""
 
     def take(self, changes: list[Told]) -> bool:
-        """Take the next changes, in order; return False if no more can be taken until this follower calls ``Feed.go_on``."""
+        """Take the next ``changes``, in order; return False if no more may come until this follower calls ``Feed.go_on``."""
 
     def missed(self) -> None:
-        """Note that changes were missed, and that this follower is told nothing more."""
+        """Called when this follower has missed changes: note that; nothing more is told."""
 
 
 class Feed(Protocol):
-    """Interface: the latest changes of a node's contents, for fronts: see node/feed.py. Called on the event loop only."""
+    """Interface: keeps the latest changes of a node's contents and tells followers: see node/feed.py. For the loop only."""
 
     def follow(self, follower: Follower, since: str | None) -> str: ...
     def unfollow(self, follower: Follower) -> None: ...
@@ -176,7 +176,7 @@ class Watching(Protocol):
 
 
 class Slices(Protocol):
-    """Interface: long work of clients on the event loop, a slice of it in each turn: see net/slices.py."""
+    """Interface: does long work for clients on the event loop, a short slice of it in each turn: see net/slices.py."""
 
     def over(self) -> bool: ...
     def put(self, call: Callable[[], object]) -> None: ...
@@ -272,7 +272,7 @@ class KeysCopy(Protocol):
 class WireStore(Protocol):
     """Interface: what the Redis and memcached fronts need of a store. No method blocks. Called on the event loop.
 
-    Scripts, in a thread of their own, also call what neither replicates nor is ``lookup_all``.
+    Lua scripts, which have a thread of their own, may call all methods but ``lookup_all`` and those that replicate.
     """
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
@@ -313,7 +313,10 @@ class WireStore(Protocol):
         """Return how many keys the Redis database with the number ``database`` has. Raises NotReady."""
 
     def expiring_of(self, database: int) -> tuple[int, int]:
-        """Return (how many keys of the Redis database ``database`` have an expiry, the mean ms left). Raises NotReady."""
+        """Return (how many keys of the Redis database ``database`` have an expiry, how many ms they have left on average).
+
+        Raises NotReady.
+        """
 
     def uses_of(self, key: str) -> int | None:
         """Return how many uses of ``key`` the eviction policy has counted, None if the policy counts none. Raises NotReady."""
@@ -325,7 +328,7 @@ class WireStore(Protocol):
         """
 
     def submit_barrier(self, done: Done) -> None:
-        """Call the function ``done`` once this node has applied all writes that were acknowledged before this call."""
+        """Call the function ``done`` once this node has applied all writes that any node acknowledged before this call."""
 
     def settings(self) -> ClusterSettings:
         """Return the settings that all nodes of the cluster have. Raises NotReady."""

@@ -56,7 +56,10 @@ class NewerCacheFlow(ConfigError):
 
     @classmethod
     def wrote(cls, what: str, found: int, known: int, *, number: str = "level") -> NewerCacheFlow:
-        """Return the error that a newer CacheFlow wrote ``what``. found: its level.  known: the highest known here."""
+        """Return the error for ``what``, a file or message, that a newer CacheFlow wrote.
+
+        found: the number of the level or format of ``what``.  known: the highest such number that this build knows.
+        """
         return cls(
             f"{what} was written by a newer CacheFlow ({number} {found}; this build knows {known}): install that one or a "
             "later one and start this node again; nothing was changed"
@@ -91,7 +94,7 @@ class IdempotencyKeyReused(InvalidRequest):
 
 
 class KeyNotFound(CacheFlowError, KeyError):
-    """Raised when the key is absent, expired or evicted."""
+    """Raised when the key of a request is absent, expired or evicted."""
 
     http_status = 404
     title = "Key not found"
@@ -101,7 +104,7 @@ class KeyNotFound(CacheFlowError, KeyError):
 
 
 class NotAnInteger(CacheFlowError):
-    """Raised when the stored value is not a decimal 64-bit integer, or the sum would exceed 64 bits."""
+    """Raised when an increment finds a value that is no decimal 64-bit integer, or the sum would exceed 64 bits."""
 
     http_status = 409
     title = "Not an integer"
@@ -129,16 +132,16 @@ class LevelConflict(CacheFlowError):
 
 
 class RestoreConflict(CacheFlowError):
-    """Raised when a restore cannot go on, because another one has begun since, or somebody has given it up."""
+    """Raised when a restore cannot go on, because another restore has begun since, or somebody has given this one up."""
 
     http_status = 409
     title = "Restore conflict"
 
 
 class PositionGone(CacheFlowError):
-    """Raised when a watch cannot go on: what happened since its position is not kept any more, or never happened here.
+    """Raised when a watch cannot go on: the changes since its position are not kept any more, or never happened here.
 
-    oldest: the oldest position that the node can go on from; "" if it is not told.
+    oldest: the oldest position from which the node can tell changes; "" if that is unknown.
     """
 
     http_status = 410
@@ -157,7 +160,7 @@ class NoRoom(CacheFlowError):
 
 
 class PreconditionFailed(CacheFlowError):
-    """Raised when the key is not in the state that a write asked for. version: the present one, 0 if the key is absent."""
+    """Raised when a key is not in the state that a write asked for. version: the key's present one, 0 if it is absent."""
 
     http_status = 412
     title = "Precondition failed"
@@ -216,7 +219,7 @@ class NoCluster(NotCommitted):
 
 
 class Overloaded(NotCommitted):
-    """Raised when a node refuses a request because too many others are waiting there already."""
+    """Raised when a node refuses a request because too many other requests are waiting on that node already."""
 
     title = "Overloaded"
 

@@ -49,7 +49,10 @@ def blocking(verb: Callable[Concatenate[Form, P], Steps[T]]) -> Callable[Concate
 
 
 def _run(face: Face, steps: Steps[T]) -> T:
-    """Have ``face``, a cache, replicate each command that the generator ``steps`` yields; return what ``steps`` returns."""
+    """Have the cache ``face`` replicate each command that the generator ``steps`` yields, and send the result to ``steps``.
+
+    Returns what ``steps`` returns.
+    """
     try:
         command = next(steps)
         while True:
@@ -74,7 +77,10 @@ def coroutine(
 
 
 async def _run_async(face: AsyncFace, steps: Steps[T]) -> T:
-    """Have ``face``, a cache, replicate each command that the generator ``steps`` yields; return what ``steps`` returns."""
+    """Have the cache ``face`` replicate each command that the generator ``steps`` yields, and send the result to ``steps``.
+
+    Returns what ``steps`` returns.
+    """
     try:
         command = next(steps)
         while True:
@@ -97,7 +103,7 @@ def in_thread(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[
 
 
 def _named(call: Callable[..., Any], verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the method ``call`` the name, docstring and signature of ``verb``, and return it."""
+    """Give the method ``call`` the name, docstring and signature of the function ``verb``; return ``call``."""
     functools.update_wrapper(call, verb)
     del call.__wrapped__  # type: ignore[attr-defined]  # its signature has a form in the place of self
     call.__name__ = verb.__name__.rstrip("_")
@@ -197,15 +203,18 @@ class Face(MutableMapping[str, Any]):
 
     @abc.abstractmethod
     def _watch(self, form: Form, prefix: str, since: str | None) -> Watch:
-        """Return a watch as ``watch`` does, for a cache that wraps this one and has the key prefix of ``form``."""
+        """Return an iterator over changes of keys, for a cache that wraps this one and has the key prefix of ``form``.
+
+        prefix: how the watched keys begin in the wrapping cache.  since: the position to go on from; None: from now on.
+        """
 
     @abc.abstractmethod
     def _get_many(
         self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
     ) -> dict[str, Any]:
-        """Return {key: value} of those ``keys`` that are present, as ``get_many`` does, for a cache that wraps this one.
+        """Return {key: value} of those ``keys`` that are present, for ``get_many`` of this cache or of one that wraps it.
 
-        form: the wrapping cache's key prefix and serializer.
+        form: the key prefix and serializer of the cache whose ``get_many`` was called.
         """
 
     set = blocking(verbs.set_)
@@ -393,9 +402,9 @@ class AsyncFace(abc.ABC):
     async def _get_many(
         self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
     ) -> dict[str, Any]:
-        """Return {key: value} of those ``keys`` that are present, as ``get_many`` does, for a cache that wraps this one.
+        """Return {key: value} of those ``keys`` that are present, for ``get_many`` of this cache or of one that wraps it.
 
-        form: the wrapping cache's key prefix and serializer.
+        form: the key prefix and serializer of the cache whose ``get_many`` was called.
         """
 
     async def watch(self, prefix: str = "", *, since: str | None = None) -> AsyncWatch:
@@ -404,7 +413,10 @@ class AsyncFace(abc.ABC):
         return await self._watch(self._form, prefix, since)
 
     async def _watch(self, form: Form, prefix: str, since: str | None) -> AsyncWatch:
-        """Return a watch as ``watch`` does, for a cache that wraps this one and has the key prefix of ``form``."""
+        """Return an iterator over changes of keys, for a cache that wraps this one and has the key prefix of ``form``.
+
+        prefix: how the watched keys begin in the wrapping cache.  since: the position to go on from; None: from now on.
+        """
         return await AsyncWatch.begin(functools.partial(self._blocking._watch, form, prefix, since))
 
     set = coroutine(verbs.set_)

@@ -97,7 +97,7 @@ class Change(NamedTuple):
     key: the key; None for a ``delete`` of all keys that begin with ``prefix``, which is None otherwise.
     version: the key's new version; of a removal, the version that no removed item has reached.
     ttl_s: seconds left when this was told, of ``set`` and ``touch``; None without a TTL.
-    position: opaque; a watch that begins there goes on behind this change, on any node of the cluster.
+    position: opaque; a watch that begins at this position goes on behind this change, on any node of the cluster.
     """
 
     what: str

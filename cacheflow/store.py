@@ -105,11 +105,11 @@ class ReplicatedStore(Administration, Face):
 
     @property
     def value_bytes_max(self) -> int:
-        """The most bytes that a value may have that is written now, as the cluster's settings say."""
+        """The most bytes that a value may have if it is written now; one of the cluster's settings."""
         return self._engine.value_bytes_max
 
     def on_value_limit(self, limit: Callable[[int], None]) -> None:
-        """Have ``limit`` called with the most bytes of a value, now and on the node's loop whenever the cluster changes that."""
+        """Call the function ``limit`` with the most bytes of a value, now and on the loop whenever that setting changes."""
         self._engine.on_value_limit(limit)
 
     @property
@@ -124,8 +124,8 @@ class ReplicatedStore(Administration, Face):
     def leave(self) -> str:
         """Take this node out of its cluster for good; return "" once it is out, else why it stays a member, for people.
 
-        It takes no more writes from then on: ``close`` it. Started again with the same ``data_dir``, it joins the cluster anew,
-        as another member without data. Takes 9 s at most.
+        The node takes no more writes from then on: call ``close``. Started again with the same ``data_dir``, it joins the
+        cluster anew, as another member without data. Takes 9 s at most.
         """
         return self._engine.leave()
 
@@ -187,13 +187,14 @@ class ReplicatedStore(Administration, Face):
     def read_applied(self, key: str, *, peek: bool = False) -> Item | None:
         """Return the item under ``key`` as of the newest log entry that this node has applied.
 
-        This read is linearizable if the caller has called ``barrier`` before, which waits for what was acknowledged by then.
+        This read is linearizable if the caller has called ``barrier`` before, which waits until this node has applied every
+        write acknowledged by then.
         """
         local = self._started()
         return _item(local, key, local.machine.now_ms, peek)
 
     def read_again(self, key: str, *, applied: bool, max_staleness: float | None) -> Item | None:
-        """Return the item under ``key`` as it is now; do not count the read, as it repeats a counted one. Raises NotReady."""
+        """Return the item under ``key`` as it is now; do not count this read, which repeats a counted one. Raises NotReady."""
         local = self._started() if applied else self._readable()
         if max_staleness is not None:
             _check_staleness(local, max_staleness)
@@ -244,8 +245,9 @@ class ReplicatedStore(Administration, Face):
     ) -> list[Entry | None]:
         """Return the cache entries of ``keys`` at one moment, None for each absent key; may wait until a log entry is applied.
 
-        The keys, at most OPS_MAX, are valid. applied: by the time of the newest applied log entry; the caller has called
-        ``barrier`` before.  max_staleness: seconds.  peek: count no uses.  again: all is counted already. Raises NotReady.
+        The keys, at most OPS_MAX, are valid. applied: keys expire by the time of the newest applied log entry; the caller has
+        waited until earlier writes were applied.  max_staleness: seconds.  peek: count no uses of keys.  again: count nothing,
+        as an earlier read of these keys was counted. Raises NotReady.
         """
         for _ in range(MOMENT_TRIES):
             entries = self._try_to_read(keys, applied, max_staleness, peek, again)
@@ -399,7 +401,10 @@ class ReplicatedStore(Administration, Face):
         return self._readable().machine.contents.count_of(database)
 
     def expiring_of(self, database: int) -> tuple[int, int]:
-        """Return (how many keys of Redis database ``database`` have an expiry, the mean ms left). Raises NotReady."""
+        """Return (how many keys of Redis database ``database`` have an expiry, how many ms they have left on average).
+
+        Raises NotReady.
+        """
         local = self._readable()
         count, expiries_ms = local.machine.contents.expiring_of(database)
         return count, max(0, expiries_ms // count - local.clock.now_ms()) if count else 0
@@ -438,7 +443,7 @@ class ReplicatedStore(Administration, Face):
             done(self._refusal())()
 
     def submit_barrier(self, done: Done) -> None:
-        """Have ``done`` called once this node has applied all writes that any node acknowledged before; do not wait."""
+        """Have the function ``done`` called once this node has applied all writes acknowledged before now; do not wait."""
         local = self._local
         if local is not None and local.takes_writes:
             local.inbox.barrier(done)
@@ -458,7 +463,7 @@ class ReplicatedStore(Administration, Face):
 
     @property
     def channels(self) -> Channels:
-        """The publish/subscribe channels of this node, for fronts on its event loop. Raises NotReady before any start."""
+        """The publish/subscribe channels of this node, for fronts on the event loop. Raises NotReady before any start."""
         return self._started().channels
 
     # Cluster ----------------------------------------------------------------------------------------------------------
@@ -481,9 +486,9 @@ class ReplicatedStore(Administration, Face):
         return verbs.settings_told(found)
 
     def change_settings(self, /, *, only_if_version: int | None = None, **changes: Any) -> ClusterSettings:
-        """Change settings of the whole cluster, named as ``settings`` returns them, and return all of them.
+        """Change settings of the whole cluster, given as keyword arguments, and return all settings.
 
-        only_if_version: change them only if this is their version.
+        only_if_version: change nothing unless the settings are at this version.
         Raises InvalidRequest (which names the setting), PreconditionFailed, NotCommitted, OutcomeUnknown.
         """
         (result,) = self.run([verbs.settings_command(changes, only_if_version)])

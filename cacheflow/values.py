@@ -195,9 +195,9 @@ def decode(kind: int, data: bytes) -> Any:
 
 
 def json_of_fields(kind: int, data: bytes) -> tuple[Any, bool]:
-    """Return a hash as a dict, or a set as a list, as JSON can hold it; and whether its texts are in base64.
+    """Return (a hash as a dict, or a set as a list, as JSON can hold it; whether the texts in it are in base64).
 
-    All of them are if any field or value is not UTF-8.  kind: HASH or SET.  data: its bytes.
+    All texts are in base64 if any field or value is not UTF-8.  kind: HASH or SET.  data: the bytes of the stored value.
     """
     parts = parts_of(data)
     is_text = all(kind_of(part) == TEXT for part in parts)
@@ -208,7 +208,10 @@ def json_of_fields(kind: int, data: bytes) -> tuple[Any, bool]:
 
 
 def fields_of_json(value: Any, is_base64: bool) -> tuple[int, bytes]:
-    """Return (kind, bytes) of the hash or set whose JSON form is ``value``: the reverse of ``json_of_fields``."""
+    """Return (kind, bytes), as the cache stores them, of a hash or set, from the dict or list ``value`` of JSON texts.
+
+    is_base64: whether the texts are in base64.
+    """
     pairs = value.items() if isinstance(value, dict) else [(member, "") for member in value]
     texts = [text for pair in pairs for text in pair]
     parts = [b64decode(text) if is_base64 else text.encode() for text in texts]

@@ -93,7 +93,7 @@ def level_of(level: int, result: Result) -> int:
 def settings_command(changes: Mapping[str, Any], only_if_version: int | None = None, by: str = "") -> Command:
     """Return a command that changes the cluster's settings by ``changes``, {name: value}.
 
-    only_if_version: change them only if this is their version.  by: the name of the user who asks, which is cut to fit.
+    only_if_version: change nothing unless the settings are at this version.  by: the name of the user who asks, cut to fit.
     Raises InvalidRequest that names the setting.
     """
     if not changes:
@@ -173,7 +173,7 @@ def touch_command(key: str, ttl: float | None) -> Command:
 def once(command: Command, idempotency_key: str | None) -> Command:
     """Return ``command`` wrapped so that it takes place once for ``idempotency_key``, however often it is sent.
 
-    Returns ``command`` itself if there is no such key. Raises InvalidRequest.
+    Returns ``command`` itself if ``idempotency_key`` is None. Raises InvalidRequest.
     """
     if idempotency_key is None:
         return command
@@ -246,7 +246,7 @@ def item_of(key: str, result: Result, now_ms: int) -> Item | None:
 def settings_of(result: Result) -> ClusterSettings:
     """Return the settings in ``result``, the state machine's answer to a command that changes them.
 
-    Raises PreconditionFailed, with their version, and the errors of all writes.
+    Raises PreconditionFailed, with the settings' version, if they were at another one; and the errors of all writes.
     """
     if result[0] == commands.PRECONDITION:
         raise PreconditionFailed(f"the settings are at version {result[1]}: read them again", result[1])
@@ -254,7 +254,7 @@ def settings_of(result: Result) -> ClusterSettings:
 
 
 def settings_told(settings: Settings) -> ClusterSettings:
-    """Return ``settings``, the replicated ones of the state machine, as users are told them."""
+    """Return ``settings``, the cluster's settings in the state machine, with the names and units that users know."""
     told = {name: getattr(settings, inner) for name, inner in SETTINGS.items()}
     return ClusterSettings(
         **told, version=settings.version, changed_by=settings.changed_by, changed_at=settings.changed_at_ms / 1000
@@ -276,7 +276,7 @@ def set_(
     content_type: str | None = None,
     idempotency_key: str | None = None,
 ) -> Steps[SetResult]:
-    """Write ``key = value`` and return once that is committed and visible on the node that answers.
+    """Write ``key = value`` and return once the write is committed and visible on the node that answers.
 
     ttl: seconds > 0; None: the key stays until it is evicted, or with keep_ttl for the time that it has left.
     only_if_version: write only if the key is at this version.  content_type: of a value of bytes.
@@ -365,7 +365,7 @@ def decr(
     ttl: float | None = None,
     idempotency_key: str | None = None,
 ) -> Steps[IncrResult]:
-    """Subtract ``delta`` from the decimal 64-bit integer under ``key``; otherwise like ``incr``."""
+    """Subtract ``delta`` from the decimal 64-bit integer under ``key`` and return the result; otherwise as ``incr`` does."""
     step = -int64(delta, "delta")
     return (yield from incr(form, key, step, initial=initial, ttl=ttl, idempotency_key=idempotency_key))
 
@@ -387,9 +387,9 @@ def persist(form: Form, key: str, *, idempotency_key: str | None = None) -> Step
 def keys_to_read(
     form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
 ) -> list[list[str]]:
-    """Return ``keys``, those of a ``get_many``, with the cache's prefix, in lists of at most OPS_MAX, each for one read.
+    """Return the ``keys`` to be read, with the cache's key prefix, in lists of at most OPS_MAX, each for one read.
 
-    All arguments are checked before anything is read. Raises InvalidRequest.
+    All arguments of the read are checked before anything is read. Raises InvalidRequest.
     """
     check_read(consistency, max_staleness, peek, False)
     wanted = [values.check_key(form.key(key)) for key in each_of(keys, "keys")]
@@ -476,7 +476,7 @@ def _put(form: Form, key: str, value: Any, **options: Any) -> Command:
 
 
 def _in_batches(wanted: Iterable[Command]) -> Steps[list[tuple[Command, Result]]]:
-    """Replicate the commands ``wanted``, each on one key, in batches of bounded size; return (command, result) of each.
+    """Yield batches of bounded size of the commands ``wanted``, to be replicated; return a list of (command, result).
 
     All commands are checked before the first is sent.
     """

@@ -40,7 +40,7 @@ def source_of(
 ) -> tuple[str, str | None, Path | None]:
     """Return (URL, token, CA) of the node that is to make a backup: a follower, if there is one.
 
-    here: take the node that the command names instead."""
+    here: True: take the node that the command names, in any case."""
     url, token, ca = (urls_of(urls) or [DEFAULT_URL])[0], token_of(api_token_file), ca_of(ca)
     if not here:
         with CacheClient([url], token=token, ca=ca, discover=False) as client:
@@ -66,7 +66,7 @@ def backup(
     ca: Path | None,
     as_json: bool,
 ) -> int:
-    """Write a consistent copy of the cluster's contents to FILE, from a follower if there is one. Nobody stops writing."""
+    """Write a consistent copy of the cluster's contents to FILE, from a follower if there is one. Writes go on meanwhile."""
     if file.exists() and not force:
         raise ConfigError(f"{file} is there; --force replaces it")
     url, token, ca = source_of(urls, api_token_file, ca, here)
@@ -135,7 +135,10 @@ def restore(
 
 
 def _watched(transfers: Transfers, source: BinaryIO, client: CacheClient, online: bool, size: int) -> dict[str, Any]:
-    """Have a node restore the backup in ``source``, while a bar shows the sending, then one the restore; return the answer."""
+    """Have a node restore the backup in ``source``, and return the node's answer.
+
+    One progress bar shows how much of the backup is sent, a second one how much is restored.
+    """
     outcome: list[dict[str, Any] | BaseException] = []
     sent = [0]
 

@@ -69,7 +69,7 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Tally:
-    """The outcome of all requests of one kind in a load test. latencies_s: the seconds of each request that succeeded."""
+    """The outcome of all reads, or all writes, of a load test. latencies_s: the seconds of each request that succeeded."""
 
     latencies_s: list[float] = field(default_factory=list)
     ops: int = 0
@@ -80,7 +80,8 @@ class Tally:
 class Report:
     """The result of one load test.
 
-    tallies: the outcome of the requests, by their kind.  hits, misses: how many reads found their key, and how many did not.
+    tallies: the outcome of all requests, by kind, ``reads`` or ``writes``.
+    hits, misses: how many reads found their key, and how many did not.
     """
 
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -95,7 +96,7 @@ class Report:
         return self.hits / max(self.hits + self.misses, 1)
 
     def rows(self) -> list[dict[str, float | int | str]]:
-        """Return one row of a load test's report for each kind of request: operations, rate and latencies in ms."""
+        """Return the rows of a load test's report, one for reads and one for writes: operations, rate and latencies in ms."""
         return [self._row(kind, tally) for kind, tally in sorted(self.tallies.items())]
 
     def _row(self, kind: str, tally: Tally) -> dict[str, float | int | str]:
@@ -208,7 +209,7 @@ def drive(
 
 
 class _Driver:
-    """The load generator's loop: sends the requests of all workers and gives each its answers. Not safe for concurrent use."""
+    """The load generator's loop: sends the requests of all workers and gives each worker its answers. For one thread only."""
 
     def __init__(
         self, urls: Sequence[str], workers: Sequence[Worker], token: str | None, ca: Path | None, progress: Progress
@@ -282,9 +283,9 @@ class _Driver:
         self._send(number, self._settle(number, call, took_s, reply, why))
 
     def _settle(self, number: int, call: Call, took_s: float, reply: Reply, why: str) -> Call | None:
-        """Count ``reply``, the answer to ``call``, in the report, and give it to the worker with index ``number``.
+        """Count ``reply``, a node's answer to the request ``call``, in the load test's report.
 
-        Returns that worker's next request, None when the worker has ended.
+        Give the reply to the worker number ``number``, a generator of requests; return its next request, None if it has ended.
         why: what went wrong if the node gave no answer.
         """
         report = self._report
@@ -396,8 +397,8 @@ def _plan(
 ) -> Iterator[Call]:
     """Yield requests for ``ops`` operations in all: reads and writes, evenly mixed, with a share of writes of ``write_ratio``.
 
-    reads, writes: yield the single requests.  batch: how many writes one request of ``writes`` has.  rest: a function that
-    returns the last request of writes, which has fewer.
+    reads, writes: iterators over single read requests and write requests.  batch: how many writes one write request has.
+    rest: a function that returns the last write request, which has fewer writes.
     """
     done = written = 0
     while done < ops:
@@ -411,7 +412,10 @@ def _plan(
 
 
 def read_trace(path: Path) -> list[int]:
-    """Return the keys in a trace file: big-endian 32-bit numbers, plain or xz-compressed. Raises InvalidRequest."""
+    """Return the keys in a file that records the accesses to a cache: big-endian 32-bit numbers, plain or xz-compressed.
+
+    Raises InvalidRequest.
+    """
     try:
         data = path.read_bytes()
         if path.suffix == ".xz":
@@ -434,7 +438,7 @@ def replay(
     ca: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Replay a trace: get each of ``keys`` from the nodes at ``urls``, set those that are missing, and return the report.
+    """Replay recorded accesses: get each of ``keys`` from the nodes at ``urls``, set what is missing; return the report.
 
     Request i goes to node i modulo the number of nodes. clients: the number of connections; more than one takes the requests
     out of order, which changes hit ratios a little.

@@ -47,8 +47,8 @@ def ca(ca_dir: Path, name: str, days: int) -> int:
 def node(ca_dir: Path, hosts: tuple[str, ...], out: Path | None, name: str | None, days: int) -> int:
     """Make a certificate and key for the node that others reach under each --host.
 
-    Give what stands behind its --advertise (or --host), and what clients call it. A new one in the place of the old is taken over
-    on SIGHUP.
+    As --host give the host of the node's own flag --advertise (or --host), and each name that clients use for the node. A
+    running node takes over a new certificate, written in the place of the old one, on SIGHUP.
     """
     certificate, key = _signing().make_node(ca_dir, hosts, out or ca_dir, name or hosts[0], days)
     click.echo(f"--tls-cert {certificate} --tls-key {key} --tls-ca {ca_dir / 'ca.crt'}")

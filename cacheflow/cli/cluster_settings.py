@@ -42,7 +42,7 @@ def cluster_settings(client: CacheClient, words: tuple[str, ...], if_version: in
 
 
 def _changes(words: tuple[str, ...]) -> dict[str, Any]:
-    """Return {name: value} of the settings that the command line's ``words`` change. Raises click.UsageError."""
+    """Return {name: new value} of settings to change, from the words ``set NAME VALUE...``. Raises click.UsageError."""
     if words[0] != "set" or len(words) < 3 or not len(words) % 2:
         raise click.UsageError("say: settings set NAME VALUE, or more names, each with its value")
     names = [name.replace("-", "_") for name in words[1::2]]
@@ -54,7 +54,7 @@ def _changes(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Return what ``text`` stands for: None, a whole number, or the text itself; the cluster says what a setting may be."""
+    """Return the setting's value that ``text`` stands for: None, a whole number, or the text itself. Checks nothing."""
     if text == NONE:
         return None
     return int(text) if re.fullmatch(r"-?[0-9]{1,20}", text) else text

@@ -15,7 +15,7 @@ FAILOVER_TIMEOUT_S = 30.0
 
 
 def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
-    """Show a write on the first node of ``cluster`` and a read from its last node; then print commands to try by hand.
+    """Show a write on the first node of the local ``cluster`` and a read from its last node; then print commands to try.
 
     say: a function that prints one line of text.
     """
@@ -33,7 +33,7 @@ def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = 
 
 
 def demo(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
-    """Show a write and a read on ``cluster``, kill the leader (kill -9), write on another node, and tell how long that took.
+    """Show a write and a read on the local ``cluster``, kill its leader, write on another node, and tell how long that took.
 
     say: a function that prints one line of text. Raises NotReady without a leader and two other nodes.
     """

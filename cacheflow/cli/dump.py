@@ -60,7 +60,7 @@ def _print(backup: BinaryIO) -> None:
 
 
 def line_of(item: Item) -> dict[str, Any]:
-    """Return ``item``, one of a backup, as the object that one line of the JSON output shows."""
+    """Return ``item``, an item of a backup, as the JSON object that is printed for it on one line."""
     key, data, kind, meta, expires_at_ms = item
     database = database_of(key)
     line: dict[str, Any] = {"key": key[len(PREFIXES[database]) :]}
@@ -85,7 +85,10 @@ def line_of(item: Item) -> dict[str, Any]:
 @click.argument("file", type=texts.path, required=False)
 @client_options
 def load(client: CacheClient, file: Path | None, as_json: bool) -> int:
-    """Write JSON lines, from FILE or standard input, as dump prints them. Other keys stay. Exit code 1 when some are left out."""
+    """Write JSON lines, from FILE or standard input, as dump prints them. Exit code 1 when some of the lines are left out.
+
+    Other keys of the cluster stay.
+    """
     told = {"loaded": 0, "expired": 0, "left_out": 0}
     with sys.stdin.buffer if file is None else file.open("rb") as source:
         for block in _blocks(source, told):

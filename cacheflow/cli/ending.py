@@ -26,9 +26,10 @@ LOOK_S: Final = 0.05
 
 
 def end(store: ReplicatedStore, http: HttpServer, config: NodeConfig, signals: queue.SimpleQueue[int]) -> None:
-    """End a server that serves: make its node not ready, drain, leave if the configuration says so, and close the HTTP port.
+    """End a running server: make its node not ready, drain, leave the cluster if so configured, and close the HTTP port.
 
-    signals: the numbers of the signals that come meanwhile. The caller closes ``store`` behind this.
+    signals: the numbers of the signals that come meanwhile; one of them makes the server end sooner.
+    store: the running node, which the caller closes afterwards.
     """
     # The leader hands over now: writes go on elsewhere long before the ports are closed.
     store.retire()
@@ -44,7 +45,7 @@ def end(store: ReplicatedStore, http: HttpServer, config: NodeConfig, signals: q
 
 
 def _done(work: Callable[[], object], signals: queue.SimpleQueue[int]) -> bool:
-    """Do ``work`` in another thread; return True once it is done, False when a signal to end has come before."""
+    """Call the function ``work`` in another thread; return True once it returns, False if a signal to end comes before."""
     worker = threading.Thread(target=work, name="cacheflow-ending", daemon=True)
     worker.start()
     while worker.is_alive():
@@ -54,7 +55,7 @@ def _done(work: Callable[[], object], signals: queue.SimpleQueue[int]) -> bool:
 
 
 def _told_again(signals: queue.SimpleQueue[int], until_s: float) -> bool:
-    """Wait until ``until_s``, a monotonic time; return True at once when another signal to end comes."""
+    """Wait until ``until_s``, a monotonic time, and return False; return True at once if another signal to end comes."""
     while (left_s := until_s - time.monotonic()) > 0:
         try:
             # In pieces: another thread may be the one that a signal interrupts, and its handler runs when this one looks again.

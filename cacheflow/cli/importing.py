@@ -64,7 +64,7 @@ def _pages(source: RedisSource) -> Iterator[list[bytes]]:
 def _blocks(source: RedisSource, keys: list[bytes], told: Counter[str]) -> Iterator[list[dict[str, Any]]]:
     """Yield lists of operations, each for one batch, that write into the cluster what ``keys`` hold on the Redis server.
 
-    Only strings are written. told: a counter, in which each other key counts, by its type or as too large."""
+    Only strings are written. told: counts the keys that are not written, by their type or as too large."""
     answers = source.ask_all([words for key in keys for words in (("TYPE", key), ("STRLEN", key))])
     group: list[bytes] = []
     size = 0
@@ -109,7 +109,10 @@ def _operations(source: RedisSource, keys: list[bytes], told: Counter[str]) -> l
 
 
 def _write(client: CacheClient, block: list[dict[str, Any]], told: Counter[str]) -> None:
-    """Write the operations ``block`` in one batch, or one by one if the cluster refuses the batch; count them in ``told``."""
+    """Send the operations ``block`` in one batch, or one by one if the cluster refuses the batch.
+
+    told: counts how many operations wrote a key, and how many were too large.
+    """
     if not block:
         return
     try:

@@ -381,7 +381,7 @@ def level(client: CacheClient, number: int | None, as_json: bool) -> int:
 @click.argument("role", type=click.Choice(list(ROLES)))
 @click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people.")
 def make_token(name: str, role: str, as_json: bool) -> int:
-    """Make a token for the user NAME, and the line for it in the nodes' --users-file. It is shown this once."""
+    """Make a token for the user NAME, and the line for it in the nodes' --users-file. The token is shown only now."""
     token = new_token()
     line = line_of(name, ROLES[role], token)
     if as_json:

@@ -24,7 +24,7 @@ LEADER_WITHIN_S: Final = 2.0
 @connection_options
 @click.pass_context
 def nodes(context: click.Context, /, as_json: bool, **told: Any) -> int:
-    """Print the members of the cluster, with what is changing. The commands below change who is one, and who votes."""
+    """Print the members of the cluster, with pending changes. The commands below change who is a member, and who votes."""
     if context.invoked_subcommand is not None:
         if any(context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in context.params):
             raise click.UsageError(
@@ -60,7 +60,7 @@ def remove(client: CacheClient, node_id: str, as_json: bool) -> int:
 @_node_id
 @client_options
 def promote(client: CacheClient, node_id: str, as_json: bool) -> int:
-    """Give a member a vote. One that votes already stays as it is."""
+    """Give a member a vote. A member that votes already stays as it is."""
     found = _named(client, node_id)
     return _tell(as_json, client.promote_node(found), f"{found} is a voter")
 
@@ -69,7 +69,7 @@ def promote(client: CacheClient, node_id: str, as_json: bool) -> int:
 @_node_id
 @client_options
 def demote(client: CacheClient, node_id: str, as_json: bool) -> int:
-    """Take a member's vote: it goes on serving. One that has none stays as it is."""
+    """Take away a member's vote: it goes on serving. A member without a vote stays as it is."""
     found = _named(client, node_id)
     return _tell(as_json, client.demote_node(found), f"{found} is no voter")
 
@@ -78,7 +78,7 @@ def demote(client: CacheClient, node_id: str, as_json: bool) -> int:
 @click.argument("node_id", type=texts.text, metavar="[ID]", required=False)
 @client_options
 def transfer(client: CacheClient, node_id: str | None, as_json: bool) -> int:
-    """Have the leader hand leadership to a voter: to ID, or to the one that is furthest."""
+    """Have the leader hand leadership to a voter: to ID, or to the one whose log is most complete."""
     leader = client.transfer_leadership(None if node_id is None else _named(client, node_id))
     return _tell(as_json, {"leader": leader}, f"{leader} leads")
 
@@ -92,9 +92,9 @@ def _tell(as_json: bool, document: dict[str, Any], text: str) -> int:
 
 
 def _named(client: CacheClient, given: str) -> str:
-    """Return the id of the member that ``given`` names: its id, or the beginning of that.
+    """Return the id of the member that ``given`` names: the whole id, or the beginning of one id only.
 
-    Raises MemberUnknown, InvalidRequest if several begin so.
+    Raises MemberUnknown; InvalidRequest if several ids begin with ``given``.
     """
     ids = [str(member["id"]) for member in client.nodes()]
     if given in ids:
@@ -108,9 +108,9 @@ def _named(client: CacheClient, given: str) -> str:
 
 
 def _with_lags(status: dict[str, Any], told: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the members in ``status``, a node's view of the cluster, with the lags that the leader knows.
+    """Return the members in ``status``, a node's view of the cluster, each with its lag, as the leader knows that.
 
-    told: the options that name nodes, as ``client_of`` takes them.
+    told: the command's options by name: the nodes' URLs, the timeout, and the files of the token and of the CA.
     """
     members: list[dict[str, Any]] = status["members"]
     leading = [member for member in members if member["role"] == "leader" and member["address"]]
@@ -127,7 +127,7 @@ def _with_lags(status: dict[str, Any], told: dict[str, Any]) -> list[dict[str, A
 
 
 def _url_beside(address: str, urls: tuple[str, ...]) -> str:
-    """Return the URL of a member at ``address``, with the scheme of the URLs that the command was given."""
+    """Return the URL of the member at ``address``, a host:port, with the scheme of the nodes' ``urls`` in a command."""
     if "://" in address:
         return address
     scheme = "https" if urls and urls[0].startswith("https://") else "http"
@@ -135,7 +135,7 @@ def _url_beside(address: str, urls: tuple[str, ...]) -> str:
 
 
 def _row(member: dict[str, Any], members: list[dict[str, Any]], status: dict[str, Any]) -> dict[str, Any]:
-    """Return a member as the row of a table for people."""
+    """Return a member of the cluster as one row of the table that the command prints for people."""
     seen_s = member["last_seen"]
     change = member.get("change") or {}
     return {

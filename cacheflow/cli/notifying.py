@@ -28,7 +28,7 @@ STATUS_MAX: Final = 200
 
 
 class Node(Protocol):
-    """What a notifier asks of the node that it tells of."""
+    """Interface: the node about which a notifier tells systemd."""
 
     # Checks: (name, whether it passed, detail for people).
     def liveness(self) -> Sequence[tuple[str, bool, str]]: ...
@@ -37,9 +37,10 @@ class Node(Protocol):
 
 
 class Notifier:
-    """Tells systemd how ``node`` is. Used by the main thread alone.
+    """Tells systemd whether ``node`` is ready, and why not. Used by the main thread alone.
 
-    address: of the socket on which systemd listens; None: nobody is told.  watched: whether systemd waits for signs of life.
+    address: that of the socket on which systemd listens; None: systemd is told nothing.
+    watched: whether systemd wants signs of life.
     """
 
     def __init__(self, node: Node, address: str | None, *, watched: bool = False) -> None:
@@ -53,7 +54,10 @@ class Notifier:
 
     @classmethod
     def of(cls, node: Node, environment: MutableMapping[str, str]) -> Notifier:
-        """Return the notifier that ``environment`` asks for, and take its variables out: child processes are not meant."""
+        """Return the notifier that systemd's variables in ``environment`` ask for.
+
+        The variables are removed from ``environment``, because child processes are not to use them.
+        """
         path = environment.pop(SOCKET, "")
         usec, process = environment.pop(WATCHDOG, ""), environment.pop(WATCHDOG_PROCESS, "")
         if not path:
@@ -66,7 +70,10 @@ class Notifier:
         return cls(node, "\0" + path[1:] if path[0] == "@" else path, watched=is_meant and _is_time(usec))
 
     def look(self) -> None:
-        """Tell systemd what has changed about the node, and give a sign of life; never raises. Called about once a second."""
+        """Tell systemd if the node has become ready or its status has changed, and give a sign of life. Never raises.
+
+        Called about once a second.
+        """
         if self._address is None:
             return
         try:
@@ -86,7 +93,7 @@ class Notifier:
             self._give_sign()
 
     def stopping(self) -> None:
-        """Tell systemd that the node ends."""
+        """Tell systemd that the node begins to end."""
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def _give_sign(self) -> None:
@@ -99,7 +106,7 @@ class Notifier:
         self._answered = True
 
     def _send(self, message: str) -> bool:
-        """Send ``message`` to systemd; return whether it was taken."""
+        """Send ``message`` to systemd; return whether systemd's socket has taken the message."""
         if self._address is None:
             return False
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -110,10 +117,10 @@ class Notifier:
 
 
 def _is_time(text: str) -> bool:
-    """Return whether ``text`` is a time in microseconds, as systemd writes one."""
+    """Return whether ``text`` is a number of microseconds above 0, as systemd writes one into an environment variable."""
     return text.isascii() and text.isdigit() and len(text) <= 20 and int(text) > 0
 
 
 def _line(text: str) -> str:
-    """Return ``text`` as one line that fits into a status: no message may begin another one."""
+    """Return ``text`` as one line, short enough for systemd's status: a line's end in it would begin another message."""
     return "".join(char if char.isprintable() else " " for char in text)[:STATUS_MAX]

@@ -21,7 +21,7 @@ CA_OPTION: Final = click.option(
 
 
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options that name nodes; its function is called with a client of these as first argument."""
+    """Give a click command the options that name nodes; its function gets a client of these nodes as first argument."""
 
     @functools.wraps(command)
     def connected(
@@ -34,12 +34,15 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def client_of(urls: tuple[str, ...], timeout: float, api_token_file: Path | None, ca: Path | None) -> CacheClient:
-    """Return a client of the nodes that a command's options name, and of no others: a command is one call, to these."""
+    """Return a client of the nodes that a command's options name; it asks no other members of the cluster."""
     return CacheClient(urls_of(urls) or [DEFAULT_URL], timeout, token_of(api_token_file), ca_of(ca), discover=False)
 
 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options that name nodes; its function is called with what they say, as ``client_of`` takes it."""
+    """Give a click command the options that name nodes; its function gets them as keyword arguments.
+
+    They are urls (of the nodes), timeout, api_token_file, ca (the file with the CA of their certificates) and as_json.
+    """
     options: list[Callable[..., Any]] = [
         click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
         click.option("--timeout", default=15.0, show_default=True, help="Seconds for the whole call."),
@@ -62,7 +65,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def urls_of(given: Sequence[str]) -> list[str]:
     """Return the nodes' URLs given by flags, else those in CACHEFLOW_URL, separated by commas or blanks.
 
-    Raises click.UsageError for a flag without a URL: the command must not go to another node than the one that was meant.
+    Raises click.UsageError for a flag without a URL: the command must not go to another node than the user means.
     """
     lists = list(given) or [os.environ.get("CACHEFLOW_URL", "")]
     urls = [url for several in lists for url in several.replace(",", " ").split()]
@@ -72,7 +75,10 @@ def urls_of(given: Sequence[str]) -> list[str]:
 
 
 def ca_of(file: Path | None) -> Path | None:
-    """Return the file of --ca, else of CACHEFLOW_CA, with the CA of the nodes' certificates; None for the system's."""
+    """Return the path of the file with the CA of the nodes' certificates: that of --ca, else of CACHEFLOW_CA.
+
+    Returns None if neither is given: then the CAs count that the system trusts.
+    """
     told = os.environ.get("CACHEFLOW_CA", "").strip()
     return file or (settings.named_path(told, "CACHEFLOW_CA") if told else None)
 

@@ -77,7 +77,10 @@ def recover(
 
 
 def _opened(path: Path) -> DataDirectory:
-    """Lock and return the data directory of a stopped node. Raises ConfigError if ``path`` is none, or a node uses it."""
+    """Lock and return the data directory of a stopped node at ``path``.
+
+    Raises ConfigError if there is no data directory, or a node uses it.
+    """
     if not (path / "identity").is_file():
         raise ConfigError(f"{path} is no data directory of a node: it has no file identity")
     return DataDirectory(path, to_start=False)

@@ -134,7 +134,7 @@ def _check_backup(path: Path) -> None:
 
 
 def _next_signal(signals: queue.SimpleQueue[int], each_second: Callable[[], None]) -> int:
-    """Wait for the next signal to this process, and return its number; call ``each_second`` meanwhile."""
+    """Wait for the next signal to this process, and return its number; call ``each_second`` once a second meanwhile."""
     while True:
         each_second()
         # Another thread may be the one that a signal interrupts: then the handler runs when this one looks again.
@@ -163,7 +163,7 @@ def _close(store: ReplicatedStore) -> None:
 def _freeze_what_stays(store: ReplicatedStore) -> None:
     """Let the garbage collector never look at the objects that exist now, and seldom make full passes.
 
-    A full pass goes through all objects, also the dictionary of a million cache entries, and stops the loop for up to 0.2 s.
+    A full pass goes through all objects, also the dictionary of a million cache entries, and stops the node for up to 0.2 s.
     Objects that exist now and the items are never looked at again, later ones seldom. So objects that are large, or that often
     come and go, must not be in a reference cycle: state machines and connections are not, and tests check that. The collector
     belongs to the process, so an embedded store leaves it alone.
@@ -173,7 +173,7 @@ def _freeze_what_stays(store: ReplicatedStore) -> None:
 
 
 def _read_users_again(store: ReplicatedStore, access: Access, ports: Sequence[WirePort | Watches]) -> None:
-    """Read the files of users again; close the connections of users who were removed or changed, and no others."""
+    """Read the users and their roles from the files again; close the connections of users who were removed or changed."""
     if access.reload():
         for port in ports:
             store.on_loop(port.recheck)
@@ -182,7 +182,7 @@ def _read_users_again(store: ReplicatedStore, access: Access, ports: Sequence[Wi
 def _serve_wires(store: ReplicatedStore, config: NodeConfig, access: Access | None) -> list[WirePort]:
     """Serve the wire protocols that the configuration names, on the node's own event loop, until ``store`` is closed.
 
-    Returns the ports."""
+    Returns the served ports, one object for each wire protocol."""
     wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
     told = {make: port for make, port in wires.items() if port is not None}
     ports: list[WirePort] = []

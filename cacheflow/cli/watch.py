@@ -19,7 +19,7 @@ from cacheflow.client.client import CacheClient
 def watch(client: CacheClient, prefix: str, since: str | None, as_json: bool) -> int:
     """Print what happens to keys that start with PREFIX, one change a line, until Ctrl-C.
 
-    It goes on at another node when one ends. Exit code 1 when it was too slow, so that some changes are missing.
+    When a node ends, the command goes on at another one. Exit code 1 if the command was too slow and has missed changes.
     """
     with client.watch(prefix, since=since) as changes:
         for change in changes:

@@ -57,8 +57,8 @@ class CacheClient(Face):
 
     urls: addresses of one or more nodes.
     timeout_s: seconds for a call, fail-over included, or for each part of one that takes several requests.
-    token: the content of the nodes' --api-token-file.  ca: a file with the CA of the nodes' certificates; without it they must be
-    of one that the system trusts.  discover: ask a node for the others, and use them too; False behind a NAT, where the
+    token: the content of the nodes' --api-token-file.  ca: a file with the CA of the nodes' certificates; None: CAs count that
+    the system trusts.  discover: ask a node for the other members, and use these too; False behind a NAT, where the
     addresses by which nodes know each other lead nowhere.  Values are str, bytes or anything JSON can hold; keys are str.
     Raises NotCommitted (certainly not applied), OutcomeUnknown (a write may have been applied), InvalidRequest.
     """
@@ -203,7 +203,7 @@ class CacheClient(Face):
         return leader
 
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
-        """Return the answering node's digest over effects, now or at ``index``; None when it does not know that digest.
+        """Return the answering node's digest over effects, now or at log index ``index``; None if the node does not know it.
 
         full: return the digest of the whole contents as they are now.
         """
@@ -222,7 +222,7 @@ class CacheClient(Face):
             raise problem_of(answer)
 
     def promote_node(self, node_id: str) -> dict[str, Any]:
-        """Give the member ``node_id`` a vote, and return the member as ``nodes`` shows it. One that votes stays as it is.
+        """Give the member ``node_id`` a vote, and return the member as ``nodes`` shows it. A voter stays as it is.
 
         Raises MemberUnknown, MemberConflict (replicas + 1 vote already), NotCommitted (also when it does not catch up in time).
         """
@@ -260,9 +260,9 @@ class CacheClient(Face):
         return _settings_in(self._ask("/cluster/settings"))
 
     def change_settings(self, /, *, only_if_version: int | None = None, **changes: Any) -> ClusterSettings:
-        """Change settings of the whole cluster, named as ``settings`` returns them, and return all of them.
+        """Change settings of the whole cluster, given as keyword arguments, and return all settings.
 
-        only_if_version: change them only if this is their version.
+        only_if_version: change nothing unless the settings are at this version.
         Raises InvalidRequest (which names the setting), PreconditionFailed, NotCommitted, OutcomeUnknown.
         """
         verbs.settings_command(changes, only_if_version)
@@ -335,7 +335,7 @@ class CacheClient(Face):
 
 
 def _settings_in(document: Mapping[str, Any]) -> ClusterSettings:
-    """Return the settings in ``document``, a node's JSON of them, which may hold more than this build knows."""
+    """Return the cluster's settings in ``document``, a node's JSON, without those that this build does not know."""
     return ClusterSettings(**{each.name: document[each.name] for each in fields(ClusterSettings)})
 
 

@@ -34,7 +34,7 @@ class Request(NamedTuple):
     """One HTTP request, sent to as many nodes as it takes to get an answer.
 
     write: True if the request changes something for its caller. Such a request takes effect once, however often it is sent,
-    by its headers or because a repetition changes nothing.
+    because of its headers, or because a repetition changes nothing.
     """
 
     method: str

@@ -92,10 +92,11 @@ class Nodes:
     def open(
         self, target: str, headers: Mapping[str, str], silent_s: float
     ) -> tuple[socket.socket, http.client.HTTPResponse]:
-        """Have a node answer a GET of ``target`` that has no end; return (its socket, the answer, whose head has come).
+        """Send a GET of ``target``, whose answer never ends, to nodes until one answers with 200.
 
-        The caller closes the answer. silent_s: the most seconds in which no byte comes.
-        Raises NotCommitted if no node answers until the time of a call is over; the error that another answer stands for.
+        Returns (the socket, the answer, whose header has come); the caller closes the answer.
+        silent_s: reading the answer fails when no byte comes for so many seconds.
+        Raises NotCommitted if no node answers within the timeout of a call; the error that any other answer stands for.
         """
         deadline = time.monotonic() + self._timeout_s
         pause_s = PAUSE_S_FIRST

@@ -84,7 +84,7 @@ def request_of(command: Command) -> Request:
 def request_to_read(keys: list[str], query: str, headers: Mapping[str, str]) -> Request:
     """Return the HTTP request that reads ``keys``, at most OPS_MAX, all as they are at one moment on the node that answers.
 
-    query: the options of the read, as ``query_of`` returns them.
+    query: the URL's query string, with the options of the read.
     """
     body = '{"ops":[' + ",".join([f'{{"op":"get","key":{json_string(key)}}}' for key in keys]) + "]}"
     return Request("POST", "/cache/_batch" + query, body.encode(), {**JSON_TYPE, **headers}, write=False)
@@ -134,7 +134,7 @@ def _ttl(ttl_ms: int) -> str:
 
 
 def _members(command: Command) -> str:
-    """Return the fields of the JSON object that requests ``command``, an INCR or TOUCH, as text without braces and key."""
+    """Return the JSON fields, without braces and key, of the request for ``command``, an INCR or TOUCH."""
     if command[0] == commands.TOUCH:
         return f'"ttl":{command[2] / 1000!r}' if command[2] else '"ttl":null'
     _, _, delta, initial, ttl_ms = command

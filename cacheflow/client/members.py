@@ -88,9 +88,9 @@ class Members:
             self._under_way -= 1
 
     def in_turn(self, nodes: Sequence[NodeHttp]) -> Iterator[NodeHttp]:
-        """Yield ``nodes`` in the order in which a call tries them: the one that answered last, near ones, the rest.
+        """Yield ``nodes`` in the order in which a call tries them: the one that answered last, fast ones, the rest.
 
-        Equally near nodes come in random order, so that the clients of a dead node spread over the others.
+        Nodes that are equally fast come in random order, so that the clients of a dead node spread over the others.
         """
         first = self._first
         yield first
@@ -102,8 +102,8 @@ class Members:
     def answered(self, node: NodeHttp, answer: Answer, *, others_failed: bool) -> None:
         """Note that ``node`` has answered a call, so that the next call tries that node first.
 
-        If this client has seen an answer with a higher log index, this is done only with others_failed: other nodes, asked
-        earlier in this call, gave no answer or refused.
+        If this client has seen an answer with a higher log index, ``node`` becomes first only if others_failed is True: other
+        nodes, asked earlier in this call, gave no answer or refused.
         """
         index = _index_of(answer)
         with self._lock:
@@ -117,7 +117,7 @@ class Members:
             self._learn_soon(node, LOOK_EVERY_S)
 
     def refused(self, node: NodeHttp) -> None:
-        """Note that no node served a call, and ``node`` refused it: it is asked who the members are now."""
+        """Note that no node served a call, and that ``node`` refused the call; soon ask this node who the members are now."""
         self._learn_soon(node, LEARN_AGAIN_S)
 
     # Looking for others
@@ -140,7 +140,7 @@ class Members:
         self._in_thread(self._learn_alone, asked)
 
     def _begin_looking(self, now: float) -> bool:
-        """Return whether a thread may look for members now; if so, note that one does. Called with the lock held."""
+        """Return whether a thread may look for members now; if so, note that one does. The caller holds this object's lock."""
         if self._looking or not self._discover:
             return False
         self._looking = True

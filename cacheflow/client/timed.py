@@ -43,7 +43,7 @@ class Host:
         self._under_way: tuple[int, Future[list[Place]]] | None = None
 
     def places(self, deadline: float) -> list[Place]:
-        """Return the host's addresses, as ``socket.getaddrinfo`` does. Raises OSError or UnicodeError, by ``deadline``."""
+        """Return the host's addresses, as ``socket.getaddrinfo`` does, until ``deadline``. Raises OSError or UnicodeError."""
         try:
             # An address needs no looking up.
             return socket.getaddrinfo(self.name, self.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)

@@ -28,7 +28,8 @@ Told = Callable[[int], object]
 class Transfers:
     """Makes backups of a cluster, and restores them, through one node. Safe for concurrent use.
 
-    url: that node's address.  token: of an admin.  ca: a file with the CA of the node's certificate; None for the system's.
+    url: that node's address.  token: of an admin.
+    ca: a file with the CA of the node's certificate; None: CAs count that the system trusts.
     """
 
     def __init__(self, url: str, token: str | None = None, ca: str | os.PathLike[str] | None = None) -> None:

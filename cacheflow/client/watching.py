@@ -32,9 +32,9 @@ GONE: Final = "the node has forgotten what comes next: this watch was too slow; 
 
 
 class ClientWatch(Watch):
-    """The changes of keys that begin with ``prefix``, told by one of ``nodes`` after the other.
+    """A watch over HTTP: tells the changes of keys that begin with ``prefix``, and goes on at another node when one ends.
 
-    since: the position from which on; None: from now on. It waits for the first node's answer.
+    since: the position after which changes are told; None: from now on. Making this object waits for a node's answer.
     Raises NotCommitted if no node answers for as long as a call may take.
     """
 
@@ -74,7 +74,7 @@ class ClientWatch(Watch):
         raise StopIteration
 
     def _connect(self) -> None:
-        """Have a node tell what comes next. Raises NotCommitted when no node does."""
+        """Ask nodes for the changes behind this watch's position, until one answers. Raises NotCommitted when no node does."""
         headers = dict(self._headers)
         if self.position:
             headers["Last-Event-ID"] = self.position
@@ -102,7 +102,7 @@ class ClientWatch(Watch):
             self._socket = None
 
     def _block(self) -> dict[str, str] | None:
-        """Return the fields of the next block of lines, by name; None at the end of the connection."""
+        """Return the fields of the next server-sent event, by name; None at the end of the connection."""
         assert self._response is not None
         fields: dict[str, str] = {}
         try:
@@ -119,7 +119,10 @@ class ClientWatch(Watch):
         return None
 
     def _change_in(self, fields: Mapping[str, str]) -> Change | None:
-        """Return the change that a block of lines tells, if it tells one, and note the position. Raises PositionGone."""
+        """Return the change in ``fields``, those of a server-sent event; None if it has none. Note the event's position.
+
+        Raises PositionGone if the event says that changes were missed.
+        """
         what = fields.get("event")
         data: Any = None
         if what is not None:

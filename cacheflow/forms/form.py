@@ -40,7 +40,7 @@ class Form:
         return self._whole(values.check_key(key))
 
     def under(self, prefix: str) -> str:
-        """Return how keys that begin with ``prefix`` in this cache begin in the cluster: behind the cache's own prefix."""
+        """Return ``prefix``, a beginning of keys in this cache, as it is in the cluster: behind the cache's own key prefix."""
         return self._whole(prefix) if self.prefix else prefix
 
     def _whole(self, key: str) -> str:
@@ -78,7 +78,7 @@ class Form:
         )
 
     def made(self, data: bytes, kind: int, meta: object) -> Any:
-        """Return the Python value that is stored as ``data``; a value that no serializer has made is decoded as in any cache.
+        """Return the Python value stored as ``data``; what this cache's serializer has not made is decoded without serializer.
 
         kind, meta: the stored value's kind and content type. Raises UnreadableValue.
         """
@@ -87,15 +87,18 @@ class Form:
         return values.decode(kind, data)
 
     def item(self, item: Item | None) -> Item | None:
-        """Return ``item``, read from the cluster, with this cache's name of the key, and the Python value that was set."""
+        """Return ``item``, read from the cluster, with its key as this cache names it, and the Python value that was set.
+
+        Returns None if ``item`` is None, for an absent key.
+        """
         if item is None or self is PLAIN:
             return item
         return FormedItem(self.own(item.key), item.data, item.kind, item.meta, item.version, item.ttl_s, self)
 
     def operation(self, op: Any) -> Any:
-        """Return ``op``, an operation of a batch, with the cluster's key and the stored form of its value.
+        """Return ``op``, an operation of a batch on this cache, with the key and the value as the cluster stores them.
 
-        An ``op`` that is no operation is returned unchanged.
+        An ``op`` that is no dictionary is returned unchanged.
         """
         if not isinstance(op, Mapping):
             return op
@@ -125,10 +128,10 @@ PLAIN: Final = Form()
 
 
 def form_of(serializer: Any = None, key_prefix: Any = None, version: Any = None) -> Form:
-    """Return the form (key prefix and serializer) of a cache that is opened with these options.
+    """Return the form (key prefix and serializer) of a cache opened with the options serializer, key_prefix and version.
 
-    Keys are stored as ``key_prefix:version:key``, or without the options that are not given. version: a whole number or
-    a text. Raises InvalidRequest.
+    Keys are stored as ``key_prefix:version:key``; a part that is None is left out. version: a whole number or a text.
+    Raises InvalidRequest.
     """
     parts = []
     if key_prefix is not None and key_prefix != "":

@@ -35,7 +35,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]
     """aiocache's cache over a cluster of CacheFlow; values are serialized as JSON unless told otherwise.
 
     urls: what ``cacheflow.aio.open_cache`` takes; without it the node ``endpoint``:``port`` with the token ``password``, as
-    ``Cache.from_url`` gives them.  token, token_file, ca, discover: passed to it.
+    ``Cache.from_url`` gives them.  token, token_file, ca, discover: passed to ``open_cache``.
     serializer, plugins, namespace, key_builder, timeout, ttl: as for every cache of aiocache; TTLs may have fractions.
     """
 
@@ -69,7 +69,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]
 
     @classmethod
     def parse_uri_path(cls, path: str) -> dict[str, str]:
-        """Return no options, as aiocache asks for those in the path of a URL: a cache of CacheFlow takes none there."""
+        """Return {}, when aiocache asks for options in the path of a cache's URL: CacheFlow takes none in that place."""
         return {}
 
     def _build_key(self, key: Any, namespace: str | None = None) -> str:

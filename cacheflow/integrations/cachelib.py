@@ -148,5 +148,8 @@ class CacheFlowCache(BaseCache):
         return int(self._cache.incr(self._key(key), delta, initial=0, ttl=self._ttl(None)))
 
     def dec(self, key: str, delta: int = 1) -> int:
-        """Subtract ``delta`` from the number under ``key``; otherwise like ``inc``."""
+        """Subtract ``delta`` from the number under ``key`` in one step; return the result. The key's timeout stays.
+
+        An absent key becomes ``-delta``. Raises ``cacheflow.NotAnInteger``.
+        """
         return self.inc(key, -delta)

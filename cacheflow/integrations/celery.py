@@ -66,7 +66,7 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
         return found
 
     def set(self, key: str, value: str | bytes) -> None:
-        """Keep the result ``value`` of a task under ``key`` for ``result_expires``.
+        """Keep the result ``value`` of a task under ``key``, as long as Celery's setting ``result_expires`` says.
 
         Raises BackendStoreError for a result that is larger than the cluster takes.
         """

@@ -75,7 +75,7 @@ def _blocking(verb: Callable[..., Steps]) -> Callable[..., Any]:
 
 
 def _coroutine(verb: Callable[..., Steps]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return a coroutine method of a Django cache that runs ``verb``, a generator of calls to the cluster, on the loop."""
+    """Return a coroutine method of a Django cache that runs ``verb``, a generator of calls to the cluster, under asyncio."""
 
     @functools.wraps(verb)
     async def call(self: CacheFlowCache, /, *args: Any, **kwargs: Any) -> Any:
@@ -291,7 +291,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         return f"{self.key_prefix}:computing:{blake2b(made.encode(), digest_size=16).hexdigest()}"
 
     def _taken(self, lock: str) -> Steps:
-        """Take the lock under the key ``lock`` if it is free; return its version, None if somebody else has the lock."""
+        """Take the lock under the key ``lock`` if it is free; return the key's version, None if somebody else has the lock."""
         try:
             return (yield lambda cache: _take(cache, lock, self._lease_s)).version
         except PreconditionFailed:

@@ -59,7 +59,7 @@ class CacheFlowBackend(BytesBackend):
         return self._locks
 
     def get_mutex(self, key: str) -> CacheMutex | None:
-        """Return the lock of ``key`` in the cluster; None without ``distributed_lock``, where dogpile uses its own."""
+        """Return the lock of ``key`` in the cluster; None without ``distributed_lock``: dogpile then uses its own locks."""
         return Mutex(self._cache, storable(f"lock:{key}"), self._lease_s) if self._locks else None
 
     def get_serialized(self, key: str) -> Any:
@@ -96,9 +96,9 @@ def _bytes_or_none(value: Any) -> Any:
 
 
 class Mutex(CacheMutex):
-    """A lock in the cluster: whoever adds its key has it, until the key's TTL or the removal of this very version.
+    """A lock in the cluster: whoever adds the lock's key holds it, until the key expires or the holder removes it.
 
-    A holder that is killed, or cannot reach the cluster to release it, has it for ``lease_s`` seconds and no longer.
+    A holder that is killed, or cannot reach the cluster to release the lock, has it for ``lease_s`` seconds and no longer.
     Threads that share this object wait for each other, and one at a time asks the cluster for the lock.
     """
 

@@ -16,7 +16,7 @@ from typing import Any
 
 
 class _Asked:
-    """One caller's hits, to be counted in a rate limit's window. fits: whether there is room for them; None until known."""
+    """One caller's hits, to be counted in a rate limit's window. fits: whether they are within the limit; None until known."""
 
     def __init__(self, amount: int) -> None:
         self.amount = amount
@@ -38,7 +38,7 @@ class _Asked:
 
 @dataclass
 class _Desk:
-    """All callers of one rate limit's window. waiting: their hits.  lock: held by the one who asks the cluster for all."""
+    """All callers of one rate limit's window. waiting: their hits.  lock: held by the caller that asks the cluster for all."""
 
     lock: Any
     callers: int = 0
@@ -83,9 +83,10 @@ class Gathering:
 
     @contextmanager
     def _taken(self, desk: _Desk) -> Iterator[list[_Asked]]:
-        """A context manager that takes all waiting callers of a rate limit's window from ``desk`` and yields them.
+        """A context manager that takes all waiting callers of a rate limit's window from the queue ``desk`` and yields them.
 
-        Its ``with`` block, run with the desk's lock, asks the cluster for them; an error there becomes the error of each.
+        The ``with`` block, run with the desk's lock, asks the cluster for these callers; an error there becomes the error
+        of each.
         """
         with self._lock:
             batch, desk.waiting = desk.waiting, []

@@ -33,7 +33,7 @@ Steps = Generator[Callable[[Any], Any], Any, list[bool]]
 
 
 class _Names:
-    """Gives the names in the cluster of the keys of limits, a Python package. prefix: as for that package's Redis storage."""
+    """Makes the cluster's keys from the keys that the Python package limits uses. prefix: how all these keys begin."""
 
     def __init__(self, prefix: str) -> None:
         self.all = f"{prefix}:"
@@ -61,7 +61,7 @@ def _found(item: Any, expiry: int) -> Found:
 
 
 def _acquired(rule: Rule, key: str, limit: int, expiry: int, amounts: Sequence[int]) -> Steps:
-    """Decide which of ``amounts``, the hits of several callers, fit into the rate limit's window ``key``; count those there.
+    """Decide which of ``amounts``, the hits of several callers, fit into the rate limit's window ``key``; count these hits.
 
     A generator that yields calls to the cluster; returns a bool for each amount. Raises NotCommitted when others change the
     window all the time.

@@ -58,7 +58,7 @@ def entries(found: Found, period_ms: int) -> list[list[int]]:
 def moving(found: Found, limit: int, period_ms: int, amount: int) -> Hit | None:
     """Return the moving window ``found`` with ``amount`` more hits; None if there would be over ``limit`` hits.
 
-    Those of the last ``period_ms`` milliseconds count.
+    Only hits of the last ``period_ms`` milliseconds count.
     """
     groups = entries(found, period_ms)
     if sum(hits for _, hits in groups) + amount > limit:
@@ -107,7 +107,8 @@ def together(
 ) -> tuple[list[bool], Hit | None]:
     """Return for each of ``amounts``, the hits of several callers, whether they fit; and the window with those that do.
 
-    rule: a function that adds hits to a window.  found: the window before. The window returned is None if no hits fit.
+    rule: a function that adds hits to a window.  found: the window before these hits.
+    The window returned is None if no hits fit.
     """
     fits: list[bool] = []
     last: Hit | None = None

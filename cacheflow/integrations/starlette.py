@@ -146,7 +146,10 @@ class CacheMiddleware:
         return rules.key_of(self._prefix, method, scope.get("scheme", "http"), host, path, scope["query_string"])
 
     async def _ask(self, call: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Return what ``call``, a call to the cluster, returns; ``otherwise`` if that or a recent other call fails."""
+        """Call ``call``, a coroutine function that asks the cluster, and return its result; ``otherwise`` if that fails.
+
+        Shortly after a failure of any such call the cluster is not asked: ``otherwise`` is returned at once.
+        """
         if time.monotonic() < self._paused_until_s:
             return otherwise
         try:

@@ -22,9 +22,9 @@ def open_cache(url: str | Iterable[str], **options: Any) -> CacheClient | Replic
 
     Options stand here or in the URL's query; what stands here counts:
     serializer: None (str, bytes and JSON), "json", "msgpack" or "pickle".  key_prefix, version: of all keys of this cache.
-    timeout: seconds for a call, or each part of a long one.  token, token_file: who this client is.
+    timeout: seconds for a call, or each part of a long one.  token, token_file: the user's token, or a file with it.
     ca: a file with the CA of the nodes' certificates.
-    discover: use the other nodes of the cluster, too, which the named ones tell; False behind a NAT.
+    discover: use also the nodes that the named ones list as members of the cluster; False behind a NAT.
     An embedded cache takes the settings of a NodeConfig besides.
 
     Use it as a context manager or close it. Raises InvalidRequest, ConfigError; NotReady for a node that finds no cluster.

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def _handed_on(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[FormedCache, P], T]:
-    """Return a method for a cache that wraps another one: it calls the other cache's method of the same name as ``method``."""
+    """Return a method for a cache that wraps another one: it calls the wrapped cache's method that is named as ``method``."""
 
     @functools.wraps(method)
     def call(self: FormedCache, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -38,7 +38,7 @@ def _handed_on(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate
 def _handed_on_async(
     method: Callable[Concatenate[Any, P], T],
 ) -> Callable[Concatenate[AsyncFormedCache, P], Coroutine[Any, Any, T]]:
-    """Return a coroutine method for a cache that wraps another one: it calls that cache's method of ``method``'s name."""
+    """Return a coroutine method for a cache that wraps another: it calls the wrapped cache's method named as ``method``."""
 
     @functools.wraps(method)
     async def call(self: AsyncFormedCache, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -50,7 +50,7 @@ def _handed_on_async(
 
 
 class FormedCache(Face):
-    """A cache that wraps another one, and gives its keys a prefix in the cluster or its values a serializer.
+    """A cache that wraps another one, and adds a prefix to the keys in the cluster, a serializer for the values, or both.
 
     ``cache`` is the wrapped one, which has no prefix and no serializer. Made by ``open_cache``.
     """
@@ -139,12 +139,12 @@ class FormedCache(Face):
     change_settings = _handed_on(CacheClient.change_settings)
 
     def close(self) -> Any:
-        """Close the cache that this one wraps, and return what its ``close`` returns."""
+        """Close the cache that this one wraps, and return what the wrapped cache's ``close`` returns."""
         return self.cache.close()
 
 
 class AsyncFormedCache(AsyncFace):
-    """A cache for asyncio that wraps another one, and gives its keys a prefix in the cluster or its values a serializer.
+    """A cache for asyncio that wraps another one, and adds a prefix to the keys in the cluster, a serializer, or both.
 
     Made by ``aio.open_cache``.
     """
@@ -227,5 +227,5 @@ class AsyncFormedCache(AsyncFace):
     change_settings = _handed_on_async(CacheClient.change_settings)
 
     async def close(self) -> Any:
-        """Close the cache that this one wraps, and return what its ``close`` returns."""
+        """Close the cache that this one wraps, and return what the wrapped cache's ``close`` returns."""
         return await self.cache.close()

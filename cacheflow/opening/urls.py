@@ -35,7 +35,10 @@ class Place:
 
 
 def place_of(url: str | Iterable[str]) -> Place:
-    """Return where the cache at ``url`` is, addresses or a folder; several URLs are of one cluster. Raises InvalidRequest."""
+    """Return where the cache at ``url`` is: nodes' addresses or a folder. Raises InvalidRequest.
+
+    url: a URL, or a list of the URLs of one cluster's nodes.
+    """
     places = [_place(each) for each in ([url] if isinstance(url, str) else each_of(url, "URLs"))]
     if not places:
         raise InvalidRequest("a cache needs the address of at least one node")

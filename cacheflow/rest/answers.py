@@ -34,7 +34,7 @@ _PIECE_BYTES = 256 * 1024
 
 
 class Answer(Response):
-    """A Flask response whose body, status and headers are all known; code that uses it as a Response turns it into one.
+    """A Flask response whose body, status and headers are all known; it becomes an ordinary Response only if code needs that.
 
     status: the HTTP status number.
     headers: a list of (name, value) without Content-Length; the response keeps this list and extends it.

@@ -76,7 +76,7 @@ def problem_bytes(kind: str, title: str, status: int, detail: str, **members: An
 
 
 def problem_of_command(error: CacheFlowError, index: int) -> Problem:
-    """Return the exception that refuses a whole batch because its operation number ``index``, from 0, failed (``error``)."""
+    """Return the exception that refuses a whole batch because operation number ``index``, from 0, failed with ``error``."""
     members: dict[str, Any] = {"version": error.version} if isinstance(error, PreconditionFailed) else {}
     return Problem(
         f"ops[{index}]: {error}",

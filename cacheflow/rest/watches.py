@@ -37,7 +37,7 @@ Headers = list[tuple[str, str]]
 
 
 class Watches:
-    """The watches of a node's clients over HTTP.
+    """Keeps the watches of a node: the HTTP connections on which clients are told changes of keys.
 
     access: the users; None where nobody has to show a token.
     """
@@ -52,14 +52,15 @@ class Watches:
         self._due: deque[Watch] = deque()
 
     def check_room(self) -> None:
-        """Raise Overloaded if this node has as many watches as it may have."""
+        """Raise Overloaded if this node has as many clients' watches as it may have."""
         if len(self._connections) >= WATCHES_MAX:
             raise Overloaded(f"this node has {WATCHES_MAX} watches already; ask another one")
 
     def begin(self, sock: Any, prefix: str, since: str | None, user: User | None, headers: Headers) -> None:
-        """Let the client on the connection ``sock`` watch the keys that begin with ``prefix``. Its request was checked.
+        """Tell the client on the connection ``sock`` all changes of keys that begin with ``prefix``; the request was checked.
 
-        since: the position from which on; None: from now on.  user: whose token was shown.  headers: of the answer.
+        since: the position after which changes are told; None: from now on.  user: the user whose token the client has shown.
+        headers: the answer's HTTP headers.
         """
         self._watching.adopt(sock, lambda: Watch(self, self._watching, prefix, since, user, headers))
 
@@ -70,13 +71,13 @@ class Watches:
                 watch.end()
 
     def came(self, watch: Watch) -> None:
-        """Count ``watch``, which begins."""
+        """Add ``watch``, which begins, to the watches of this node; begin to look after them if it is the first one."""
         self._connections[watch] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
     def went(self, watch: Watch) -> None:
-        """Count ``watch`` no more."""
+        """Remove ``watch``, whose connection has ended, from the watches of this node."""
         self._connections.pop(watch, None)
 
     def _look(self) -> None:
@@ -95,7 +96,9 @@ class Watches:
             self._each_in_turn(Watch.beat)
 
     def _each_in_turn(self, call: Callable[[Watch], None]) -> None:
-        """Make the ``call`` with each watch, in slices of the loop's time; drop what was left of the last such calls."""
+        """Call the function ``call`` with each watch of this node, some watches in each turn of the event loop.
+
+        Watches that an earlier round has not reached yet are left out by that round."""
         self._due = due = deque(self._connections)
         slices = self._watching.slices
 
@@ -142,7 +145,7 @@ class Watch(asyncio.Protocol):
         transport.write(_head("200 OK", [*self._headers, *STREAM_HEADERS]) + f"id: {position}\n\n".encode())
 
     def data_received(self, data: bytes) -> None:
-        """Drop what the client sends behind its request: nothing is answered on this connection any more."""
+        """Drop ``data``, which the client has sent behind its request: nothing is answered on this connection any more."""
 
     def pause_writing(self) -> None:
         self._full = True
@@ -158,7 +161,7 @@ class Watch(asyncio.Protocol):
     # Follower
 
     def take(self, changes: list[Told]) -> bool:
-        """Send the client what has changed; return False if the client takes no more now."""
+        """Send the client ``changes`` of keys; return False if the client takes no more now."""
         self._transport.write(b"".join([told.rendered or _rendered(told) for told in changes]))
         return not self._full
 
@@ -204,7 +207,7 @@ def _head(status: str, headers: Headers) -> bytes:
 
 
 def _rendered(told: Told) -> bytes:
-    """Return one change as a server-sent event, and keep that for all whom it is told."""
+    """Return the change ``told`` as the bytes of a server-sent event, and keep these bytes in ``told`` for other clients."""
     what, key, prefix, version, ttl_s, position = told.change
     keys = f'"prefix":{json_string(prefix or "")}' if key is None else f'"key":{json_string(key)}'
     ttl = f',"ttl":{seconds_json(ttl_s)}' if what in ("set", "touch") else ""

@@ -18,9 +18,9 @@ LOOK_EVERY_S: Final = 1.0
 
 
 class StoreWatch(Watch):
-    """The changes of keys that begin with ``prefix``, as the node of this process applies them.
+    """A watch of the node in this process: tells the changes of keys that begin with ``prefix`` as the node applies them.
 
-    since: the position from which on; None: from now on. Raises NotReady when the node cannot be read any more.
+    since: the position after which changes are told; None: from now on. Raises NotReady when the node is not ready any more.
     """
 
     def __init__(self, form: Form, watching: Watching, prefix: str, since: str | None) -> None:
@@ -61,7 +61,7 @@ class StoreWatch(Watch):
     # Follower, on the event loop
 
     def take(self, changes: list[Told]) -> bool:
-        """Keep what has changed for the application; return False if it takes its changes too slowly."""
+        """Keep ``changes`` of keys for the application; return False if so many wait for it that no more should come now."""
         with self._changed:
             if not self._closed:
                 self._came += changes
@@ -70,7 +70,7 @@ class StoreWatch(Watch):
             return not self._full
 
     def missed(self) -> None:
-        """Tell the application, behind what has come, that it has missed some changes."""
+        """Note that changes were missed: once the application has taken those that came before, it gets a PositionGone."""
         with self._changed:
             self._missed = True
             self._changed.notify()

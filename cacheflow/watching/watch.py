@@ -21,9 +21,9 @@ WAITING_MAX: Final = 1000
 class Watch(abc.ABC, Iterator[Change]):
     """An iterator over the changes of a cache's keys, which waits for the next one. A context manager; ``close`` ends it.
 
-    It tells everything from the call of ``watch`` on, so a list of keys made behind that call lacks nothing that is not told.
-    ``position`` is where it is: what a later ``watch`` takes as ``since`` to go on there, on any node.
-    Raises PositionGone when changes were missed: list the keys anew, and watch from then on. For one thread; any may close it.
+    It tells all changes from the call of ``watch`` on: a list of keys read after that call, and these changes, miss nothing.
+    ``position`` is that of the last change: a later ``watch`` takes it as ``since`` to go on behind it, on any node.
+    Raises PositionGone when changes were missed: list the keys anew and watch on. For one thread; any thread may close it.
     """
 
     position: str
@@ -60,7 +60,7 @@ class Watch(abc.ABC, Iterator[Change]):
 class AsyncWatch:
     """A ``Watch`` for asyncio: an asynchronous iterator and context manager. A thread of its own waits for the changes.
 
-    ``position`` is behind the change that was taken last. For use on the event loop on which it was made.
+    ``position`` is that of the change that was taken last. For use on the event loop on which this object was made.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -74,7 +74,10 @@ class AsyncWatch:
 
     @classmethod
     async def begin(cls, begin: Callable[[], Watch]) -> AsyncWatch:
-        """Return the asynchronous watch over the blocking one that ``begin`` returns. Raises what that raises."""
+        """Return a watch for asyncio of the same changes as the blocking watch that the function ``begin`` returns.
+
+        A thread of its own calls ``begin``. Raises what ``begin`` raises.
+        """
         watch = cls(asyncio.get_running_loop())
         began: Future[Watch] = Future()
         threading.Thread(target=watch._run, args=(begin, began), name="cacheflow-watch", daemon=True).start()

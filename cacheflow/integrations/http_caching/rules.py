@@ -129,7 +129,10 @@ def lifetime_of(asked: Fields, status: int, fields: Fields, default_s: int | Non
 
 
 def may_see(audience: int, asked: Fields) -> bool:
-    """Return whether a kept answer for ``audience`` may be given to a request with the header fields ``asked``."""
+    """Return whether a kept answer may be given to a request with the header fields ``asked``.
+
+    audience: which requests the answer is for: all, those without Authorization, or those without that and without a cookie.
+    """
     if audience < EVERYBODY and told(asked, b"authorization") is not None:
         return False
     return audience > ANONYMOUS or told(asked, b"cookie") is None

@@ -36,7 +36,7 @@ def body_bytes_max(value_bytes_max: int) -> int:
 
 
 class Limits:
-    """The most bytes that a value and a request's body may have now. Any thread may read them, as plain numbers."""
+    """Holds the most bytes that a value and a request's body may have now. Any thread may read these two numbers."""
 
     __slots__ = ("body_bytes_max", "value_bytes_max")
 
@@ -44,7 +44,7 @@ class Limits:
         self.take(value_bytes_max)
 
     def take(self, value_bytes_max: int) -> None:
-        """Let a value have ``value_bytes_max`` bytes from now on, and a body what follows from that."""
+        """Let a value have at most ``value_bytes_max`` bytes from now on, and a request's body as many as such values need."""
         self.value_bytes_max = value_bytes_max
         self.body_bytes_max = body_bytes_max(value_bytes_max)
 

@@ -59,7 +59,8 @@ def backups_blueprint(services: Services) -> Blueprint:
 def _body(backups: Backups, environ: WSGIEnvironment) -> BinaryIO:
     """Return the body of an HTTP request as an open file on the node's disk, which the caller has to close.
 
-    The HTTP server has written a long body there while it arrived (``server/files.py``). Raises InvalidRequest for no body.
+    The HTTP server has written a long body to the disk while it arrived (``server/files.py``).
+    Raises InvalidRequest for no body.
     """
     body: Any = environ["wsgi.input"]
     missing = int(environ.get("CONTENT_LENGTH") or 0)

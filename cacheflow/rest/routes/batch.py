@@ -42,9 +42,9 @@ def parse_batch(ops: Any, value_bytes_max: int) -> list[Command]:
 
 
 def result_of_reads(entries: list[Entry | None], atomic: bool) -> Result:
-    """Return the result of a BATCH of GET commands that found ``entries``, None for an absent one.
+    """Return the result of a BATCH of GET commands that found ``entries``, which has None for each absent key.
 
-    The state machine's limit of a result's size holds here, too: entries beyond it get the result TOO_LARGE.
+    As in the state machine the results together have a limit of bytes: entries beyond it get the result TOO_LARGE.
     """
     room = ANSWER_CHARS_MAX
     results: list[Result] = []

@@ -225,8 +225,8 @@ def _item_json(item: Item) -> bytes:
 def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], list[Result], Item | None]:
     """Read ``key`` with the consistency that the parameters ``query`` of an HTTP request ask for.
 
-    A generator: it yields the command or barrier that has to be replicated first, if any. It returns the key's item, or None
-    for an absent key.
+    A generator: it first yields a GET command to be replicated, or BARRIER, to wait until this node has applied all writes
+    acknowledged so far, or nothing. It returns the key's item, or None for an absent key.
     """
     consistency, max_staleness, peek, strict = _read_options(query)
     if strict:
@@ -239,7 +239,7 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
 
 
 def _read_again(store: RestStore, key: str, query: Query) -> Item | None:
-    """Return the present item of ``key``, None for an absent key: a second look for an HTTP read that was checked before.
+    """Return the present item of ``key``, None for an absent key, for an HTTP read that has looked the key up before.
 
     query: the parameters of the HTTP request, which tell the consistency.
     """
@@ -252,7 +252,8 @@ def _read_many(
 ) -> Generator[list[Command], list[Result], Result]:
     """Return the result that a batch of the GET commands ``reads`` has, read from memory at one moment.
 
-    A generator: it yields the command or barrier that has to be replicated first, if any.
+    A generator: it first yields a command to be replicated, or BARRIER, to wait until this node has applied all writes
+    acknowledged so far, or nothing.
     query: the parameters of the HTTP request, which tell the consistency.
     """
     consistency, max_staleness, peek, strict = _read_options(query)
@@ -309,8 +310,8 @@ def _write_condition(
 ) -> Generator[list[Command], list[Result], tuple[int, int]]:
     """Return (when, version), the arguments of the command SET that express ``condition``, a condition for writing ``key``.
 
-    A generator: where the key's version must be known, it yields first what lets this node catch up with all earlier writes.
-    repeat: what makes the write count once if it is sent again, None for nothing; with it, the condition names one version only.
+    A generator: if the condition names several versions, it yields BARRIER, to wait until this node has applied all writes
+    acknowledged so far. repeat: not None if the write may be sent again; several versions are refused then.
     """
     if condition.absent:
         return commands.IF_ABSENT, 0
@@ -323,8 +324,9 @@ def _one_version(
 ) -> Generator[list[Command], list[Result], int | None]:
     """Return the version that ``key`` must have by ``condition`` for a write to take place, or None for any version.
 
-    A generator: if the condition names several versions, it yields a barrier first and returns the version that the key has
-    now, which the write compares again. repeat: not None if the write may be sent again; several versions are refused then.
+    A generator: if the condition names several versions, it yields BARRIER, to wait until this node has applied all writes
+    acknowledged so far, and returns the key's version then, which the write is to compare again.
+    repeat: not None if the write may be sent again; several versions are refused then.
     """
     versions = condition.versions
     if versions is None:

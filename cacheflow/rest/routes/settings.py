@@ -51,7 +51,8 @@ def settings_blueprint(services: Services) -> Blueprint:
 def _wanted(environ: Mapping[str, Any], read: Callable[[], ClusterSettings]) -> int | None:
     """Return the version of the settings that the header If-Match asks for; None if any version will do.
 
-    Of several versions the present one is chosen, which ``read`` tells. Raises InvalidRequest, PreconditionFailed.
+    If the header names several versions, the settings' present version is returned. read: a function that returns
+    the present settings. Raises InvalidRequest, PreconditionFailed.
     """
     condition = write_condition(environ)
     if condition.absent:

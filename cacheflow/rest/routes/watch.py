@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def watch_blueprint(services: Services, watches: Watches) -> Blueprint:
-    """Return the Flask blueprint of the route ``/watch``. watches: those of the node's clients."""
+    """Return the Flask blueprint of the route ``/watch``. watches: keeps the watches of this node's clients."""
     blueprint = Blueprint("watch", __name__)
     watching = services.store.watching
 
@@ -53,7 +53,10 @@ def watch_blueprint(services: Services, watches: Watches) -> Blueprint:
 
 
 class _WatchAnswer(Answer):
-    """The answer to a watch: not made here, but by whoever has the connection from now on."""
+    """The answer to a request for a watch: has the HTTP server give up the connection, on which the node then tells changes.
+
+    Under a WSGI server that cannot do so it is an error 501.
+    """
 
     def __init__(self, watches: Watches, prefix: str, since: str | None, user: User | None, headers: Headers) -> None:
         body = problem_bytes("about:blank", "Not implemented", 501, "a watch needs CacheFlow's own HTTP server")

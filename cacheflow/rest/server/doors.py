@@ -45,9 +45,9 @@ class Doors:
         self.known: set[str] = set()
 
     def malformed(self, host: str | None, version: str) -> str:
-        """Return why a request of HTTP ``version`` must not have the Host header ``host`` (None: no header), or "" if it may.
+        """Return why a request of the HTTP version ``version`` must not have the Host header ``host``, or "" if it may.
 
-        See RFC 9112, 3.2.
+        host: None for a request without that header. See RFC 9112, 3.2.
         """
         if host is None:
             return "HTTP/1.1 needs a Host header" if version == "1.1" else ""
@@ -74,9 +74,9 @@ class Doors:
         return f"a page of {origin[:80]!r} may not call this node: start it with --allow-origin {origin[:80]}"
 
     def answer_headers(self, headers: Mapping[str, str], method: str) -> list[tuple[str, str]]:
-        """Return the headers by which an answer lets a browser show it to a page of another site, if that site is allowed.
+        """Return the response headers that let a browser show the answer to a page of another site, if that site is allowed.
 
-        Without them a browser hides the answer from the page. headers: those of the request.  method: its method.
+        Without these headers a browser hides the answer from the page. headers, method: those of the request.
         """
         told = [("Vary", "Origin")] if self.varies else []
         origin = headers.get("ORIGIN", "")

@@ -20,7 +20,7 @@ UPLOAD_PATH: Final = "/restore"
 
 
 class SentFile(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
-    """A file that waitress sends to a client, a bounded part in each turn of its poll loop, so that other clients get theirs.
+    """A file that waitress sends to a client, a part in each turn of the poll loop, so that other clients are served, too.
 
     waitress keeps it in its list of output buffers.
     """

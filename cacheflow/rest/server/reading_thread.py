@@ -52,7 +52,7 @@ class SecuredSocket(Protocol):
 
     @property
     def early(self) -> bool:
-        """True if the client has sent something that can be read although no poll tells of it."""
+        """True if input of this TLS client is decrypted already, so that it can be read although no poll tells of it."""
 
     def close(self) -> None: ...
 
@@ -64,8 +64,8 @@ Secure = Callable[[socket.socket, Callable[[SecuredSocket], None]], None]
 class ReadingTask(OneWriteTask):
     """A waitress task, which answers one HTTP request.
 
-    The connection (waitress' channel) refers to it only while the request is put aside: the task refers to the connection,
-    too, and two objects that refer to each other stay until the garbage collector comes.
+    The connection (waitress' channel) refers to this task only while the request is put aside: the task refers to the
+    connection, too, and two objects that refer to each other stay until the garbage collector comes.
     """
 
     def service(self) -> None:
@@ -127,7 +127,9 @@ class ReadingChannel(StrictChannel):
         return self.server.resume(self)  # type: ignore[no-any-return]
 
     def let_go(self, taken: TakenOver) -> None:
-        """Give this client's socket to whoever has ``taken`` it over; do nothing if the client has gone.
+        """Give this client's socket to the application, which takes it over; do nothing if the client has gone.
+
+        taken: the exception by which the application has asked for the socket.
 
         Called in the reading thread. What the client has sent behind its request is not read any more.
         """
@@ -223,7 +225,7 @@ class ReadingServer(StrictServer):
         self.wake()
 
     def add_task(self, channel: ReadingChannel) -> None:
-        """Refuse the next HTTP request of the connection ``channel`` if it would wait in vain; otherwise queue the connection.
+        """Refuse the next HTTP request of the connection ``channel`` if too many wait already; otherwise queue the connection.
 
         Short requests are served by the reading thread, which has a queue of its own, and all others by the thread pool.
         """
@@ -263,9 +265,9 @@ class ReadingServer(StrictServer):
         return self.wake
 
     def hand_over(self, channel: ReadingChannel, taken: TakenOver) -> None:
-        """Have the reading thread let go of the connection ``channel``, which somebody has ``taken`` over.
+        """Have the reading thread give the socket of the connection ``channel`` to the application, which takes it over.
 
-        Any thread may call it.
+        taken: the exception by which the application has asked for the socket. Any thread may call it.
         """
         self._taken.append((channel, taken))
         self.wake()
@@ -288,7 +290,7 @@ class ReadingServer(StrictServer):
             super().pull_trigger()
 
     def due_in_s(self) -> float:
-        """Return for how many seconds the poll loop may wait for input, now that short, health or long requests are queued."""
+        """Return for how many seconds the poll loop may wait for input before a queued HTTP request is to be served."""
         if self.short or self.health:
             return 0.0
         # Whole milliseconds, as a poll takes them: it must not end too soon, and again and again.
@@ -305,7 +307,7 @@ class ReadingServer(StrictServer):
             self._secured.popleft()[0].close()
 
     def end_turn(self) -> None:
-        """Go on with the requests that were put aside and whose results came; serve short requests that wait, and a long one.
+        """Resume the HTTP requests that were put aside and can go on; serve queued short requests, and one with a long answer.
 
         Called at the end of each turn of the HTTP server's poll loop.
         """

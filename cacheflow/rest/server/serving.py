@@ -61,12 +61,12 @@ class HttpServer:
     body_bytes_max: a request with a larger body is refused before the application sees it.
     request_deadline_s: seconds that a request may take to arrive, and that a client may leave an answer untaken.
     refusal_headers: returns headers for answers to requests that are refused before the application sees them.
-    turn_away: given a method and a path, returns the whole answer to a request that the application need not see, or None.
+    turn_away: given a method and a path, returns the whole response that refuses the request, or None to serve it.
     doors: says which browsers' requests are let in.
-    unsent, unfinished: the budgets of answers that clients do not take and of requests that they do not end, of all fronts.
+    unsent, unfinished: the memory budgets, shared by all fronts, of answers not taken yet and of requests not complete yet.
     at_once: given a path and a body's length, returns whether the request is short and never blocks: it gets no thread then.
     secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
-    uploads: the uploads that go into files; None for none.
+    uploads: which requests' bodies are written into files; None: no bodies are.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class HttpServer:
     def stop(self, drain_s: float = 10.0) -> None:
         """Stop the HTTP server: accept no more connections, let running requests end within ``drain_s`` seconds, and close.
 
-        Returns when all is closed. Called again, it may shorten that.
+        Returns when all is closed. Another call may shorten the time that running requests have.
         """
         until_s = time.monotonic() + drain_s
         with self._stop_lock:

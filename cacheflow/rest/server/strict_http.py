@@ -241,7 +241,7 @@ class _Piece:
         self._left = self._left[size:]
 
     def close(self) -> None:
-        """Let go of all bytes of this piece of an answer, because it is sent or its connection ends."""
+        """Let go of all bytes of this piece of an answer, because the piece is sent or the connection ends."""
         self._left = memoryview(b"")
 
 
@@ -516,7 +516,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         raise NotImplementedError
 
     def end_overdue(self) -> None:
-        """End HTTP connections whose clients take no answers, or do not end their requests, if all servers keep too much."""
+        """If memory budgets are exceeded, end HTTP connections whose clients take no answers or do not end their requests."""
         if self.unfinished.crowded:
             now_s = time.monotonic()
             if now_s - self._looked_s >= LOOK_EVERY_S:
