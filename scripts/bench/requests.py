@@ -205,6 +205,8 @@ def http(many: int = OPERATIONS) -> Requests:
         "GET /nodes/list": request("GET", "/nodes/list"),
         "POST /nodes/register": request("POST", "/nodes/register", {"id": "x", "address": "127.0.0.1:1"}),
         "DELETE /nodes/{id}": request("DELETE", "/nodes/nobody"),
+        "POST /nodes/{id}/promote": request("POST", "/nodes/nobody/promote"),
+        "POST /nodes/{id}/demote": request("POST", "/nodes/nobody/demote"),
         "GET /cluster/status": request("GET", "/cluster/status"),
         "POST /cluster/leader": request("POST", "/cluster/leader", {}),
         "POST /cluster/level": request("POST", "/cluster/level", {"level": 1}),

@@ -343,9 +343,10 @@ def test_a_proxy_that_got_no_answer_of_its_node_says_nothing_of_a_write(pair: tu
     with CacheClient(first.url, timeout_s=0.3) as client:
         client.incr("n")
         first.faults.extend([(502, "Bad gateway")] * 1000)
-        with pytest.raises(OutcomeUnknown, match="502"):
+        # The last try may be one whose time has run out.
+        with pytest.raises(OutcomeUnknown, match="502|in time"):
             client.incr("n")
-        with pytest.raises(NotCommitted, match="502"):
+        with pytest.raises(NotCommitted, match="502|in time"):
             client["n"]
 
 

@@ -156,9 +156,9 @@ def test_many_keys_travel_in_batches_of_bounded_size(client: CacheClient, node: 
     client.set_many(many)
     assert client.get_many([*many, "absent"]) == many
     assert client.delete_many([*many, "absent"]) == 1200
-    assert len(node.requests) == 7
+    assert len(node.requests) == 8
     client.set_many({"a": "x" * 400_000, "b": b"x" * 400_000, "c": "x"}, ttl=5)
-    assert len(node.requests) == 9
+    assert len(node.requests) == 10
 
 
 def test_keys_are_read_page_by_page(client: CacheClient, node: FakeNode) -> None:

@@ -113,9 +113,11 @@ class Call:
         size: int = 64,
         flush: bool = True,
         work: int = 0,
+        weight: int | None = None,
     ) -> None:
         self.outcomes: list[Any] = []
-        weight = commands.measured(commands_)[1] + work
+        if weight is None:
+            weight = commands.measured(commands_)[1] + work
         cluster.proposals.add(Proposal(commands_, size, weight, cluster.now + timeout_s, self.told, 1, work))
         if flush:
             cluster.proposals.flush()

@@ -10,8 +10,10 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state import contents
 from cacheflow.machine.state.condemnations import Condemnations
+from cacheflow.net.slices import Slices
 from cacheflow.node import proposals
 from cacheflow.node.assembly import LocalNode
+from cacheflow.node.feed import Feed
 
 
 def slow_sweeps(patch: pytest.MonkeyPatch) -> None:
@@ -99,7 +101,8 @@ def test_a_removal_is_answered_also_when_snapshots_bring_its_count(monkeypatch: 
     Call(cluster, *(commands.set_(key, b"", 1) for key in "abc"))
     cluster.apply()
     local, older = object.__new__(LocalNode), CacheMachine.restore([*cluster.machine.snapshot()])
-    local.proposals = cluster.proposals
+    local.proposals, local.on_settings = cluster.proposals, lambda _: None
+    local.feed = Feed(Slices(), lambda: 0, 0, bytes(16))
     removal = Call(cluster, commands.delete_prefix(""))
     cluster.apply()
     local.machine_replaced(older)

@@ -387,7 +387,7 @@ def test_what_was_lost_with_its_session_grows_nothing_any_more() -> None:
 )
 def test_a_command_that_is_not_well_formed_is_left_to_the_machine(command: commands.Command) -> None:
     cluster = Cluster().open()
-    call = Call(cluster, command)
+    call = Call(cluster, command, weight=1)
     cluster.apply()
     ((result,),) = call.outcomes
     # What is wrong inside a batch is told for itself.

@@ -60,6 +60,8 @@ class SimFollower:
         self.position: Position | None = None
         self._following = following
         self._is_slow = False
+        # The position is of the cluster that a recovery has replaced: no node may go on from it.
+        self.is_of_before = False
         # Since when it may be behind what its node has applied.
         self._waits = 0
 
@@ -100,9 +102,12 @@ class SimFollower:
             return
         try:
             self.position = positions.parse(process.feed.follow(self, since and positions.text_of(*since)))
+            if self.is_of_before and since is not None and self._following.is_right(process):
+                self._complain(process, "that it goes on, from a position of before the recovery")
         except PositionGone:
             self.process = self.position = None
             self._following.missed += 1
+        self.is_of_before = False
 
     def _leave(self, process: Process) -> None:
         if self.process is process:
@@ -181,6 +186,13 @@ class Following:
     def is_right(self, process: Process) -> bool:
         """Return whether what a process says is true."""
         return not process.is_stray and process.name not in self.cluster.checks.damaged
+
+    def recovered(self) -> None:
+        """Forget what happened in the cluster that another one has replaced in a recovery."""
+        self._effects.clear()
+        self._indexes.clear()
+        for follower in self._followers:
+            follower.is_of_before = follower.position is not None
 
     def applied(self, process: Process) -> None:
         """Note what the entry that a process has just applied has done."""

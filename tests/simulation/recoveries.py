@@ -172,6 +172,7 @@ class Recovering:
         self._same(survivor, found)
         # What only the dead had is as if it had never been: the new cluster has checks of its own.
         cluster.checks = Checks(cluster)
+        cluster.following.recovered()
         cluster.hosts = [survivor]
         began = cluster.scheduler.now
         for host in dead:
@@ -257,6 +258,7 @@ class Recovering:
         if len(ids) != 1:
             cluster.checks.complain(f"moved: the disks say different clusters: {ids}")
         decision = self._decide(moving[0], lambda found: decide_with(found, rows))
+        cluster.following.recovered()
         if len(moving) < len(self.old):
             cluster.checks = Checks(cluster)
             cluster.hosts = moving

@@ -19,6 +19,7 @@ from cacheflow.opening.formed import AsyncFormedCache, FormedCache
 from cacheflow.rest import HttpServer, RestConfig, at_once, body_bytes_max, create_app, turn_away
 from cacheflow.results import ClusterSettings, Digest, IncrResult, Item, SetResult
 from cacheflow.store import ReplicatedStore
+from cacheflow.watching.watch import AsyncWatch, Watch
 
 CLASSES = (ReplicatedStore, AsyncReplicatedStore, CacheClient, AsyncCacheClient)
 # What a class has beside the verbs: a node's life and its parts, and where a client's nodes are.
@@ -80,11 +81,16 @@ class Four:
         async def collected(answer: Any) -> Any:
             if isinstance(answer, AsyncIterator):
                 return [each async for each in answer]
-            return await answer
+            answer = await answer
+            if isinstance(answer, AsyncWatch):
+                await answer.close()
+            return answer
 
         answer = getattr(self.faces[name], verb)(*args, **kwargs)
         if name.startswith("Async"):
             return self.runner.run(collected(answer))
+        if isinstance(answer, Watch):
+            answer.close()
         return list(answer) if verb in ("keys", "values", "items") else answer
 
 

@@ -56,8 +56,8 @@ def _fingerprint() -> str:
 BUILD: Final = _fingerprint()
 
 
-# A gentle helper gives up when it has had less than this part of a core for so many seconds: the journal grows until a snapshot
-# is done. With nice 10 it has about as much even where nothing is idle.
+# A gentle helper gives up when it has had less than this part of a core for so many seconds: a backup has to
+# end some time. With nice 10 it has about as much even where nothing is idle.
 STARVED_SHARE: Final = 0.1
 STARVED_S: Final = 10.0
 # What it reports then.

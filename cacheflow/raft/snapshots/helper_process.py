@@ -85,7 +85,7 @@ class HelperProcess:
         Raises RuntimeError, TimeoutError.
         """
         async with asyncio.timeout(BUILD_S_MAX):
-            return BackupMeta(**await self._ask(index, "--backup", file=file))
+            return BackupMeta(**await self._ask(index, "--backup", file=file, gentle=True))
 
     async def check_backup(self, file: int, value_bytes_max: int, bytes_max: int | None) -> BackupMeta:
         """Have a helper process read and check the whole backup in a file; return the backup's description.
@@ -94,23 +94,26 @@ class HelperProcess:
         that the cluster allows. Raises BadBackup, ValueTooLarge, NewerCacheFlow, RuntimeError, TimeoutError.
         """
         async with asyncio.timeout(BUILD_S_MAX):
-            report = await self._ask(0, "--check", str(value_bytes_max), str(bytes_max or 0), file=file)
+            report = await self._ask(0, "--check", str(value_bytes_max), str(bytes_max or 0), file=file, gentle=True)
         if "refused" in report:
             kind, why = report["refused"]
             raise {each.__name__: each for each in (BadBackup, ValueTooLarge, NewerCacheFlow)}[kind](why)
         return BackupMeta(**report)
 
-    async def _ask(self, index: int, *options: str, file: int = asyncio.subprocess.DEVNULL) -> dict[str, Any]:
+    async def _ask(
+        self, index: int, *options: str, file: int = asyncio.subprocess.DEVNULL, gentle: bool = False
+    ) -> dict[str, Any]:
         """Have a helper process work on a node's contents at the log entry ``index``; return the JSON object that it prints.
 
-        The process takes only the processor time that no other process wants. If that is next to nothing, it ends, and one of
-        higher priority does the work.
         options: tell the process what to do, in place of a snapshot.  file: the descriptor for its standard input.
+        gentle: the process takes only the processor time that no other process wants. If that is next to nothing, it ends, and
+        one of higher priority does the work. Not for what the node waits for: it may answer no reads meanwhile.
         """
-        report = await self._run_process(index, "--gentle", *options, file=file)
-        if report != STARVED:
-            return report
-        logger.info("other processes left the snapshot helper no time: another one begins again with more precedence")
+        if gentle:
+            report = await self._run_process(index, "--gentle", *options, file=file)
+            if report != STARVED:
+                return report
+            logger.info("other processes left the helper no time: another one begins again with more precedence")
         return await self._run_process(index, *options, file=file)
 
     async def _run_process(self, index: int, *options: str, file: int) -> dict[str, Any]:
