@@ -344,9 +344,9 @@ def test_a_proxy_that_got_no_answer_of_its_node_says_nothing_of_a_write(pair: tu
         client.incr("n")
         first.faults.extend([(502, "Bad gateway")] * 1000)
         # The last try may be one whose time has run out.
-        with pytest.raises(OutcomeUnknown, match="502|in time"):
+        with pytest.raises(OutcomeUnknown, match=r"502|in time"):
             client.incr("n")
-        with pytest.raises(NotCommitted, match="502|in time"):
+        with pytest.raises(NotCommitted, match=r"502|in time"):
             client["n"]
 
 
