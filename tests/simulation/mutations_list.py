@@ -100,6 +100,7 @@ MUTATIONS = (
     Mutation("the age of a key", machine.do_again_what_may_have_been_dropped, ""),
     Mutation("and it is told", machine.take_every_try_for_the_first, ""),
     Mutation("of a time before a start, too", machine.believe_that_nothing_was_before_a_start, "kill"),
+    Mutation("by no clock that jumps", machine.look_back_by_the_clusters_time, "guessed_time", every_s=6.0),
     Mutation("condemned is absent", machine.forget_what_is_condemned_when_reading, ""),
     Mutation("what is counted waits no more", machine.keep_the_places_of_removals_that_are_counted, ""),
     Mutation("what is written later lives", machine.sweep_what_was_written_later, ""),

@@ -22,6 +22,7 @@ from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import EXPIRES_AT_MS
 from cacheflow.machine.state.scopes import Scopes
 from cacheflow.machine.state.sessions import Sessions
+from cacheflow.node.assembly import LocalNode
 from cacheflow.node.past import Past
 from cacheflow.node.proposals import Proposals
 from cacheflow.raft.roles.leader import Leading
@@ -363,6 +364,17 @@ def do_again_what_may_have_been_dropped(patch: pytest.MonkeyPatch) -> None:
         return idempotent_(state, run, repeatable, [*command[:2], 0, command[3]])
 
     patch.setattr(machine, "idempotent", _idempotent)
+
+
+def look_back_by_the_clusters_time(patch: pytest.MonkeyPatch) -> None:
+    """Tell how long ago a command was tried first by the cluster's time, which may jump, in place of a node's own clock."""
+    init = LocalNode.__init__
+
+    def _init(self: Any, *arguments: Any) -> None:
+        init(self, *arguments)
+        self.past = Past(lambda: self.clock.now_ms() / 1000)
+
+    patch.setattr(LocalNode, "__init__", _init)
 
 
 def believe_that_nothing_was_before_a_start(patch: pytest.MonkeyPatch) -> None:
