@@ -336,12 +336,12 @@ class ReplicatedStore(Administration, Face):
         """Return the cluster's time in milliseconds, by which entries expire."""
         return self._started().clock.now_ms()
 
-    def told_ms(self) -> int:
-        """Return the cluster's time in ms as a leader told it. Raises NotReady while only this node's wall clock is known."""
-        clock = self._started().clock
-        if not clock.heard:
-            raise NotReady("this node has heard no leader since its start, and cannot tell the cluster's time")
-        return clock.now_ms()
+    def first_index(self, age_ms: int) -> int:
+        """Return the index of the first log entry in which a command may be that its client tried first ``age_ms`` ago.
+
+        Raises NotReady while this node has not been ready for a second.
+        """
+        return self._started().past.first_index(age_ms)
 
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import threading
@@ -202,13 +203,16 @@ def test_an_idempotency_key_makes_a_repetition_count_once(cache: ReplicatedStore
     assert cache["hits"] == 2
 
 
-def test_the_clusters_time_is_told_once_a_leader_was_heard(
-    cache: ReplicatedStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert 0 <= cache.now_ms() - cache.told_ms() + 5 < 100
-    monkeypatch.setattr(cache._engine.local.clock, "heard", False)
-    with pytest.raises(NotReady):
-        cache.told_ms()
+def test_a_node_tells_in_which_entries_a_command_of_some_age_may_be(cache: ReplicatedStore) -> None:
+    def first_index() -> int:
+        with contextlib.suppress(NotReady):
+            return cache.first_index(0)
+        return 0
+
+    cache.set("a", 1)
+    index = cache.position().index
+    wait_for(lambda: first_index() > index)
+    assert cache.first_index(600_000) == 1
 
 
 def test_how_far_back_idempotency_keys_are_known_is_a_metric(cache: ReplicatedStore) -> None:

@@ -6,7 +6,7 @@
     [READ, last, bytes]                     of the session before it: what its block up to ``last`` has read, in order
     [MEMBER, id, incarnation, raft_address, address, voter, observer]
     [REMOVED, id, incarnation]              in the order of their removals
-    [KEPT, client key, when it took place, fingerprint, packed result or nothing]
+    [KEPT, client key, when it took place, index, fingerprint, packed result or nothing]
     [SCOPE, id, nonce, floor, used]         in the order of their use, followed by this scope's results
     [NUMBER, number, fingerprint, packed result or nothing]  one result of the scope before it
     [ANSWER, scope or 0, number or client key, packed result]  a large result, in order
@@ -124,6 +124,7 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
         "replaced": list(machine.replaced),
         "latest_session": machine.sessions.latest_id,
         "latest_scope": machine.scopes.latest_id,
+        "idempotency_reaches_index": machine.idempotency.reaches_index,
         "idempotency_reaches_ms": machine.idempotency.reaches_ms,
         "now_ms": contents.now_ms,
         "revision": contents.revision,
@@ -288,8 +289,8 @@ def _load(machine: State, stream: Iterator[list[Any]]) -> None:
             _, node_id, incarnation = record
             machine.removed[_typed(node_id, str), _typed(incarnation, str)] = None
         elif kind == KEPT:
-            _, client_key, at_ms, command_print, packed = record
-            kept = (_count(at_ms), _typed(command_print, bytes), _packed(packed))
+            _, client_key, at_ms, index, command_print, packed = record
+            kept = (_count(at_ms), _count(index), _typed(command_print, bytes), _packed(packed))
             machine.idempotency.adopt(_typed(client_key, str), kept)
         elif kind == CONDEMNATION:
             present.append(_condemnation(record, present[-1].revision if present else 0, revision))
@@ -335,6 +336,7 @@ def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
     machine.replaced = dict.fromkeys(_typed(each, str) for each in _typed(fields["replaced"], list))
     machine.sessions.latest_id = _count(fields["latest_session"])
     machine.scopes.latest_id = _count(fields["latest_scope"])
+    machine.idempotency.reaches_index = _count(fields["idempotency_reaches_index"])
     machine.idempotency.reaches_ms = _count(fields["idempotency_reaches_ms"])
     contents.now_ms = _count(fields["now_ms"])
     contents.revision = _count(fields["revision"])

@@ -62,9 +62,9 @@ def _rows(machine: State) -> Iterator[Any]:
         )
         yield [_without_values(result) for result in islice(reversed(session.kept), ROWS_MAX)]
     kept = machine.idempotency.kept
-    yield len(kept), machine.idempotency.reaches_ms, machine.idempotency.bytes_kept
+    yield len(kept), machine.idempotency.reaches_index, machine.idempotency.bytes_kept
     for keys in (islice(kept, ROWS_MAX), islice(reversed(kept), ROWS_MAX)):
-        yield [(client_key, *kept[client_key][:2], len(kept[client_key][2])) for client_key in keys]
+        yield [(client_key, *kept[client_key][:3], len(kept[client_key][3])) for client_key in keys]
     scopes = machine.scopes.by_id
     yield machine.scopes.latest_id, len(scopes), machine.scopes.bytes_kept
     for ids in (islice(scopes, ROWS_MAX), islice(reversed(scopes), ROWS_MAX)):

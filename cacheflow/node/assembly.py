@@ -26,6 +26,7 @@ from cacheflow.node.feed import Feed
 from cacheflow.node.inbox import Inbox
 from cacheflow.node.joining import Joining
 from cacheflow.node.leaving import Leaving
+from cacheflow.node.past import Past
 from cacheflow.node.proposals import Proposals
 from cacheflow.node.recency import RecencyBuffer
 from cacheflow.node.registration import AskSeed
@@ -107,6 +108,7 @@ class LocalNode:
         loop, turn = around.loop, around.turn
         self.uses = RecencyBuffer()
         self.clock = around.clock
+        self.past = Past(around.passed)
         self.network = around.network
         self.supervisor = around.supervisor
         # Reads of this process; when two threads count at once some may be lost.
@@ -379,6 +381,8 @@ class LocalNode:
         self._loop.call_later(EXPIRE_EVERY_S, self._on_timer)
         self.inbox.empty()
         self.proposals.expire()
+        if self.node.may_read:
+            self.past.note(self.machine.applied_index)
         if not self._compared and self.node.may_read and self.machine.settings.replicas is not None:
             self._compared = True
             self._tell_overruled()

@@ -199,10 +199,15 @@ class Leaving:
             await asyncio.sleep(WISH_COUNTS_S)
         while self._departure is not None and not self.has_begun:
             if node.may_read and node.configurations.settled.lists(node.node_id, node.incarnation):
-                await self._do(functools.partial(forget_departure, self._disk, self._directory))
-                self._departure = None
-                node.removal.by_itself = False
-                return
+                try:
+                    await self._do(functools.partial(forget_departure, self._disk, self._directory))
+                except OSError as error:
+                    # A disk without room or handles has them again later; until then this node's next start would ask again.
+                    logger.warning("the departure in %s cannot be removed yet: %s", self._directory, error)
+                else:
+                    self._departure = None
+                    node.removal.by_itself = False
+                    return
             await asyncio.sleep(MEMBER_LOOK_S)
 
     def note_removed(self, note: Callable[[], None]) -> None:

@@ -147,10 +147,10 @@ class FakeStore:
         self.index = 0
         self.revision = 0
         self.kept: dict[str, tuple[Command, Result]] = {}
-        # The times of first tries that came with idempotency keys.
+        # The first entries in which commands may be that came with idempotency keys.
         self.first_tries: list[int] = []
-        # Whether a leader has told this node the time.
-        self.has_heard = True
+        # Whether this node has been ready for a second.
+        self.has_a_past = True
         self.digests: dict[int, str] = {0: "00" * 16}
         self.members = {"n1": ("127.0.0.1:8080", "127.0.0.1:9080")}
         self.value_bytes_max = 1024 * 1024
@@ -196,10 +196,10 @@ class FakeStore:
     def now_ms(self) -> int:
         return self.clock_ms
 
-    def told_ms(self) -> int:
-        if not self.has_heard:
-            raise NotReady("no leader was heard")
-        return self.clock_ms
+    def first_index(self, age_ms: int) -> int:
+        if not self.has_a_past:
+            raise NotReady("this node has just started")
+        return max(1, 100_000 - age_ms)
 
     def _item(self, key: str) -> Item | None:
         entry = self._entry(key)
@@ -478,8 +478,8 @@ class FakeStore:
             return [commands.FORGOTTEN]
         return self._apply_idempotent(f"{scope} {nonce} {number}", 0, command)
 
-    def _apply_idempotent(self, client_key: str, first_ms: int, command: Command) -> Result:
-        self.first_tries.append(first_ms)
+    def _apply_idempotent(self, client_key: str, first_index: int, command: Command) -> Result:
+        self.first_tries.append(first_index)
         kept = self.kept.get(client_key)
         if kept is None:
             kept = self.kept[client_key] = (command, self._apply(command))

@@ -262,10 +262,29 @@ def helper(faults: Faults) -> None:
 def wall_jump(faults: Faults) -> None:
     """Set a machine's wall clock: in most runs one of a minority, so that a majority knows what time it is."""
     hosts = faults.cluster.hosts
-    minority = Random(f"{faults.cluster.seed} clocks").random() < 0.8
-    host = faults.random.choice(hosts[-((len(hosts) - 1) // 2) :] if minority else hosts)
+    host = faults.random.choice(hosts[-((len(hosts) - 1) // 2) :] if _a_majority_knows(faults) else hosts)
     host.set_wall_clock(faults.random.uniform(-7200, 7200))
     faults.cluster.note(f"{host.node_id}'s wall clock jumps")
+
+
+def _a_majority_knows(faults: Faults) -> bool:
+    """Return whether this is one of the runs, most of them, in which a majority knows what time it is."""
+    return Random(f"{faults.cluster.seed} clocks").random() < 0.8
+
+
+def guessed_time(faults: Faults) -> None:
+    """Start all machines but one anew with wall clocks that are fast, while that one, which knows the time, is cut off.
+
+    For that one the cluster's time jumps when it hears of the others again.
+    """
+    if _a_majority_knows(faults):
+        return
+    knowing = faults.somebody()
+    others = [host for host in faults.cluster.hosts if host is not knowing]
+    faults._apart([knowing], f"{knowing.node_id} alone, and the others' wall clocks jump")
+    for host in others:
+        faults._crash(host, power=True)
+        host.set_wall_clock(20.0)
 
 
 def slow_processor(faults: Faults) -> None:
@@ -377,6 +396,7 @@ MACHINE_FAULTS: dict[str, tuple[float, Callable[[Faults], None]]] = {
     "damage": (0.5, damage),
     "helper": (0.5, helper),
     "wall_jump": (1, wall_jump),
+    "guessed_time": (0.5, guessed_time),
     "slow_processor": (1, slow_processor),
     "campaign": (0.5, campaign),
     "move": (0.5, move),

@@ -22,6 +22,8 @@ from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import EXPIRES_AT_MS
 from cacheflow.machine.state.scopes import Scopes
 from cacheflow.machine.state.sessions import Sessions
+from cacheflow.node.assembly import LocalNode
+from cacheflow.node.past import Past
 from cacheflow.node.proposals import Proposals
 from cacheflow.raft.roles.leader import Leading
 
@@ -362,3 +364,31 @@ def do_again_what_may_have_been_dropped(patch: pytest.MonkeyPatch) -> None:
         return idempotent_(state, run, repeatable, [*command[:2], 0, command[3]])
 
     patch.setattr(machine, "idempotent", _idempotent)
+
+
+def look_back_by_the_clusters_time(patch: pytest.MonkeyPatch) -> None:
+    """Tell how long ago a command was tried first by the cluster's time, which may jump, in place of a node's own clock."""
+    init = LocalNode.__init__
+
+    def _init(self: Any, *arguments: Any) -> None:
+        init(self, *arguments)
+        self.past = Past(lambda: self.clock.now_ms() / 1000)
+
+    patch.setattr(LocalNode, "__init__", _init)
+
+
+def believe_that_nothing_was_before_a_start(patch: pytest.MonkeyPatch) -> None:
+    """Take a command that was tried before its node had caught up for one that was tried when it had."""
+    first_index = Past.first_index
+
+    def _first_index(self: Any, age_ms: int) -> int:
+        found = first_index(self, age_ms)
+        return found if found > 1 else self._moments[0][1] + 1
+
+    patch.setattr(Past, "first_index", _first_index)
+
+
+def take_every_try_for_the_first(patch: pytest.MonkeyPatch) -> None:
+    """Believe that a command was tried first when this node reads it, whatever its client says."""
+    first_index = Past.first_index
+    patch.setattr(Past, "first_index", lambda self, age_ms: first_index(self, 0))

@@ -187,3 +187,20 @@ def test_a_removal_and_a_registration_are_shown_while_they_are_under_way() -> No
         member = Member("n9", "another", "n9:7000", "n9:8000", False)
         leader_of(cluster).node.reconfiguration.register(member, lambda outcome, detail: None)
         assert cluster.run(1.0, lambda: changes(leader).get("n9") == "joins")
+
+
+def test_a_departure_that_cannot_be_removed_yet_is_removed_later() -> None:
+    with running(3) as cluster:
+        leaver = followers(cluster)[0]
+        host = leaver.host
+        assert leave(cluster, leaver) == ""
+        cluster.crash(host, power=True)
+        cluster.start(host)
+        # Its removal begins and cannot be made durable: the process has no handle left.
+        assert cluster.run(10.0, lambda: host.process is not None and host.process.node.may_read)
+        host.disk.out_of_handles = True
+        cluster.run(3.0)
+        host.disk.out_of_handles = False
+        cluster.run(2.0)
+        assert host.process is not None and not wish(host) and host.process.leaving._departure is None
+        assert host.process.supervisor.problems() == []

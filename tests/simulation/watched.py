@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from simulation.clients import Client, Workload
     from simulation.cluster import Process
 
-# A key whose expiry comes and goes, and one that says whether it has one. It ends behind every run.
+# A key whose expiry comes and goes, and one that says whether it has one. It outlives each run, though time jumps by hours.
 LIMITED, SAID, COUNT = "w limited", "w said", "w count"
-TTL_MS = 3_600_000
+TTL_MS = 30 * 86_400_000
 # What a client has seen: the entries of the three keys.
 Seen = dict[str, "Entry | None"]
 

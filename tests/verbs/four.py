@@ -44,7 +44,7 @@ OWN: dict[type, set[str]] = {
             "slices",
             "channels",
         ),
-        *("now_ms", "told_ms", "read_applied", "position", "metrics", "liveness", "readiness"),
+        *("now_ms", "first_index", "read_applied", "position", "metrics", "liveness", "readiness"),
         "register",
     },
     AsyncReplicatedStore: {"retire", "leave"},

@@ -39,20 +39,22 @@ def idempotent(state: State, run: Run, repeatable: Container[int], command: list
     A used key gives the kept result; one that may have been used and is not kept any more gives FORGOTTEN.
     repeatable: the kinds of command that may be inside, at the feature level of the log entry.
     """
-    _, client_key, first_ms, inner = command
+    _, client_key, first_index, inner = command
     if type(client_key) is not str or not 0 < len(client_key) <= CLIENT_KEY_CHARS_MAX:
         raise Malformed(f"an idempotency key is a text of 1 to {CLIENT_KEY_CHARS_MAX} characters")
-    if not is_whole(first_ms, 0):
-        raise Malformed("the time of the first try is a number of milliseconds")
+    if not is_whole(first_index, 0):
+        raise Malformed("the first entry in which a command may be is an index of the log")
     command_print = _print_of(inner, repeatable)
     kept = state.idempotency.kept.get(client_key)
     if kept is not None:
-        return _kept_result(state, (0, client_key), kept[1:], command_print)
-    if 0 < first_ms <= state.idempotency.reaches_ms:
+        return _kept_result(state, (0, client_key), kept[2:], command_print)
+    if 0 < first_index <= state.idempotency.reaches_index:
         return [c.FORGOTTEN]
     result = run(inner)
     if result[0] not in _NOT_DONE:
-        state.idempotency.keep(client_key, command_print, result, state.contents.now_ms)
+        # The index of the entry that is being applied.
+        index = state.applied_index + 1
+        state.idempotency.keep(client_key, command_print, result, state.contents.now_ms, index)
     return result
 
 

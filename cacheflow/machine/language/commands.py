@@ -38,7 +38,7 @@ MEMBERS: Final = 9  # cluster id, [[id, incarnation, raft_address, address, vote
 NOOP: Final = 10  #                                                 ->
 OPEN_SESSION: Final = 11  # member id, incarnation, start, nonce, level -> session, nonce
 BATCH: Final = 12  # atomic, [command, ...]                         -> [result, ...]
-IDEMPOTENT: Final = 13  # client's key, time of its first try (0: not told), command -> the command's own result
+IDEMPOTENT: Final = 13  # client's key, first entry it may be in (0: not told), command -> the command's own result
 APPEND: Final = 14  # key, data, front, create                      -> version, length, expires_at_ms
 COUNT: Final = 15  # key, step, down, initial or None, ttl_ms of a new key -> version, number, expires_at_ms
 GUARDED: Final = 16  # [[key, version, expires_at_ms (both 0: absent)], ...], [command, ...], atomic -> [result, ...]
@@ -245,13 +245,14 @@ def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
     return (BATCH, atomic, commands)
 
 
-def idempotent(client_key: str, command: Command, first_ms: int = 0) -> Command:
+def idempotent(client_key: str, command: Command, first_index: int = 0) -> Command:
     """Return ``command`` wrapped so that it takes place only once for a ``client_key`` within 10 minutes.
 
     The same command with the same key in that time gets the kept result.
-    first_ms: the cluster's time of the client's first try, before which the command cannot have taken place; 0 if unknown.
+    first_index: the index of the first log entry in which the command may be, by the time of its client's first try; 0 if the
+    client does not tell that time.
     """
-    return (IDEMPOTENT, client_key, first_ms, command)
+    return (IDEMPOTENT, client_key, first_index, command)
 
 
 def open_scope(nonce: str) -> Command:

@@ -72,8 +72,12 @@ def write_departure(disk: Disk, directory: Path, departure: Departure) -> None:
 
 
 def forget_departure(disk: Disk, directory: Path) -> None:
-    """Remove the departure, a node's wish to leave its cluster, from a data directory, durably. Raises OSError."""
-    disk.remove(directory / DEPARTURE)
+    """Remove the departure, a node's wish to leave its cluster, from a data directory, durably.
+
+    Raises OSError, and may be called again then.
+    """
+    if DEPARTURE in disk.list(directory):
+        disk.remove(directory / DEPARTURE)
     disk.sync_directory(directory)
 
 

@@ -26,8 +26,6 @@ _SCOPE = re.compile(
     r"([1-9][0-9]{0,18})-([0-9a-f]{16});[ \t]*number=([1-9][0-9]{0,18});[ \t]*lowest=([1-9][0-9]{0,18})"
 )
 _AGE = re.compile(r"[0-9]{1,15}")
-# A first try counts as that much earlier: this node's estimate of the cluster's time may be ahead of the stamps in the log.
-AGE_SLACK_MS = 1000
 _QUALITY = re.compile(r"[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*", re.IGNORECASE)
 # The most versions in one header: each costs a comparison only, but nobody needs more.
 _TAGS_MAX = 64
@@ -108,11 +106,12 @@ def parse_tags(text: str, header: str) -> list[tuple[bool, str]]:
     return tags
 
 
-def repeatable(environ: Mapping[str, Any], told_ms: Callable[[], int]) -> Command | None:
+def repeatable(environ: Mapping[str, Any], first_index: Callable[[int], int]) -> Command | None:
     """Return the first fields of the command that wraps a write so that it takes place once, however often it is sent.
 
     They come from the request's Idempotency-* headers; without such headers the function returns None.
-    told_ms: returns the cluster's time in ms, as a leader has told it. Raises InvalidRequest, NotReady.
+    first_index: returns the index of the first log entry in which a command of that age, in ms, may be.
+    Raises InvalidRequest, NotReady.
     """
     key = environ.get("HTTP_IDEMPOTENCY_KEY")
     scope = environ.get("HTTP_IDEMPOTENCY_SCOPE")
@@ -135,7 +134,7 @@ def repeatable(environ: Mapping[str, Any], told_ms: Callable[[], int]) -> Comman
         return commands.IDEMPOTENT, check_idempotency_key(key), 0
     if not _AGE.fullmatch(age):
         raise InvalidRequest(f"Idempotency-Age is the milliseconds since the first try, not {shown(age)}")
-    return commands.IDEMPOTENT, check_idempotency_key(key), max(1, told_ms() - int(age) - AGE_SLACK_MS)
+    return commands.IDEMPOTENT, check_idempotency_key(key), first_index(int(age))
 
 
 def scope_name(scope: int, nonce: str) -> str:

@@ -111,7 +111,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         command = verbs.write(key, value, ttl, keep_ttl, content_type)
         check_size(command, limits.value_bytes_max)
         condition = write_condition(environ)
-        repeat = repeatable(environ, store.told_ms)
+        repeat = repeatable(environ, store.first_index)
         if condition is not UNCONDITIONAL:
             command = (*command[:6], *(yield from _write_condition(store, condition, key, repeat)))
         _, version, created, expires_at_ms = yield from run_one(key, command, repeat)
@@ -131,7 +131,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         condition = write_condition(environ)
         if condition.absent:
             raise InvalidRequest("If-None-Match makes no sense with DELETE")
-        repeat = repeatable(environ, store.told_ms)
+        repeat = repeatable(environ, store.first_index)
         only_if = yield from _one_version(store, condition, key, repeat)
         try:
             yield from run_one(key, verbs.delete_command(key, only_if), repeat)
@@ -150,7 +150,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         fields = read_object(environ, limits.body_bytes_max)
         known_fields(fields, ("delta", "initial", "ttl"))
         command = verbs.incr_command(key, fields.get("delta", 1), fields.get("initial"), fields.get("ttl"))
-        _, version, number, expires_at_ms = yield from run_one(key, command, repeatable(environ, store.told_ms))
+        _, version, number, expires_at_ms = yield from run_one(key, command, repeatable(environ, store.first_index))
         ttl = seconds_left(expires_at_ms, store.now_ms())
         return json_answer({"key": key, "value": number, "version": version, "ttl": ttl}, services.raft_headers())
 
@@ -164,7 +164,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         if "ttl" not in fields:
             raise InvalidRequest('"ttl" is needed: seconds, or null for none')
         command = verbs.touch_command(key, fields["ttl"])
-        yield from run_one(key, command, repeatable(environ, store.told_ms))
+        yield from run_one(key, command, repeatable(environ, store.first_index))
         return json_answer({"key": key, "ttl": command[2] / 1000 if command[2] else None}, services.raft_headers())
 
     @blueprint.post("/cache/_batch", endpoint="batch")
@@ -177,7 +177,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         if type(atomic) is not bool:
             raise InvalidRequest("atomic is true or false")
         parsed = parse_batch(fields.get("ops"), limits.value_bytes_max)
-        repeat = repeatable(environ, store.told_ms)
+        repeat = repeatable(environ, store.first_index)
         query = parse_query(environ)
         # What is to be done once is kept in the log, even if it only reads.
         if repeat is not None or any(command[0] != commands.GET for command in parsed):
@@ -209,7 +209,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         if everything == bool(prefix):
             raise InvalidRequest("give either ?prefix=, not empty, or ?all=true")
         command = commands.delete_prefix(prefix) if prefix else commands.clear_database(0, counted=True)
-        _, deleted = yield from run_one("", command, repeatable(environ, store.told_ms))
+        _, deleted = yield from run_one("", command, repeatable(environ, store.first_index))
         return json_answer({"deleted": deleted}, services.raft_headers())
 
     return blueprint

@@ -40,7 +40,7 @@ def settings_blueprint(services: Services) -> Blueprint:
         environ = request.environ
         changes = read_object(environ, services.limits.body_bytes_max)
         command = settings_command(changes, _wanted(environ, store.settings), user_name(environ))
-        repeat = repeatable(environ, store.told_ms)
+        repeat = repeatable(environ, store.first_index)
         [result] = yield [command if repeat is None else (*repeat, command)]
         found = settings_of(result)
         return json_answer(asdict(found), [*services.raft_headers(), _tag(found)])

@@ -102,7 +102,7 @@ def test_results_are_kept_ten_minutes_of_machine_time(driver: Driver) -> None:
         (c.IDEMPOTENT, "key", c.incr("n", 1, 0)),
         (c.IDEMPOTENT, "key"),
         c.idempotent("key", c.scoped(1, "x", 1, 1, c.incr("n", 1, 0))),
-        *(c.idempotent("key", c.incr("n", 1, 0), first_ms) for first_ms in (-1, True, 1.5, None, 2**63)),  # type: ignore[arg-type]
+        *(c.idempotent("key", c.incr("n", 1, 0), index) for index in (-1, True, 1.5, None, 2**63)),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_idempotent_is_malformed(driver: Driver, command: c.Command) -> None:
@@ -118,23 +118,32 @@ def test_a_malformed_command_is_not_kept(driver: Driver) -> None:
 def test_the_oldest_keys_are_dropped_beyond_the_bytes(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency, "KEPT_BYTES_MAX", 3 * (idempotency.RECORD_BYTES + 50))
     for number in range(1, 5):
-        driver.one(c.idempotent(f"k{number}", c.incr("n", 1, 0)), at=number)
+        driver.one(c.idempotent(f"k{number}", c.incr("n", 1, 0)), at=100 * number)
+    first = driver.machine.applied_index - 3
     for one in (driver, driver.copy()):
         assert list(one.machine.idempotency.kept) == ["k2", "k3", "k4"]
         assert one.machine.idempotency.bytes_kept <= idempotency.KEPT_BYTES_MAX
-        # What it reaches back to is known: who was tried first later than that has not taken place.
-        assert one.machine.idempotency.reaches_ms == 1
-        assert one.one(c.idempotent("k1", c.incr("n", 1, 0), 1)) == [c.FORGOTTEN]
-        assert one.one(c.idempotent("k5", c.incr("n", 1, 0), 2))[2] == 5
+        # What it reaches back to is known: what can only be in a later entry has not taken place.
+        assert (one.machine.idempotency.reaches_index, one.machine.idempotency.reaches_ms) == (first, 100)
+        assert one.one(c.idempotent("k1", c.incr("n", 1, 0), first)) == [c.FORGOTTEN]
+        assert one.one(c.idempotent("k5", c.incr("n", 1, 0), first + 1))[2] == 5
         # One that does not tell since when it tries is done (again).
         assert one.one(c.idempotent("k1", c.incr("n", 1, 0)))[2] == 6
 
 
 def test_a_key_beyond_its_ten_minutes_is_forgotten_for_who_tells_its_age(driver: Driver) -> None:
     driver.one(INCR, at=1000)
+    index = driver.machine.applied_index
     driver.run(at=601_000)
-    assert driver.one(c.idempotent("key", c.incr("n", 1, 0), 1000)) == [c.FORGOTTEN]
-    assert driver.one(c.idempotent("key", c.incr("n", 1, 0), 1001))[2] == 2
+    assert driver.one(c.idempotent("key", c.incr("n", 1, 0), index)) == [c.FORGOTTEN]
+    assert driver.one(c.idempotent("key", c.incr("n", 1, 0), index + 1))[2] == 2
+
+
+def test_a_dropped_key_is_forgotten_although_the_machines_time_has_jumped(driver: Driver) -> None:
+    driver.one(INCR, at=1000)
+    index = driver.machine.applied_index
+    driver.run(at=3_600_000)
+    assert driver.one(c.idempotent("key", c.incr("n", 1, 0), index), at=3_600_000) == [c.FORGOTTEN]
 
 
 def test_a_key_counts_with_what_it_takes(driver: Driver) -> None:
