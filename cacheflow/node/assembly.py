@@ -26,7 +26,7 @@ from cacheflow.node.feed import Feed
 from cacheflow.node.inbox import Inbox
 from cacheflow.node.joining import Joining
 from cacheflow.node.leaving import Leaving
-from cacheflow.node.past import Past
+from cacheflow.node.past import STEP_S, Past
 from cacheflow.node.proposals import Proposals
 from cacheflow.node.recency import RecencyBuffer
 from cacheflow.node.registration import AskSeed
@@ -125,6 +125,8 @@ class LocalNode:
         self._note_removed = note_removed
         self._write_journal = around.write_journal
         # When uses were last sent alone, and the index that was applied then.
+        # When the log's index is to be noted next.
+        self._past_due_s = 0.0
         self._uses_sent_at = 0.0
         self._uses_sent_index = 0
         newest, self.machine = storage.load_machine(around.disk, around.directory, around.machine_type)
@@ -381,12 +383,13 @@ class LocalNode:
         self._loop.call_later(EXPIRE_EVERY_S, self._on_timer)
         self.inbox.empty()
         self.proposals.expire()
-        if self.node.may_read:
+        now = self._loop.time()
+        if now >= self._past_due_s and self.node.may_read:
+            self._past_due_s = now + STEP_S
             self.past.note(self.machine.applied_index)
         if not self._compared and self.node.may_read and self.machine.settings.replicas is not None:
             self._compared = True
             self._tell_overruled()
-        now = self._loop.time()
         applied = self.node.last_applied
         if (
             self.uses.noted

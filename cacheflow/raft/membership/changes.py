@@ -253,12 +253,14 @@ class Reconfiguration:
             return
         self._hand_over.proceed()
         latest = self._membership.configurations.latest
+        is_wanted = self.votes.is_wanted(latest)
         if self._core.has_settled and latest.index <= self._core.last_applied and not self._membership.is_unlogged:
-            if not self._proposes_what_was_asked(latest) and self._hand_over.heir is None:
+            proposed = bool(self._waiting) and self._proposes_what_was_asked(latest)
+            if not proposed and self._hand_over.heir is None and (is_wanted or self.votes.silent_ms):
                 table = self.votes.next_table(latest)
                 if table is not None:
                     self._leading.append_configuration(table)
-        self.is_pending = self.votes.is_wanted(latest) or self._hand_over.heir is not None or bool(self._waiting)
+        self.is_pending = is_wanted or self._hand_over.heir is not None or bool(self._waiting)
 
     def _proposes_what_was_asked(self, latest: Configuration) -> bool:
         """As leader, answer or propose the waiting membership changes, up to the first that needs a new member table.

@@ -77,7 +77,7 @@ class Votes:
         self._term = 0
         self._looked_ms = 0
         # {voter id: for how many ms this leader has not heard that voter}; those that are heard are not in it.
-        self._silent_ms: dict[str, int] = {}
+        self.silent_ms: dict[str, int] = {}
         # {member id: since when this leader has that spare catch up for a vote}.
         self._learning_since_ms: dict[str, int] = {}
 
@@ -86,15 +86,18 @@ class Votes:
 
         Called once a heartbeat.
         """
-        now_ms, latest = self._links.now_ms(), self._membership.configurations.latest
-        if self._term != self._core.term:
+        latest, down = self._membership.configurations.latest, self._peers.down
+        is_new = self._term != self._core.term
+        if not (is_new or down or self.silent_ms or latest.spares or self._learning_since_ms):
+            return  # as nearly always
+        now_ms = self._links.now_ms()
+        if is_new:
             self._term, self._looked_ms = self._core.term, now_ms
-            self._silent_ms, self._learning_since_ms = {}, {}
+            self.silent_ms, self._learning_since_ms = {}, {}
         passed_ms = min(now_ms - self._looked_ms, self._look_ms_max)
         self._looked_ms = now_ms
-        down = self._peers.down
-        self._silent_ms = {
-            node_id: self._silent_ms.get(node_id, 0) + passed_ms for node_id in latest.voters if node_id in down
+        self.silent_ms = {
+            node_id: self.silent_ms.get(node_id, 0) + passed_ms for node_id in latest.voters if node_id in down
         }
         learning = latest.spares if self._missing(latest) > 0 else []
         self._learning_since_ms = {
@@ -106,8 +109,13 @@ class Votes:
 
         False if a voter is missing and all members that could get a vote are down: those are looked at once a heartbeat.
         """
-        missing = self._missing(latest)
-        return missing < 0 or (missing > 0 and any(member.id not in self._peers.down for member in latest.spares))
+        replicas = self._replica.machine.settings.replicas
+        if replicas is None:
+            return False
+        votes, spares = len(latest.voters), latest.spares
+        if votes > replicas:
+            return votes > replicas + 1
+        return bool(spares) and any(member.id not in self._peers.down for member in spares)
 
     def next_table(self, latest: Configuration) -> Configuration | None:
         """Return the next member table, in which one member gets or loses its vote; None if no vote is to change now.
@@ -159,7 +167,7 @@ class Votes:
             node_id: UnderWay("catching up", now_ms - since_ms) for node_id, since_ms in self._learning_since_ms.items()
         }
         if self._replace_after_ms:
-            for node_id, silent_ms in self._silent_ms.items():
+            for node_id, silent_ms in self.silent_ms.items():
                 due_ms = max(0, self._replace_after_ms - silent_ms) if latest.spares else None
                 told[node_id] = UnderWay("replacement", silent_ms, due_ms)
         return told
@@ -187,11 +195,11 @@ class Votes:
 
     def _dead(self, latest: Configuration) -> str | None:
         """Return the id of the voter that has been silent for longest and for too long; None if nobody is to be replaced."""
-        if not self._replace_after_ms or not self._silent_ms:
+        if not self._replace_after_ms or not self.silent_ms:
             return None
         dead = [
             (silent_ms, node_id)
-            for node_id, silent_ms in self._silent_ms.items()
+            for node_id, silent_ms in self.silent_ms.items()
             if silent_ms >= self._replace_after_ms and node_id in latest.voters and node_id in self._peers.down
         ]
         return max(dead)[1] if dead and self._ready_spare(latest) is not None else None
