@@ -48,11 +48,12 @@ from cacheflow.machine.state.expiry import DueTimes
 
 POLICIES: Final[dict[str, type[Items]]] = {"lru": LruItems, "lfu": LfuItems}
 # What one entry may do of what goes in bulk: up to 5 ms of work each with a million items, and one of the three an entry. Keys
-# that expire; keys that a sweep looks at, and of these the dead that it removes; keys evicted because a limit was lowered.
+# that expire; keys that a sweep looks at, and of these the dead that it removes; keys evicted because a limit was lowered: fewer,
+# because an entry with clients' writes evicts as many, and so do the next ones for as long as that takes.
 EXPIRED_PER_ENTRY_MAX: Final = 1000
 SWEPT_PER_ENTRY_MAX: Final = 5000
 BURIED_PER_ENTRY_MAX: Final = 1000
-EVICTED_PER_ENTRY_MAX: Final = 1000
+EVICTED_PER_ENTRY_MAX: Final = 250
 # Keys that a sweep looks at in one step, and those that the writes of one entry may have it look at beyond its turn, where they
 # need room.
 SWEPT_AT_ONCE: Final = 256
