@@ -50,7 +50,7 @@ _node_id = click.argument("node_id", type=texts.text, metavar="ID")
 def remove(client: CacheClient, node_id: str, as_json: bool) -> int:
     """Remove a member for good. It stays out, even if it is started again; exit code 1 when there is no such member."""
     found = _named(client, node_id)
-    # It was one a moment ago: unknown now, it was removed by a request whose answer was lost.
+    # The node was a member a moment ago: if it is unknown now, a first request has removed it, and its answer was lost.
     with contextlib.suppress(MemberUnknown):
         client.remove_node(found)
     return _tell(as_json, {"id": found, "status": "removed"}, f"{found} is removed")
@@ -121,7 +121,7 @@ def _with_lags(status: dict[str, Any], told: dict[str, Any]) -> list[dict[str, A
         with client_of(**{**told, "urls": (url,), "timeout": min(LEADER_WITHIN_S, told["timeout"])}) as client:
             lags = {member["id"]: member["lag"] for member in client.status()["members"]}
     except CacheFlowError:
-        # It may be reachable for nodes alone, or just have died.
+        # The leader may be reachable for nodes alone, or have died just now: the lags are left out.
         return members
     return [{**member, "lag": lags.get(member["id"])} for member in members]
 

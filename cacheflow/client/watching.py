@@ -138,7 +138,7 @@ class ClientWatch(Watch):
         if _POSITION.fullmatch(position):
             self.position = position
         if what not in CHANGES:
-            # Of a newer CacheFlow, or none.
+            # Heartbeats have no change, and a newer CacheFlow may tell events that are unknown here.
             return None
         key, prefix, version, ttl_s = (data.get(name) for name in ("key", "prefix", "version", "ttl"))
         text = prefix if key is None else key

@@ -290,7 +290,7 @@ class Feed:
         for follower, changes in told.items():
             self._changes += len(changes)
             if not follower.take(changes):
-                # It may have been ended by what it was given.
+                # A follower may have stopped following because of a change that it was given.
                 if follower in self._live.get(follower.prefix, ()):
                     self._rest(follower)
                     self._places[follower] = self._told

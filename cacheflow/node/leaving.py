@@ -113,7 +113,7 @@ async def settle(
 
 # Seconds for all of a node's leaving: supervisors kill after 10 to 30, and what comes behind it takes some, too.
 LEAVE_WITHIN_S = 8.0
-# Of these, seconds for writes that are under way.
+# The seconds of LEAVE_WITHIN_S in which writes that are under way may end.
 SETTLE_S = 2.0
 # Seconds between two looks.
 LOOK_S = 0.02

@@ -32,7 +32,7 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
     down = node.peers.down_ids()
     under_way = node.reconfiguration.votes.under_way()
     known = node.configurations
-    # Who is being removed is in the table still that is committed, and goes on as a member until the next one is.
+    # A member that is being removed is missing in the latest table; it is one until that table is committed.
     going = [member for member_id, member in known.settled.members.items() if member_id not in known.latest.members]
     rows = []
     for member in [*node.members(), *going]:
@@ -249,7 +249,7 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
     if not engine.running:
         return [("loop", False, engine.stopped)]
     node, listening = engine.local.node, engine.local.network.healthy
-    # Who has left by itself only has to be started again.
+    # A node that an operator has removed stays out when it is started again; one that has left by itself joins anew.
     is_out = node.removal.removed_at is not None and not node.removal.by_itself
     failure = None if is_out else node.replica.failure
     return [

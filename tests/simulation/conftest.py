@@ -1,16 +1,19 @@
-"""What all simulations share."""
+"""What several tests of simulated clusters begin with."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import pytest
+from simulation.cluster import Cluster, patched
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """A run logs thousands of lines that say what was done to it."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Three nodes that are ready."""
+    cluster = Cluster(1, 3)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        yield cluster

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 
 import pytest
 from simulation.clients import Workload
-from simulation.cluster import Cluster, Process, patched
+from simulation.cluster import Cluster, Process
 from simulation.faults import ALL
 from simulation.runner import run
 from simulation.storage import DIRECTORY, vouched_bits
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(1, 3)
-    with patched(cluster):
-        for host in cluster.hosts:
-            cluster.start(host)
-        assert cluster.run(5.0, cluster.healthy)
-        yield cluster
 
 
 def follower_of(cluster: Cluster) -> Process:

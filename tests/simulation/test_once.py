@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from simulation.clients import keep
-from simulation.cluster import Cluster, Process, patched
+from simulation.cluster import Cluster, Process
 from simulation.once import COUNTER
 
 from cacheflow.contract import Outcome
@@ -18,14 +16,10 @@ JUMP_S = 20.0
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(1, 3)
-    with patched(cluster):
-        for host in cluster.hosts:
-            cluster.start(host)
-        assert cluster.run(5.0, cluster.healthy)
-        cluster.run(3.0)
-        yield cluster
+def cluster(cluster: Cluster) -> Cluster:
+    """The three nodes, some seconds after they have become ready."""
+    cluster.run(3.0)
+    return cluster
 
 
 class Key:

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from random import Random
 
 import pytest
 from simulation.clients import Workload
-from simulation.cluster import Cluster, patched
+from simulation.cluster import Cluster
 from simulation.scheduler import TurnBudget
 
 from cacheflow.machine.machine import Settled
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(1, 3)
-    with patched(cluster):
-        for host in cluster.hosts:
-            cluster.start(host)
-        assert cluster.run(5.0, cluster.healthy)
-        yield cluster
 
 
 def applied_in_turns(cluster: Cluster, callbacks: int = 1) -> Counter[int]:

@@ -90,7 +90,7 @@ def restore_items(machine: State, command: list[Any]) -> Result:
             contents.write(key, data, kind, meta, expires_at_ms)
     restore.done += len(items)
     if machine.is_closed:
-        # Who may not read a part of what is restored is not told of it either.
+        # Nobody may read a cache that is restored in part, so those who follow its changes are told nothing of that part.
         contents.breaks += 1
     return [c.OK, restore.done]
 
