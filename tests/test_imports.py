@@ -20,7 +20,7 @@ USERS = ("access",)
 CONTRACT = ("contract", "machine.language")
 # The verbs, and what makes methods of them: for store and client alike.
 VERBS = ("arguments", "forms", "verbs", "operations", "aio.threads", "watching.watch", "faces")
-FRONT = (*BASE, *USERS, *CONTRACT, "arguments", "verbs", "operations", "store", "client")
+FRONT = (*BASE, *USERS, *CONTRACT, "measuring", "arguments", "verbs", "operations", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -30,14 +30,16 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "results": ("errors", "values"),
     "config": ("errors",),
     "access": ("errors", "config", "access"),
-    "net": ("errors", "net"),
+    "net": ("errors", "measuring", "net"),
+    # Durations and counts, noted in hot paths: for everybody who has something to tell.
+    "measuring": ("measuring",),
     # What the store answers and the fronts ask for: above the machine, below all of them.
-    "contract": (*BASE, "files.backup", "machine.language", "machine.state.entries"),
+    "contract": (*BASE, "files.backup", "measuring", "machine.language", "machine.state.entries"),
     "machine": ("errors", "values", "machine"),
     # What is in the files that hold contents; raft writes and loads them.
     "files": ("errors", "values", "machine.language", "machine.state.entries", "files"),
-    "raft": (*BASE, "files", "net", "machine", "raft"),
-    "node": (*BASE, "contract", "arguments", "files", "net", "machine", "raft", "node"),
+    "raft": (*BASE, "files", "measuring", "net", "machine", "raft"),
+    "node": (*BASE, "contract", "arguments", "files", "measuring", "net", "machine", "raft", "node"),
     "watching": (),
     # A watch of a node in this process, which both know.
     "watching.local": (*BASE, "contract", *VERBS, "node"),
