@@ -17,7 +17,18 @@ PATHS = (
     *("/cache/incr", "/cache/{key}", "/nodes", "/nodes/", "/nodes/list", "/nodes/register", "/nodes/n1", "/nodes/{id}"),
     *("/nodes/n1/promote", "/nodes/n1/demote", "/nodes/n1/other", "/nodes/n1/promote/more", "/watch", "/scopes"),
     *("/cluster/status", "/cluster/leader", "/cluster/level", "/cluster/settings", "/cluster/digest", "/cluster/none"),
-    *("/backup", "/restore", "/livez", "/readyz", "/metrics", "/slow", "/openapi.json", "/slower", "/cache2/k", "//slow"),
+    *(
+        "/backup",
+        "/restore",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/slow",
+        "/openapi.json",
+        "/slower",
+        "/cache2/k",
+        "//slow",
+    ),
     *("{id}", "/{id}", "/scopes/{id}", "/livez/promote", "/nodes//promote"),
 )
 

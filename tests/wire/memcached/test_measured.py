@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -77,7 +78,7 @@ def test_however_requests_arrive_each_counts_once(
     store.held = held
     data = b"".join(said)
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         client.send(data[start:end])
     while store.release():
         pass
