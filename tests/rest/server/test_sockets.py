@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cacheflow.rest.server import reading_thread
+from cacheflow.rest.server import reading_thread, serving
 from cacheflow.rest.server.serving import HttpServer
 
 IDLE = 50
@@ -52,7 +53,7 @@ def test_connections_of_which_nothing_comes_are_not_asked_when_others_are_served
             assert client.getresponse().read() == b"ok"
 
         with _idle_connections(server.port):
-            # All have been accepted: a look at deadlines between the next requests asks them once more, and each at most once a second.
+            # Now all are accepted. (The look at deadlines asks them all, but once a second.)
             while len(set(asked)) < IDLE:
                 ask()
             asked.clear()
@@ -60,4 +61,26 @@ def test_connections_of_which_nothing_comes_are_not_asked_when_others_are_served
                 ask()
             # A poll of waitress' own would have asked each of them for each request, and twice.
             assert len(asked) < REQUESTS * IDLE / 2
+        client.close()
+
+
+def test_the_end_of_a_request_in_the_pool_is_seen_at_the_wake_up_that_tells_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wake = reading_thread.ReadingServer.pull_trigger
+
+    def pull_trigger(server: reading_thread.ReadingServer) -> None:
+        wake(server)
+        # The poll loop has looked, and waits again, before the thread of the pool goes on.
+        time.sleep(0.1)
+
+    monkeypatch.setattr(reading_thread.ReadingServer, "pull_trigger", pull_trigger)
+    # Nothing but wake-ups and input ends a poll.
+    monkeypatch.setattr(serving, "_LOOP_INTERVAL_S", 60)
+    with HttpServer(_answer, "127.0.0.1", 0, threads=1) as server:
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10.0)
+        for _ in range(3):
+            client.request("GET", "/")
+            assert client.getresponse().read() == b"ok"
+            time.sleep(0.2)
         client.close()
