@@ -77,7 +77,7 @@ class NodeLoop(asyncio.SelectorEventLoop):
     """asyncio's selector event loop, with one chosen file descriptor whose events it handles last in each turn."""
 
     # The same clock as asyncio's own method, which costs twice as much: the loop and the node ask several times a turn.
-    time = staticmethod(time.monotonic)  # type: ignore[assignment]
+    time = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
         self._order = _ClientsLast()
