@@ -15,6 +15,7 @@ from cacheflow.rest.routes.backups import backups_blueprint
 from cacheflow.rest.routes.cache import cache_blueprint
 from cacheflow.rest.routes.cluster import cluster_blueprint
 from cacheflow.rest.routes.monitoring import monitoring_blueprint
+from cacheflow.rest.routes.page import page_blueprint
 from cacheflow.rest.routes.scopes import scopes_blueprint
 from cacheflow.rest.routes.settings import settings_blueprint
 from cacheflow.rest.routes.watch import watch_blueprint
@@ -54,6 +55,7 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
     app.register_blueprint(settings_blueprint(services))
     app.register_blueprint(monitoring_blueprint(services))
     app.register_blueprint(backups_blueprint(services))
+    app.register_blueprint(page_blueprint(services))
     app.register_error_handler(
         Exception,
         lambda error: answer_error(error, services, request.environ, (request.view_args or {}).get("raw_key")),

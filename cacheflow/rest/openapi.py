@@ -9,6 +9,7 @@ from cacheflow.access.roles import Role
 from cacheflow.arguments import TTL_S_MAX
 from cacheflow.config import ROLES
 from cacheflow.machine.state.settings import MAX_BYTES_MIN, REPLICAS_MAX, VALUE_BYTES_MAX
+from cacheflow.rest.page_files import INDEX, page_files
 from cacheflow.rest.request.auth import NEEDS
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.verbs import OPS_MAX
@@ -87,6 +88,7 @@ def specification(config: RestConfig) -> Json:
             **_cluster_paths(),
             **_backup_paths(),
             **_monitoring_paths(),
+            **_page_paths(),
         },
         "components": {
             "schemas": {"Problem": _PROBLEM},
@@ -209,6 +211,7 @@ def _body(schema: Json, required: bool = True) -> Json:
 
 
 _NOT_MODIFIED: Json = {"description": "Still at that version", "headers": _ETAG}
+_UNCHANGED: Json = {"description": "The client has this file already"}
 _WRITE_FAILURES = (400, 401, 413, 422, 503, 504)
 
 
@@ -581,4 +584,31 @@ def _monitoring_paths() -> Json:
             )
         },
         "/openapi.json": {"get": _call("This document", {200: _answer("OpenAPI 3.1", {"type": "object"})}, (401,))},
+    }
+
+
+def _page_paths() -> Json:
+    html, directory = {"text/html": {"schema": _STRING}}, _json(_object({"service": _STRING, "specification": _STRING}))
+    files = {name: file for name, file in page_files().items() if name != INDEX}
+    kinds = sorted({file.media_type.partition(";")[0] for file in files.values()})
+    name = {"name": "name", "in": "path", "required": True, "schema": {"enum": sorted(files)}}
+    return {
+        "/": {
+            "get": _call(
+                "The page, for who prefers HTML to JSON; for others where this document is",
+                {200: {"description": "The page, or what this is", "content": {**html, **directory}}, 304: _UNCHANGED},
+                (400,),
+            )
+        },
+        "/page/{name}": {
+            "parameters": [name],
+            "get": _call(
+                "A file of the page",
+                {
+                    200: {"description": "The file", "content": {kind: {"schema": _STRING} for kind in kinds}},
+                    304: _UNCHANGED,
+                },
+                (400, 404),
+            ),
+        },
     }

@@ -221,4 +221,6 @@ def http(many: int = OPERATIONS) -> Requests:
         "POST /restore": request("POST", "/restore", b"".join(backup), "application/x-cacheflow-backup"),
         "DELETE /restore": request("DELETE", "/restore"),
         "GET /openapi.json": request("GET", "/openapi.json"),
+        "GET /": request("GET", "/"),
+        "GET /page/{name}": request("GET", "/page/vendor/uPlot.iife.min.js"),
     }

@@ -50,6 +50,9 @@ NEEDS: Final[Mapping[str, Role]] = {
     # Load balancers and kubelets carry no token, and these two tell only whether to send traffic here.
     "GET /livez": Role.NOBODY,
     "GET /readyz": Role.NOBODY,
+    # Files that are the same for everybody, which a browser loads before anybody can type a token.
+    "GET /": Role.NOBODY,
+    "GET /page/{name}": Role.NOBODY,
     "GET /metrics": Role.READ,
     "GET /openapi.json": Role.READ,
 }
