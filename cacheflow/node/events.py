@@ -1,7 +1,7 @@
 """EventLog: what has lately happened to a node and its cluster, in sentences for people.
 
-1. It finds events by comparing what is with what was: the node looks when its leader or the settings have changed, and ten times a
-   second. So whatever code makes a change tells of it, and no path of a request or an entry pays for it.
+1. It finds events by comparing what is with what was: the node looks when its leader or the settings have changed, and ten times
+   a second. So whatever code makes a change tells of it, and no path of a request or an entry pays for it.
 2. What a starting node finds in its log is no news: until it has caught up, only its start and its leaders are events.
 3. It keeps the latest EVENTS_MAX events and their texts are cut, so its memory is bounded whatever happens.
 4. It has no clock of its own.

@@ -190,6 +190,6 @@ def test_an_embedded_node_tells_its_start_its_leader_and_what_is_changed(tmp_pat
         store.change_settings(max_items=77)
         store._engine.is_retiring = True
         wait_for(lambda: {"settings", "alarm"} <= {event.what for event in store.events()})
-        assert [event for event in store.events() if event.what == "alarm"][0].text.startswith(
+        assert next(event for event in store.events() if event.what == "alarm").text.startswith(
             "the check 'stays' fails"
         )

@@ -24,7 +24,7 @@ _PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 def monitoring_blueprint(services: Services) -> Blueprint:
     """Return the Flask blueprint of the routes ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
     blueprint = Blueprint("monitoring", __name__)
-    store, gates, access = services.store, (services.gate, services.thread_gate), services.config.access
+    store, access = services.store, services.config.access
     document = json_bytes(specification(services.config))
 
     @blueprint.get("/livez", endpoint="livez")
@@ -45,13 +45,7 @@ def monitoring_blueprint(services: Services) -> Blueprint:
         wanted = parse_query(environ).get("format")
         if wanted not in (None, "json", "prometheus"):
             raise InvalidRequest(f"format is json or prometheus, not {shown(wanted)}")
-        measured = {
-            **store.metrics(),
-            "http_waiting_requests": sum(gate.waiting for gate in gates),
-            "http_waiting_requests_max": sum(gate.waiting_max for gate in gates),
-            "http_refused_total": sum(gate.refused for gate in gates),
-            **({} if access is None else access.metrics()),
-        }
+        measured = services.measured()
         accept = environ.get("HTTP_ACCEPT", "")
         prefers_json = media_quality(accept, "application/json") > media_quality(accept, "text/plain")
         if wanted == "json" or (wanted is None and prefers_json):
