@@ -181,7 +181,7 @@ class LocalNode:
             turn=turn,
             recovery=recovery,
         )
-        self.events = EventLog(self.node, self.clock.wall_ms)
+        self.events = EventLog(self.node, self.clock.wall_ms, around.passed)
         self.journal.on_durable = self.node.flushed
         self.node.removal.on_removed = self._removed
         self.network.on_message = self.node.receive
