@@ -572,7 +572,8 @@ def _monitoring_paths() -> Json:
         passed, failed = {"description": "ok", "content": text}, {"description": "A line a check", "content": text}
         return {"get": _call(summary, {200: passed, 503: failed}, (400,), parameters=verbose)}
 
-    measured = {"description": "Metrics", "content": {**text, **_json({"type": "object"})}}
+    scraped: Json = {**text, "application/openmetrics-text": {"schema": _STRING}}
+    measured = {"description": "Metrics", "content": {**scraped, **_json({"type": "object"})}}
     return {
         "/livez": health("503 when only a restart mends this node; needs no leader"),
         "/readyz": health("Ready to serve; needs a leader"),
