@@ -17,7 +17,7 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
 from cacheflow.measuring.metrics import Metrics
 from cacheflow.measuring.slow_log import SlowLog
-from cacheflow.results import Change, ClusterSettings, Digest, Item, RaftPosition
+from cacheflow.results import Change, ClusterSettings, Digest, Event, Item, RaftPosition
 
 __all__ = [
     "CHANNEL",
@@ -255,10 +255,11 @@ class RestStore(Protocol):
     @property
     def slow_log(self) -> SlowLog: ...
 
-    # Counters, gauges and histograms by name, and the checks of liveness and readiness.
+    # Counters, gauges and histograms by name, the checks of liveness and readiness, and the latest events, oldest first.
     def metrics(self) -> Metrics: ...
     def readiness(self) -> Sequence[Check]: ...
     def liveness(self) -> Sequence[Check]: ...
+    def events(self) -> Sequence[Event]: ...
 
 
 class KeysCopy(Protocol):

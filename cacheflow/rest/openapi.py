@@ -9,7 +9,9 @@ from cacheflow.access.roles import Role
 from cacheflow.arguments import TTL_S_MAX
 from cacheflow.config import ROLES
 from cacheflow.machine.state.settings import MAX_BYTES_MIN, REPLICAS_MAX, VALUE_BYTES_MAX
+from cacheflow.rest.page_files import INDEX, page_files
 from cacheflow.rest.request.auth import NEEDS
+from cacheflow.rest.request.checks import MOMENT_S_MAX
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.verbs import OPS_MAX
 
@@ -87,6 +89,7 @@ def specification(config: RestConfig) -> Json:
             **_cluster_paths(),
             **_backup_paths(),
             **_monitoring_paths(),
+            **_page_paths(),
         },
         "components": {
             "schemas": {"Problem": _PROBLEM},
@@ -209,6 +212,7 @@ def _body(schema: Json, required: bool = True) -> Json:
 
 
 _NOT_MODIFIED: Json = {"description": "Still at that version", "headers": _ETAG}
+_UNCHANGED: Json = {"description": "The client has this file already"}
 _WRITE_FAILURES = (400, 401, 413, 422, 503, 504)
 
 
@@ -596,5 +600,84 @@ def _monitoring_paths() -> Json:
             )
         },
         "/slow": {"get": _call("The requests that took long lately", {200: _answer("Newest first", slow)}, (401, 403))},
+        **_past_paths(),
         "/openapi.json": {"get": _call("This document", {200: _answer("OpenAPI 3.1", {"type": "object"})}, (401,))},
+    }
+
+
+def _past_paths() -> Json:
+    numbers: Json = {"type": "array", "items": {"type": ["number", "null"]}}
+    samples = _object(
+        {
+            "now": {"type": "number", "description": "seconds since 1970"},
+            "every": {"type": "integer", "description": "seconds between two samples"},
+            "times": {"type": "array", "items": {"type": "number"}, "description": "oldest first"},
+            "series": {
+                "type": "object",
+                "description": "one number for each of the times, null where it is not known: rates a second, ms, gauges",
+                "properties": {"lag": {"type": "object", "additionalProperties": numbers, "description": "by peer"}},
+                "additionalProperties": numbers,
+            },
+        }
+    )
+    event = _object(
+        {
+            "number": _INTEGER,
+            "at": {"type": "number", "description": "seconds since 1970"},
+            "what": {"enum": ["node", "leader", "member", "alarm", "settings", "level", "restore", "contents"]},
+            "text": {"type": "string", "description": "a sentence for people"},
+            "about": {"type": ["string", "null"], "description": "the id of the node that it is about"},
+        }
+    )
+    events = _object({"events": {"type": "array", "items": event}, "next": _INTEGER})
+    return {
+        "/history": {
+            "get": _call(
+                "What this node has measured of itself in the last hour",
+                {200: _answer("Samples", samples)},
+                (400, 401),
+                parameters=[
+                    _query(
+                        "since",
+                        {"type": "number", "minimum": 0, "maximum": MOMENT_S_MAX},
+                        "only samples later than this moment",
+                    )
+                ],
+            )
+        },
+        "/events": {
+            "get": _call(
+                "The latest events of this node: leaders, members, failing checks, settings",
+                {200: _answer("Events, oldest first; next: what to give as since to go on", events)},
+                (400, 401),
+                parameters=[_query("since", {**_INTEGER, "minimum": 0}, "only events from this number on")],
+            )
+        },
+    }
+
+
+def _page_paths() -> Json:
+    html, directory = {"text/html": {"schema": _STRING}}, _json(_object({"service": _STRING, "specification": _STRING}))
+    files = {name: file for name, file in page_files().items() if name != INDEX}
+    kinds = sorted({file.media_type.partition(";")[0] for file in files.values()})
+    name = {"name": "name", "in": "path", "required": True, "schema": {"enum": sorted(files)}}
+    return {
+        "/": {
+            "get": _call(
+                "The page, for who prefers HTML to JSON; for others where this document is",
+                {200: {"description": "The page, or what this is", "content": {**html, **directory}}, 304: _UNCHANGED},
+                (400,),
+            )
+        },
+        "/page/{name}": {
+            "parameters": [name],
+            "get": _call(
+                "A file of the page",
+                {
+                    200: {"description": "The file", "content": {kind: {"schema": _STRING} for kind in kinds}},
+                    304: _UNCHANGED,
+                },
+                (400, 404),
+            ),
+        },
     }

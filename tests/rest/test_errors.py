@@ -123,7 +123,7 @@ def test_a_node_that_does_not_know_where_it_stands_still_answers(
         assert "secret" not in answer.text
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/cachex", "/cache_", "/nodes", "/%FF", "/Cache/k"])
+@pytest.mark.parametrize("path", ["/page", "/nowhere", "/cachex", "/cache_", "/nodes", "/%FF", "/Cache/k"])
 def test_unknown_routes_are_404_problems(client: Client, path: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.content_type) == (404, "application/problem+json")

@@ -50,9 +50,14 @@ NEEDS: Final[Mapping[str, Role]] = {
     # Load balancers and kubelets carry no token, and these two tell only whether to send traffic here.
     "GET /livez": Role.NOBODY,
     "GET /readyz": Role.NOBODY,
+    # Files that are the same for everybody, which a browser loads before anybody can type a token.
+    "GET /": Role.NOBODY,
+    "GET /page/{name}": Role.NOBODY,
     "GET /metrics": Role.READ,
     # It names clients by their addresses, as CLIENT LIST does.
     "GET /slow": Role.ADMIN,
+    "GET /history": Role.READ,
+    "GET /events": Role.READ,
     "GET /openapi.json": Role.READ,
 }
 # The route that a node which knows the cluster's secret may use without a user's token.

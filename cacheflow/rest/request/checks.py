@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from cacheflow.arguments import positive_seconds, shown
 from cacheflow.errors import InvalidRequest
@@ -15,7 +15,9 @@ from cacheflow.rest.request.paths import Query
 from cacheflow.values import check_key
 
 # Numbers of bounded length: float() and int() also take "nan", "1_0" and any number of digits.
-_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,3})?")
+_DECIMAL = re.compile(r"[0-9]{1,17}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,3})?")
+# The latest moment that a request may name: later than any, and less than the milliseconds that some clients count in.
+MOMENT_S_MAX: Final = 10**12
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
@@ -50,6 +52,16 @@ def seconds(query: Query, name: str) -> float | None:
     if not _DECIMAL.fullmatch(text):
         raise InvalidRequest(f"{name} is seconds above 0, not {shown(text)}")
     return positive_seconds(float(text), name)
+
+
+def moment(query: Query, name: str) -> float | None:
+    """Return the query parameter ``name`` as a moment, in seconds since 1970, or None when it is absent."""
+    text = query.get(name)
+    if text is None:
+        return None
+    if not _DECIMAL.fullmatch(text) or float(text) > MOMENT_S_MAX:
+        raise InvalidRequest(f"{name} is a moment in seconds since 1970, at most {MOMENT_S_MAX}, not {shown(text)}")
+    return float(text)
 
 
 def text_field(fields: Mapping[str, Any], name: str) -> str:

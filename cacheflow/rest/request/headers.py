@@ -160,9 +160,18 @@ def media_quality(accept: str, media_type: str) -> float:
 
     Of the header's ranges that match the type the most exact one counts (RFC 9110, 12.5.1).
     """
-    ranges = (media_type, media_type.partition("/")[0] + "/*", "*/*")
+    return _quality(accept, (media_type, media_type.partition("/")[0] + "/*", "*/*"))
+
+
+def takes_gzip(accept_encoding: str) -> bool:
+    """True if the Accept-Encoding header ``accept_encoding`` says that the client understands gzip (RFC 9110, 12.5.3)."""
+    return _quality(accept_encoding, ("gzip", "*")) > 0
+
+
+def _quality(header: str, ranges: tuple[str, ...]) -> float:
+    """Return the quality that ``header`` gives to the first one of ``ranges`` that it names; 0 if it names none of them."""
     best_exactness, quality = len(ranges), 0.0
-    for part in accept.split(","):
+    for part in header.split(","):
         name, *parameters = part.split(";")
         name = name.strip().lower()
         if name in ranges and ranges.index(name) < best_exactness:

@@ -9,7 +9,6 @@ from flask import Blueprint, request
 from cacheflow.arguments import shown
 from cacheflow.contract import Check
 from cacheflow.errors import InvalidRequest
-from cacheflow.measuring.metrics import Metrics
 from cacheflow.rest.answers import JSON_TYPE, TEXT_TYPE, Answer, json_answer, json_bytes
 from cacheflow.rest.openapi import specification
 from cacheflow.rest.request import checks
@@ -22,7 +21,7 @@ from cacheflow.rest.routes.metrics import Scraped
 def monitoring_blueprint(services: Services) -> Blueprint:
     """Return the Flask blueprint of the routes ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
     blueprint = Blueprint("monitoring", __name__)
-    store, gates, access = services.store, (services.gate, services.thread_gate), services.config.access
+    store = services.store
     document = json_bytes(specification(services.config))
 
     @blueprint.get("/livez", endpoint="livez")
@@ -31,23 +30,13 @@ def monitoring_blueprint(services: Services) -> Blueprint:
 
     @blueprint.get("/readyz", endpoint="readyz")
     def readyz() -> Answer:
-        return _health("readyz", store.readiness() if access is None else [*store.readiness(), access.check()])
+        return _health("readyz", services.readiness())
 
     def _health(name: str, results: Sequence[Check]) -> Answer:
         verbose = checks.flag(parse_query(request.environ), "verbose")
         return Answer(*health_text(name, results, verbose), [*services.raft_headers(), TEXT_TYPE])
 
-    def measured() -> Metrics:
-        return {
-            **store.metrics(),
-            "http_waiting_requests": sum(gate.waiting for gate in gates),
-            "http_waiting_requests_max": sum(gate.waiting_max for gate in gates),
-            "http_refused_total": sum(gate.refused for gate in gates),
-            **({} if access is None else access.metrics()),
-            **services.times.times.metrics(),
-        }
-
-    scraped = Scraped(measured)
+    scraped = Scraped(services.measured)
 
     @blueprint.get("/metrics", endpoint="metrics")
     def metrics() -> Answer:
