@@ -1,0 +1,86 @@
+// The samples of the last hour, as the node keeps them, and what comes to them while somebody looks.
+
+import { ask, onToken } from "./calls.js";
+import { Polling } from "./ticking.js";
+
+const HOUR_S = 3600;
+
+/** The samples. `times`: Unix seconds, oldest first; `series`: numbers or null by name, one for each time. */
+export const history = { times: [], series: {}, every: 5, error: null };
+
+const listeners = new Set();
+const wanting = new Set();
+
+const polling = new Polling(
+  5000,
+  async (signal) => {
+    const since = history.times.at(-1);
+    add(await ask("/history", { query: { since }, signal }));
+    history.error = null;
+    tell();
+  },
+  (error) => {
+    history.error = error;
+    if (error.status === 401) polling.stop();
+    tell();
+  },
+);
+
+onToken(() => {
+  polling.stop();
+  if (wanting.size) polling.start();
+});
+
+/** Has `listener` called whenever samples have come, or have failed to. */
+export function onHistory(listener) {
+  listeners.add(listener);
+  if (history.times.length || history.error !== null) listener();
+}
+
+/** Asks for samples as long as anybody, by name, wants them. */
+export function wantHistory(who, wants) {
+  if (wants) wanting.add(who);
+  else wanting.delete(who);
+  if (wanting.size) polling.start();
+  else polling.stop();
+}
+
+/** Returns the latest number of a series; null if it has none. */
+export function latest(name) {
+  return history.series[name]?.at(-1) ?? null;
+}
+
+/** Returns the names of the series that begin with `prefix` and have any number, in order. */
+export function seriesOf(prefix) {
+  return Object.keys(history.series)
+    .filter((name) => name.startsWith(prefix) && history.series[name].some((value) => value !== null))
+    .sort();
+}
+
+/** Adds an answer of /history: samples behind those known, a series that is new or gone with nulls where it was not. */
+export function add(answer) {
+  const newest = history.times.at(-1) ?? -Infinity;
+  const from = answer.times.findIndex((time) => time > newest);
+  history.every = answer.every;
+  const before = history.times.length;
+  const fresh = from < 0 ? [] : answer.times.slice(from);
+  const names = new Set([...Object.keys(history.series), ...Object.keys(answer.series)]);
+  history.times.push(...fresh);
+  for (const name of names) {
+    const values = (history.series[name] ??= new Array(before).fill(null));
+    const came = answer.series[name];
+    if (Array.isArray(came)) values.push(...fresh.map((_, place) => came[from + place] ?? null));
+    else if (came === undefined || came === null || typeof came !== "object") values.push(...fresh.map(() => null));
+    else delete history.series[name];
+  }
+  const oldest = answer.now - HOUR_S;
+  const gone = history.times.findIndex((time) => time >= oldest);
+  const passed = gone < 0 ? history.times.length : gone;
+  if (!passed) return;
+  history.times.splice(0, passed);
+  for (const values of Object.values(history.series)) values.splice(0, passed);
+}
+
+function tell() {
+  for (const listener of listeners) listener();
+}
