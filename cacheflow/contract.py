@@ -15,7 +15,7 @@ from cacheflow.errors import ReplicationError
 from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
-from cacheflow.results import Change, ClusterSettings, Digest, Item, RaftPosition
+from cacheflow.results import Change, ClusterSettings, Digest, Event, Item, RaftPosition
 
 __all__ = [
     "CHANNEL",
@@ -249,10 +249,11 @@ class RestStore(Protocol):
     @property
     def watching(self) -> Watching: ...
 
-    # Counters and gauges by name, and the checks of liveness and readiness.
+    # Counters and gauges by name, the checks of liveness and readiness, and the latest events, oldest first.
     def metrics(self) -> dict[str, float]: ...
     def readiness(self) -> Sequence[Check]: ...
     def liveness(self) -> Sequence[Check]: ...
+    def events(self) -> Sequence[Event]: ...
 
 
 class KeysCopy(Protocol):

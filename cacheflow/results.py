@@ -90,6 +90,21 @@ class RaftPosition:
     leader_id: str | None
 
 
+class Event(NamedTuple):
+    """Something that has happened to a node or its cluster.
+
+    number: counts the events of one start of the node, from 1.  at_s: seconds since 1970, by the node's wall clock.
+    what: ``node``, ``leader``, ``member``, ``alarm``, ``settings``, ``level``, ``restore`` or ``contents``.
+    text: a sentence for people.  about: the id of the node that it is about; None if it is about the cluster.
+    """
+
+    number: int
+    at_s: float
+    what: str
+    text: str
+    about: str | None
+
+
 class Change(NamedTuple):
     """One change of the cache's contents, as a watch tells it.
 

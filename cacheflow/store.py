@@ -90,6 +90,7 @@ class ReplicatedStore(Administration, Face):
         http_address: host:port that the list of members shows for this node. Raises ConfigError.
         """
         self._local = self._engine.start(http_address)
+        self._tell_of_checks(self._local)
         return self
 
     def serve(self, service: Service, host: str, port: int) -> int:

@@ -15,7 +15,7 @@ from cacheflow.node import leaving, promoting, status
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
-from cacheflow.results import Digest, RaftPosition
+from cacheflow.results import Digest, Event, RaftPosition
 
 
 class Administration:
@@ -64,6 +64,10 @@ class Administration:
     def readiness(self) -> list[tuple[str, bool, str]]:
         """Return (name, passed, detail) of each health check that must pass before clients should use this node."""
         return status.readiness(self._engine)
+
+    def events(self) -> tuple[Event, ...]:
+        """Return what has lately happened to this node and its cluster, oldest first. Raises NotReady before the first start."""
+        return self._started().events.latest()
 
     def register(
         self, node_id: str, address: str, raft_address: str, was_member: bool = False, role: str = VOTER
@@ -130,6 +134,10 @@ class Administration:
         if node_id is not None:
             check_node_id(node_id)
         return self._engine.run(status.hand_over(self._engine, node_id), timeout_s=5.0, changes=True)
+
+    def _tell_of_checks(self, local: LocalNode) -> None:
+        """Have the started node ``local`` note as events which of its readiness checks begin to fail, and end."""
+        local.events.checks = self.readiness
 
     def _started(self) -> LocalNode:
         """Return the running or stopped node of this process. Raises NotReady if the node was never started."""

@@ -22,6 +22,7 @@ from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
 from cacheflow.node.channels import Channels
 from cacheflow.node.clock import ClusterClock
+from cacheflow.node.events import EventLog
 from cacheflow.node.feed import Feed
 from cacheflow.node.inbox import Inbox
 from cacheflow.node.joining import Joining
@@ -177,6 +178,7 @@ class LocalNode:
             turn=turn,
             recovery=recovery,
         )
+        self.events = EventLog(self.node, self.clock.wall_ms)
         self.journal.on_durable = self.node.flushed
         self.node.removal.on_removed = self._removed
         self.network.on_message = self.node.receive
@@ -331,11 +333,13 @@ class LocalNode:
 
     def _take_settings(self) -> None:
         self._settings = self.machine.settings
+        self.events.look()
         self.on_settings(self._settings)
 
     def route_changed(self) -> None:
         """Have this node's pending commands sent again, because the leader or the connection to it has changed."""
         self.proposals.route_changed(self.node.links.route is not None)
+        self.events.look()
 
     def _removed(self, reason: str, noted: Callable[[], None]) -> None:
         """End this node's part in the cluster, for ``reason``: the cluster has removed the node, or was replaced.
@@ -383,6 +387,7 @@ class LocalNode:
         self._loop.call_later(EXPIRE_EVERY_S, self._on_timer)
         self.inbox.empty()
         self.proposals.expire()
+        self.events.look()
         now = self._loop.time()
         if now >= self._past_due_s and self.node.may_read:
             self._past_due_s = now + STEP_S

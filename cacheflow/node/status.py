@@ -102,7 +102,11 @@ def cluster(engine: Engine) -> dict[str, Any]:
         "staleness": None if staleness_ms is None else staleness_ms / 1000,
         "failure": node.replica.failure,
         "restore": restoring(engine),
-        "members": [{**row, "lag": node.lag_of(row["id"])} for row in nodes(engine)],
+        "checks": [{"name": name, "passed": passed, "detail": text} for name, passed, text in readiness(engine)],
+        "members": [
+            {**row, "lag": node.lag_of(row["id"]), "connected": _is_connected(engine, row["id"])}
+            for row in nodes(engine)
+        ],
         "configuration": {
             "eviction": machine.settings.policy,
             "max_items": machine.settings.max_items,
@@ -112,6 +116,12 @@ def cluster(engine: Engine) -> dict[str, Any]:
             "version": machine.settings.version,
         },
     }
+
+
+def _is_connected(engine: Engine, member_id: str) -> bool | None:
+    """Return whether this node has a connection to the member ``member_id``; None if it is this node itself."""
+    node = engine.local.node
+    return None if member_id == node.node_id else node.links.is_connected(member_id)
 
 
 def restoring(engine: Engine) -> dict[str, Any] | None:

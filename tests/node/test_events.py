@@ -1,0 +1,195 @@
+"""The events of a node: what its checks, its restores and its level make of themselves, and how much is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from fakes.embedded import wait_for
+
+from cacheflow.machine.state.restore import Restore
+from cacheflow.machine.state.settings import Member, Settings
+from cacheflow.node.events import EVENTS_MAX, TEXT_CHARS_MAX, EventLog, member_changes, settings_change
+from cacheflow.raft.membership.configuration import NOBODY
+from cacheflow.raft.node import RaftNode
+from cacheflow.store import ReplicatedStore
+
+ANN = Member("ann", "i1", "10.0.0.1:9080", "10.0.0.1:8080", voter=True)
+
+
+def bare_node() -> Any:
+    """What an event log looks at of a node that has caught up."""
+    return SimpleNamespace(
+        node_id="ann",
+        may_read=True,
+        term=1,
+        links=SimpleNamespace(route=None, is_connected=lambda node_id: True),
+        configurations=SimpleNamespace(settled=replace(NOBODY, members={"ann": ANN})),
+        replica=SimpleNamespace(machine=SimpleNamespace(settings=Settings(version=1), level=3, restoring=None)),
+        building=SimpleNamespace(reloads_total=0),
+        peers=SimpleNamespace(down_ids=set),
+    )
+
+
+@dataclass
+class Watched:
+    """An event log of such a node, with the clock and the checks that a test sets."""
+
+    node: Any = field(default_factory=bare_node)
+    now_ms: int = 1_000_000
+    checks: Sequence[tuple[str, bool, str]] = (("disk", True, "answers"), ("leader", True, "is ann"))
+
+    def __post_init__(self) -> None:
+        self.log = EventLog(cast(RaftNode, self.node), lambda: self.now_ms)
+        self.log.checks = lambda: self.checks
+
+    def look(self) -> list[tuple[str, str]]:
+        """Look once, a second later; return what is new."""
+        known = len(self.log.latest())
+        self.now_ms += 1000
+        self.log.look()
+        return [(event.what, event.text) for event in self.log.latest()[known:]]
+
+
+def test_a_check_that_begins_to_fail_is_an_alarm_and_one_that_ends_too() -> None:
+    watched = Watched()
+    assert watched.look() == [] and watched.look() == []
+    watched.checks = [("disk", False, "has not answered for 1.5 s"), ("leader", True, "is ann")]
+    assert watched.look() == [("alarm", "the check 'disk' fails: has not answered for 1.5 s")]
+    watched.checks = [("disk", False, "has not answered for 2.5 s"), ("leader", False, "is not known")]
+    assert watched.look() == [("alarm", "the check 'leader' fails: is not known")]
+    watched.checks = [("disk", True, "answers"), ("leader", True, "is ann")]
+    assert watched.look() == [("alarm", "the check 'disk' passes again"), ("alarm", "the check 'leader' passes again")]
+    assert watched.log.latest()[-1].about == "ann" and watched.log.latest()[-1].at_s == watched.now_ms / 1000
+
+
+def test_a_node_that_starts_is_not_ready_and_that_is_no_alarm() -> None:
+    watched = Watched(checks=[("leader", False, "is not known")])
+    assert watched.look() == []
+    watched.checks = [("leader", True, "is ann")]
+    assert watched.look() == []
+    watched.checks = [("leader", False, "is not known")]
+    assert len(watched.look()) == 1
+
+
+def test_checks_are_looked_at_once_a_second_also_when_the_wall_clock_is_set_back() -> None:
+    watched = Watched()
+    asked: list[int] = []
+    watched.log.checks = lambda: asked.append(watched.now_ms) or ()  # type: ignore[func-returns-value]
+    for _ in range(30):
+        watched.now_ms += 100
+        watched.log.look()
+    assert len(asked) == 3
+    watched.now_ms -= 3_600_000
+    watched.log.look()
+    assert len(asked) == 4
+
+
+def test_a_node_that_has_not_caught_up_tells_of_its_leaders_alone() -> None:
+    watched = Watched()
+    watched.node.may_read = False
+    machine = watched.node.replica.machine
+    machine.settings, machine.level = Settings(version=2, max_items=5), 4
+    watched.node.links.route = SimpleNamespace(leader_id="bob", term=7)
+    watched.checks = [("leader", False, "")]
+    assert watched.look() == [("leader", "bob leads, in term 7")]
+    watched.node.may_read = True
+    assert watched.look() == [], "it was so before"
+    machine.settings = Settings(version=3, max_items=6, changed_by="eve")
+    assert watched.look() == [("settings", "settings changed (by eve): max_items 6, before 5")]
+
+
+def test_what_happens_to_the_contents_is_told() -> None:
+    watched = Watched()
+    watched.look()
+    machine = watched.node.replica.machine
+    machine.level = 4
+    assert watched.look() == [("level", "the cluster works at feature level 4, before at 3")]
+    machine.restoring = Restore("r1", 10, online=True)
+    assert watched.look() == [("restore", "a restore of 10 items has begun online")]
+    machine.restoring.done = 4
+    assert watched.look() == []
+    machine.restoring.ended = True
+    assert watched.look() == [("restore", "a restore was given up, with 4 of 10 items")]
+    machine.restoring = Restore("r2", 3, online=False, done=3, ended=True)
+    assert watched.look() == [("restore", "a restore of 3 items is done")]
+    watched.node.building.reloads_total = 1
+    assert watched.look() == [("contents", "the contents were wrong and were loaded anew from this node's disk")]
+
+
+def test_only_who_is_connected_again_answers_again() -> None:
+    watched = Watched()
+    watched.node.configurations.settled = replace(NOBODY, members={"ann": ANN, "bob": replace(ANN, id="bob")})
+    watched.look()
+    watched.node.peers.down_ids = lambda: {"bob", "a stranger"}
+    assert watched.look() == [("member", "bob does not answer")]
+    # A new leader has found nobody down yet.
+    watched.node.peers.down_ids = set
+    watched.node.links.is_connected = lambda node_id: False
+    assert watched.look() == []
+    watched.node.peers.down_ids = lambda: {"bob"}
+    assert watched.look() == []
+    watched.node.peers.down_ids, watched.node.links.is_connected = set, lambda node_id: True
+    assert watched.look() == [("member", "bob answers again")]
+    watched.node.peers.down_ids = lambda: {"bob"}
+    watched.look()
+    watched.node.configurations.settled = replace(NOBODY, members={"ann": ANN})
+    assert watched.look() == [("member", "bob is no member any more")]
+
+
+def test_only_the_latest_events_are_kept_and_their_texts_are_cut() -> None:
+    watched = Watched(checks=[])
+    for number in range(3 * EVENTS_MAX):
+        watched.node.links.route = SimpleNamespace(leader_id="x" * 5000, term=number)
+        watched.look()
+    kept = watched.log.latest()
+    assert len(kept) == EVENTS_MAX and len(kept[-1].text) == TEXT_CHARS_MAX
+    last = 1 + 3 * EVENTS_MAX
+    assert [event.number for event in kept] == list(range(last - EVENTS_MAX + 1, last + 1))
+
+
+def test_every_change_of_a_member_is_a_sentence() -> None:
+    bob = replace(ANN, id="bob", raft_address="10.0.0.2:9080", voter=False)
+    assert member_changes({"ann": ANN}, {"ann": ANN, "bob": bob}) == [
+        ("bob", "bob is a member now, a spare, at 10.0.0.2:9080")
+    ]
+    observer, voter = replace(bob, observer=True), replace(bob, voter=True)
+    assert member_changes({"bob": bob}, {"bob": voter}) == [("bob", "bob is a voter now")]
+    assert member_changes({"bob": voter}, {"bob": observer}) == [("bob", "bob is an observer now")]
+    anew = replace(bob, incarnation="i2")
+    assert member_changes({"bob": voter}, {"bob": anew}) == [
+        ("bob", "bob came back with an empty disk, a spare, at 10.0.0.2:9080")
+    ]
+    assert member_changes({"bob": bob}, {"bob": replace(bob, raft_address="h:1")}) == [("bob", "bob is at h:1 now")]
+    assert member_changes({"bob": bob}, {}) == [("bob", "bob is no member any more")]
+
+
+def test_a_change_that_changes_no_value_is_none() -> None:
+    settings = Settings(version=1, max_items=5)
+    assert settings_change(settings, replace(settings, version=2, changed_by="ann", changed_at_ms=7)) == ""
+    changed = replace(settings, max_items=None, max_bytes=4096)
+    assert (
+        settings_change(settings, changed) == "settings changed: max_items none, before 5; max_bytes 4096, before none"
+    )
+
+
+def test_an_embedded_node_tells_its_start_its_leader_and_what_is_changed(tmp_path: Path) -> None:
+    with ReplicatedStore(
+        node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path, fsync="never"
+    ) as store:
+        store.wait_ready(30.0)
+        assert store.status()["checks"] and all(check["passed"] for check in store.status()["checks"])
+        [row] = store.status()["members"]
+        assert row["connected"] is None
+        wait_for(lambda: any(event.what == "leader" and event.about == "a" for event in store.events()))
+        assert store.events()[0].text.startswith("this node started, with CacheFlow ")
+        wait_for(lambda: store._engine.local.events._failing is not None)
+        store.change_settings(max_items=77)
+        store._engine.is_retiring = True
+        wait_for(lambda: {"settings", "alarm"} <= {event.what for event in store.events()})
+        assert [event for event in store.events() if event.what == "alarm"][0].text.startswith(
+            "the check 'stays' fails"
+        )

@@ -1,0 +1,83 @@
+"""What a node tells of its past: leaders, members and settings, the same in every run, and no news of what its log is old with."""
+
+from __future__ import annotations
+
+from simulation.cluster import Cluster, Process, leader_of, patched
+from simulation.test_membership_changes import SETTINGS, followers, remove, running
+
+from cacheflow.machine.language import commands
+from cacheflow.results import Event
+
+
+def texts(process: Process, what: str = "") -> list[str]:
+    return [event.text for event in process.events.latest() if what in ("", event.what)]
+
+
+def outage(seed: int) -> list[Event]:
+    """What a survivor tells of a leader that is killed and comes back."""
+    with running(3, seed) as cluster:
+        leader = leader_of(cluster)
+        watcher = followers(cluster)[0]
+        cluster.run(2.0)
+        cluster.crash(leader.host, power=True)
+        assert cluster.run(10.0, lambda: cluster.leader not in (None, leader))
+        cluster.run(2.0)
+        cluster.start(leader.host)
+        assert cluster.run(10.0, cluster.healthy)
+        cluster.run(2.0)
+        gone, route = leader.node_id, watcher.node.links.route
+        assert route is not None
+        told = texts(watcher)
+        lost = told.index(next(text for text in told if text.startswith("no leader is known, in term")))
+        assert f"{route.leader_id} leads, in term {route.term}" in told[lost:]
+        assert told.index(f"{gone} does not answer") < told.index(f"{gone} answers again")
+        assert told.count(f"{gone} does not answer") == told.count(f"{gone} answers again") == 1
+        numbers = [event.number for event in watcher.events.latest()]
+        assert numbers == list(range(1, len(numbers) + 1))
+        return list(watcher.events.latest())
+
+
+def test_a_leader_that_is_killed_and_comes_back_is_told_the_same_way_in_every_run() -> None:
+    assert outage(1) == outage(1)
+    outage(2)
+
+
+def test_who_joins_and_who_leaves_is_told_by_every_node() -> None:
+    cluster = Cluster(1, 4, settings=SETTINGS)
+    with patched(cluster):
+        *three, fourth = cluster.hosts
+        for host in three:
+            cluster.start(host)
+        assert cluster.run(10.0, lambda: len(cluster.processes) == 3 and all(p.may_read for p in cluster.processes))
+        cluster.run(3.0)
+        cluster.start(fourth)
+        olds = [host.process for host in three if host.process is not None]
+        joined = f"n4 is a member now, a spare, at {fourth.address}"
+        assert cluster.run(10.0, lambda: all(joined in texts(process) for process in olds))
+        leaver = followers(cluster)[0]
+        remove(cluster, leaver.host)
+        stay = [process for process in olds if process is not leaver]
+        left = f"{leaver.node_id} is no member any more"
+        assert cluster.run(10.0, lambda: all(left in texts(process) for process in stay))
+        # Its vote is given to the other.
+        assert cluster.run(10.0, lambda: all("n4 is a voter now" in texts(process) for process in stay))
+        told = [(event.about, event.text) for event in stay[0].events.latest() if event.what == "member"]
+        assert told[-3:] == [("n4", joined), (leaver.node_id, left), ("n4", "n4 is a voter now")]
+
+
+def test_settings_are_told_with_who_has_changed_them_and_old_ones_of_the_log_are_no_news() -> None:
+    with running(3) as cluster:
+        cluster.run(1.0)
+        changed = commands.configure({"max_items": 77, "policy": "lfu"}, by="ada")
+        leader_of(cluster).send_unchecked([changed], lambda outcome: lambda: None)
+        told = "settings changed (by ada): eviction lfu, before lru; max_items 77, before none"
+        assert cluster.run(5.0, lambda: all(texts(process, "settings") == [told] for process in cluster.processes))
+        # All that it finds when it starts again has happened before.
+        host = followers(cluster)[0].host
+        cluster.crash(host, power=True)
+        cluster.start(host)
+        assert cluster.run(10.0, cluster.healthy)
+        cluster.run(2.0)
+        again = host.process
+        assert again is not None and again.machine.settings.max_items == 77
+        assert {event.what for event in again.events.latest()} == {"node", "leader"}
