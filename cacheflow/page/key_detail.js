@@ -125,7 +125,7 @@ export class KeyDetail {
     this.place.replaceChildren(
       element("h3", { class: "key-name", tabindex: "-1" }, foreign(this.key)),
       this.notice,
-      ...parts,
+      ...parts.filter((part) => part !== null),
     );
   }
 

@@ -4,8 +4,9 @@ import { drawn } from "./dom.js";
 import { changeOf, roleOf } from "./troubles.js";
 import { plain, counted } from "./words.js";
 
-const WIDTH = 640;
-const HEIGHT = 360;
+// A picture is as large as its boxes need around the circle.
+const LEAST = { width: 460, height: 290 };
+const A_MEMBER = { width: 100, height: 62 };
 const BOX = { width: 168, height: 66 };
 const ID_CHARACTERS = 17;
 
@@ -13,11 +14,12 @@ const ID_CHARACTERS = 17;
 export function pictureOf(status, leader) {
   const members = [...status.members].sort((one, other) => (one.id < other.id ? -1 : 1));
   const places = new Map(members.map((member, number) => [member.id, placeOf(number, members.length)]));
+  const width = widthOf(members.length);
   const hub = leader !== null && places.has(leader) ? leader : status.node_id;
   const [top, bottom] = [Math.min, Math.max].map((most) => most(...[...places.values()].map(({ y }) => y)));
   const edge = BOX.height / 2 + 4;
   const picture = drawn("svg", {
-    viewBox: `0 ${top - edge} ${WIDTH} ${bottom - top + 2 * edge}`,
+    viewBox: `0 ${top - edge} ${width} ${bottom - top + 2 * edge}`,
     role: "img",
     "aria-label": sentence(members, leader),
   });
@@ -28,12 +30,17 @@ export function pictureOf(status, leader) {
   return picture;
 }
 
+function widthOf(count) {
+  return Math.max(LEAST.width, count * A_MEMBER.width);
+}
+
 function placeOf(number, count) {
-  if (count === 1) return { x: WIDTH / 2, y: HEIGHT / 2 };
+  const [width, height] = [widthOf(count), Math.max(LEAST.height, count * A_MEMBER.height)];
+  if (count === 1) return { x: width / 2, y: height / 2 };
   const angle = (2 * Math.PI * number) / count - Math.PI / 2;
   return {
-    x: WIDTH / 2 + (WIDTH / 2 - BOX.width / 2 - 6) * Math.cos(angle),
-    y: HEIGHT / 2 + (HEIGHT / 2 - BOX.height / 2 - 6) * Math.sin(angle),
+    x: width / 2 + (width / 2 - BOX.width / 2 - 6) * Math.cos(angle),
+    y: height / 2 + (height / 2 - BOX.height / 2 - 6) * Math.sin(angle),
   };
 }
 
