@@ -115,7 +115,12 @@ def run(config: NodeConfig) -> int:
         if access is not None:
             reloads.append(functools.partial(_read_users_again, store, access, [*ports, app.watches]))
         logger.info("listening on %s", address if "//" in address else f"http://{address}")
-        while _next_signal(signals, notifier.look) == signal.SIGHUP:
+
+        def each_second() -> None:
+            notifier.look()
+            app.history.look()
+
+        while _next_signal(signals, each_second) == signal.SIGHUP:
             reload_all(reloads)
         notifier.stopping()
         end(store, http, config, signals)

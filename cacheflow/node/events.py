@@ -1,10 +1,10 @@
 """EventLog: what has lately happened to a node and its cluster, in sentences for people.
 
-1. It finds events by comparing what is with what was: the node looks when its leader or the settings have changed, and ten times a
-   second. So whatever code makes a change tells of it, and no path of a request or an entry pays for it.
+1. It finds events by comparing what is with what was: the node looks when its leader or the settings have changed, and ten times
+   a second. So whatever code makes a change tells of it, and no path of a request or an entry pays for it.
 2. What a starting node finds in its log is no news: until it has caught up, only its start and its leaders are events.
 3. It keeps the latest EVENTS_MAX events and their texts are cut, so its memory is bounded whatever happens.
-4. It has no clock of its own.
+4. It has no clocks of its own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from cacheflow.results import Event
 EVENTS_MAX: Final = 200
 # Characters of an event's text: ids and addresses have up to 256 each, and the details of checks may be long.
 TEXT_CHARS_MAX: Final = 600
-# Milliseconds between two looks at the readiness checks.
-CHECKS_EVERY_MS: Final = 1000
+# Seconds between two looks at the readiness checks.
+CHECKS_EVERY_S: Final = 1.0
+# A node that looks ten times a second and has not for so many seconds was stopped or suspended, or its loop was kept.
+STOOD_STILL_S: Final = 2.0
 # What is no setting of the cache but tells of its last change.
 _NO_SETTINGS: Final = ("version", "changed_by", "changed_at_ms")
 
@@ -31,13 +33,15 @@ class EventLog:
     """The latest events of the node ``node``, oldest first. The event loop owns it; any thread may call ``latest``.
 
     wall_ms: returns the time of the node's wall clock in ms.
+    passed: returns monotonic seconds, which go on while the computer is suspended.
     """
 
-    def __init__(self, node: RaftNode, wall_ms: Callable[[], int]) -> None:
+    def __init__(self, node: RaftNode, wall_ms: Callable[[], int], passed: Callable[[], float]) -> None:
         # Returns the node's readiness checks: (name, whether it passed, detail for people) of each.
         self.checks: Callable[[], Sequence[tuple[str, bool, str]]] = tuple
         self._node = node
         self._wall_ms = wall_ms
+        self._passed = passed
         # Replaced, never changed: other threads read it.
         self._latest: tuple[Event, ...] = ()
         self._number = 0
@@ -52,7 +56,7 @@ class EventLog:
         self._down: frozenset[str] = frozenset()
         # The names of the checks that failed when they were looked at last; None until all have passed once.
         self._failing: frozenset[str] | None = None
-        self._checked_ms = 0
+        self._checked_s = self._looked_s = passed()
         self._note("node", f"this node started, with CacheFlow {build_version()}", node.node_id)
 
     def latest(self) -> tuple[Event, ...]:
@@ -60,7 +64,11 @@ class EventLog:
         return self._latest
 
     def look(self) -> None:
-        """Note as events what has changed since the last look."""
+        """Note as events what has changed since the last look. Called ten times a second, or more often."""
+        now_s = self._passed()
+        still_s, self._looked_s = now_s - self._looked_s, now_s
+        if still_s > STOOD_STILL_S:
+            self._note("node", f"this node stood still for {still_s:.1f} s", self._node.node_id)
         self._look_at_leader()
         if not self._caught_up:
             machine = self._node.replica.machine
@@ -70,10 +78,8 @@ class EventLog:
             self._take_what_is()
         self._look_at_members()
         self._look_at_contents()
-        now_ms = self._wall_ms()
-        # (A wall clock may be set back.)
-        if not 0 <= now_ms - self._checked_ms < CHECKS_EVERY_MS:
-            self._checked_ms = now_ms
+        if now_s - self._checked_s >= CHECKS_EVERY_S:
+            self._checked_s = now_s
             self._look_at_checks()
 
     def _note(self, what: str, text: str, about: str | None = None) -> None:

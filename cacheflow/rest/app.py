@@ -6,6 +6,7 @@ from flask import Flask, Response, request
 
 from cacheflow.contract import RestStore
 from cacheflow.rest.answers import Answer
+from cacheflow.rest.history import History
 from cacheflow.rest.problems import answer_error
 from cacheflow.rest.request.auth import role_check
 from cacheflow.rest.request.context import Limits, RestConfig, Services
@@ -16,6 +17,7 @@ from cacheflow.rest.routes.cache import cache_blueprint
 from cacheflow.rest.routes.cluster import cluster_blueprint
 from cacheflow.rest.routes.monitoring import monitoring_blueprint
 from cacheflow.rest.routes.page import page_blueprint
+from cacheflow.rest.routes.past import past_blueprint
 from cacheflow.rest.routes.scopes import scopes_blueprint
 from cacheflow.rest.routes.settings import settings_blueprint
 from cacheflow.rest.routes.watch import watch_blueprint
@@ -31,6 +33,7 @@ class RestApp(Flask):
     url_map_class = KeyMap
     services: Services
     watches: Watches
+    history: History
 
     def make_default_options_response(self) -> Response:
         allowed = super().make_default_options_response().headers["Allow"]
@@ -40,7 +43,8 @@ class RestApp(Flask):
 def create_app(store: RestStore, config: RestConfig) -> RestApp:
     """Return the Flask application that serves the cache ``store`` over HTTP, with the settings ``config``.
 
-    Its attribute ``services`` holds what views use (the store, the settings, the limits), for further blueprints.
+    Its attribute ``services`` holds what views use (the store, the settings, the limits), for further blueprints; ``history``
+    keeps samples for who calls its ``look`` once a second.
     """
     app = RestApp("cacheflow.rest", static_folder=None)
     thread_gate = WaitingGate(max(1, config.threads * 3 // 4))
@@ -55,6 +59,8 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
     app.register_blueprint(settings_blueprint(services))
     app.register_blueprint(monitoring_blueprint(services))
     app.register_blueprint(backups_blueprint(services))
+    app.history = History(services.measured)
+    app.register_blueprint(past_blueprint(services, app.history))
     app.register_blueprint(page_blueprint(services))
     app.register_error_handler(
         Exception,

@@ -583,7 +583,53 @@ def _monitoring_paths() -> Json:
                 parameters=[_query("format", {"enum": ["prometheus", "json"]}, "instead of Accept")],
             )
         },
+        **_past_paths(),
         "/openapi.json": {"get": _call("This document", {200: _answer("OpenAPI 3.1", {"type": "object"})}, (401,))},
+    }
+
+
+def _past_paths() -> Json:
+    numbers: Json = {"type": "array", "items": {"type": ["number", "null"]}}
+    samples = _object(
+        {
+            "now": {"type": "number", "description": "seconds since 1970"},
+            "every": {"type": "integer", "description": "seconds between two samples"},
+            "times": {"type": "array", "items": {"type": "number"}, "description": "oldest first"},
+            "series": {
+                "type": "object",
+                "description": "one number for each of the times, null where it is not known: rates a second, ms, gauges",
+                "properties": {"lag": {"type": "object", "additionalProperties": numbers, "description": "by peer"}},
+                "additionalProperties": numbers,
+            },
+        }
+    )
+    event = _object(
+        {
+            "number": _INTEGER,
+            "at": {"type": "number", "description": "seconds since 1970"},
+            "what": {"enum": ["node", "leader", "member", "alarm", "settings", "level", "restore", "contents"]},
+            "text": {"type": "string", "description": "a sentence for people"},
+            "about": {"type": ["string", "null"], "description": "the id of the node that it is about"},
+        }
+    )
+    events = _object({"events": {"type": "array", "items": event}, "next": _INTEGER})
+    return {
+        "/history": {
+            "get": _call(
+                "What this node has measured of itself in the last hour",
+                {200: _answer("Samples", samples)},
+                (400, 401),
+                parameters=[_query("since", {"type": "number", "minimum": 0}, "only samples later than this moment")],
+            )
+        },
+        "/events": {
+            "get": _call(
+                "The latest events of this node: leaders, members, failing checks, settings",
+                {200: _answer("Events, oldest first; next: what to give as since to go on", events)},
+                (400, 401),
+                parameters=[_query("since", {**_INTEGER, "minimum": 0}, "only events from this number on")],
+            )
+        },
     }
 
 

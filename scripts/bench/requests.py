@@ -220,6 +220,8 @@ def http(many: int = OPERATIONS) -> Requests:
         "GET /backup": request("GET", "/backup"),
         "POST /restore": request("POST", "/restore", b"".join(backup), "application/x-cacheflow-backup"),
         "DELETE /restore": request("DELETE", "/restore"),
+        "GET /history": request("GET", "/history"),
+        "GET /events": request("GET", "/events"),
         "GET /openapi.json": request("GET", "/openapi.json"),
         "GET /": request("GET", "/"),
         "GET /page/{name}": request("GET", "/page/vendor/uPlot.iife.min.js"),

@@ -22,7 +22,7 @@ from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.settings import Settings, changed
-from cacheflow.results import ClusterSettings, Digest, Item, RaftPosition
+from cacheflow.results import ClusterSettings, Digest, Event, Item, RaftPosition
 from cacheflow.verbs import seconds_left, settings_told
 
 
@@ -142,6 +142,7 @@ class FakeStore:
         self.watching = FakeWatching()
         self.alive: list[tuple[str, bool, str]] = [("loop", True, "")]
         self.ready: list[tuple[str, bool, str]] = [("leader", True, ""), ("applied", True, "")]
+        self.happened: list[Event] = []
         self.entries: dict[str, Entry] = {}
         self.entries_logged = 0
         self.index = 0
@@ -334,6 +335,9 @@ class FakeStore:
 
     def liveness(self) -> list[tuple[str, bool, str]]:
         return self.alive
+
+    def events(self) -> list[Event]:
+        return self.happened
 
     def metrics(self) -> dict[str, float]:
         return {"items": len(self.entries), "hits_total": 2, 'peer_lag{peer="b"}': 0, 'peer_lag{peer="c"}': 7.5}

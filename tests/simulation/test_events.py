@@ -1,4 +1,4 @@
-"""What a node tells of its past: leaders, members and settings, the same in every run, and no news of what its log is old with."""
+"""What a node tells of its past: leaders, members and settings, the same in every run; of what was before its start, nothing."""
 
 from __future__ import annotations
 

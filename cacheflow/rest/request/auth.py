@@ -54,6 +54,8 @@ NEEDS: Final[Mapping[str, Role]] = {
     "GET /": Role.NOBODY,
     "GET /page/{name}": Role.NOBODY,
     "GET /metrics": Role.READ,
+    "GET /history": Role.READ,
+    "GET /events": Role.READ,
     "GET /openapi.json": Role.READ,
 }
 # The route that a node which knows the cluster's secret may use without a user's token.

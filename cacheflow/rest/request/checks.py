@@ -52,6 +52,16 @@ def seconds(query: Query, name: str) -> float | None:
     return positive_seconds(float(text), name)
 
 
+def moment(query: Query, name: str) -> float | None:
+    """Return the query parameter ``name`` as a moment, in seconds since 1970, or None when it is absent."""
+    text = query.get(name)
+    if text is None:
+        return None
+    if not _DECIMAL.fullmatch(text):
+        raise InvalidRequest(f"{name} is a moment in seconds since 1970, not {shown(text)}")
+    return float(text)
+
+
 def text_field(fields: Mapping[str, Any], name: str) -> str:
     """Return the field ``name`` of a JSON object, which must be a string of 1 to 1024 characters."""
     value = fields.get(name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cacheflow.access.users import Access
-from cacheflow.contract import RestStore
+from cacheflow.contract import Check, RestStore
+from cacheflow.measuring.metrics import Metrics
 from cacheflow.rest.request.gate import WaitingGate
 
 MIB = 1024 * 1024
@@ -64,3 +65,19 @@ class Services:
         """Return this node's present headers X-Raft-Index, X-Raft-Term and X-Served-By, which every HTTP answer carries."""
         at = self.store.position()
         return [("X-Raft-Index", str(at.index)), ("X-Raft-Term", str(at.term)), ("X-Served-By", at.node_id)]
+
+    def readiness(self) -> list[Check]:
+        """Return the readiness checks of this node, and that of its users where they have to show tokens."""
+        access = self.config.access
+        return [*self.store.readiness(), *([] if access is None else [access.check()])]
+
+    def measured(self) -> Metrics:
+        """Return what this node and its HTTP front tell of themselves in numbers. Any thread may call it."""
+        gates, access = (self.gate, self.thread_gate), self.config.access
+        return {
+            **self.store.metrics(),
+            "http_waiting_requests": sum(gate.waiting for gate in gates),
+            "http_waiting_requests_max": sum(gate.waiting_max for gate in gates),
+            "http_refused_total": sum(gate.refused for gate in gates),
+            **({} if access is None else access.metrics()),
+        }

@@ -71,7 +71,9 @@ def cluster_blueprint(services: Services) -> Blueprint:
 
     @blueprint.get("/cluster/status", endpoint="status")
     def status() -> Answer:
-        return json_answer(store.status(), services.raft_headers())
+        # What is wrong with this node, beside what it knows of the others: whoever looks at one wants to see both.
+        ready = [{"name": name, "passed": passed, "detail": detail} for name, passed, detail in services.readiness()]
+        return json_answer({**store.status(), "checks": ready}, services.raft_headers())
 
     @blueprint.post("/cluster/leader", endpoint="leader")
     def leader() -> Answer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from flask import Blueprint, request
@@ -16,15 +15,13 @@ from cacheflow.rest.request import checks
 from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.headers import media_quality
 from cacheflow.rest.request.paths import parse_query
-from cacheflow.rest.routes.metrics import prometheus_text
-
-_PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+from cacheflow.rest.routes.metrics import Scraped
 
 
 def monitoring_blueprint(services: Services) -> Blueprint:
     """Return the Flask blueprint of the routes ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
     blueprint = Blueprint("monitoring", __name__)
-    store, gates, access = services.store, (services.gate, services.thread_gate), services.config.access
+    store = services.store
     document = json_bytes(specification(services.config))
 
     @blueprint.get("/livez", endpoint="livez")
@@ -33,11 +30,13 @@ def monitoring_blueprint(services: Services) -> Blueprint:
 
     @blueprint.get("/readyz", endpoint="readyz")
     def readyz() -> Answer:
-        return _health("readyz", store.readiness() if access is None else [*store.readiness(), access.check()])
+        return _health("readyz", services.readiness())
 
     def _health(name: str, results: Sequence[Check]) -> Answer:
         verbose = checks.flag(parse_query(request.environ), "verbose")
         return Answer(*health_text(name, results, verbose), [*services.raft_headers(), TEXT_TYPE])
+
+    scraped = Scraped(services.measured)
 
     @blueprint.get("/metrics", endpoint="metrics")
     def metrics() -> Answer:
@@ -45,20 +44,12 @@ def monitoring_blueprint(services: Services) -> Blueprint:
         wanted = parse_query(environ).get("format")
         if wanted not in (None, "json", "prometheus"):
             raise InvalidRequest(f"format is json or prometheus, not {shown(wanted)}")
-        measured = {
-            **store.metrics(),
-            "http_waiting_requests": sum(gate.waiting for gate in gates),
-            "http_waiting_requests_max": sum(gate.waiting_max for gate in gates),
-            "http_refused_total": sum(gate.refused for gate in gates),
-            **({} if access is None else access.metrics()),
-        }
         accept = environ.get("HTTP_ACCEPT", "")
         prefers_json = media_quality(accept, "application/json") > media_quality(accept, "text/plain")
         if wanted == "json" or (wanted is None and prefers_json):
-            # JSON has no NaN and no infinity.
-            finite = {name: value if math.isfinite(value) else None for name, value in measured.items()}
-            return json_answer(finite, services.raft_headers())
-        return Answer(prometheus_text(measured).encode(), 200, [*services.raft_headers(), _PROMETHEUS_TYPE])
+            return json_answer(scraped.plain(), services.raft_headers())
+        body, content_type = scraped.text(accept)
+        return Answer(body, 200, [*services.raft_headers(), ("Content-Type", content_type)])
 
     @blueprint.get("/openapi.json", endpoint="openapi")
     def openapi() -> Answer:

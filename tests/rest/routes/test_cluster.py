@@ -144,7 +144,9 @@ def test_a_node_registers_with_its_role(client: Client) -> None:
 
 
 def test_status_is_shown(client: Client) -> None:
-    assert client.get("/cluster/status").json == {"leader": "n1", "term": 3, "commit_index": 0, "applied_index": 0}
+    told = client.get("/cluster/status").json
+    assert told.pop("checks")[0] == {"name": "leader", "passed": True, "detail": ""}
+    assert told == {"leader": "n1", "term": 3, "commit_index": 0, "applied_index": 0}
 
 
 def test_leadership_is_handed_over(client: Client, store: FakeStore) -> None:
