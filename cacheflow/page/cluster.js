@@ -46,7 +46,7 @@ export function clusterView(section) {
             element(
               "tr",
               {},
-              ...["Member", "State", "Role", "Lag", "Heard", "Under way", "Build"].map((name) =>
+              ...["Member", "State", "Role", "Link", "Lag", "Heard", "Under way", "Build"].map((name) =>
                 element("th", { scope: "col" }, name),
               ),
             ),
@@ -64,7 +64,7 @@ export function clusterView(section) {
     const status = node.status;
     if (status === null) return;
     const leader = leaderId();
-    showTroubles(troubles, troublesOf(node, leader));
+    showTroubles(troubles, troublesOf(status, leader));
     picture.replaceChildren(pictureOf(status, leader));
     body.replaceChildren(...status.members.map((member) => memberRow(member, status, leader)));
     place.replaceChildren(
@@ -115,6 +115,7 @@ function memberRow(member, status, leader) {
     name,
     element("span", { class: "chip", "data-tone": member.status === "up" ? "good" : "bad" }, member.status),
     roleOf(member, leader),
+    member.connected === null ? "–" : member.connected ? "open" : "broken",
     lag,
     member.id === status.node_id ? "–" : heard,
     changeOf(member) || "–",
@@ -136,7 +137,7 @@ function legend() {
     "figcaption",
     {},
     ...parts.map(([kind, text]) => element("span", { class: `key ${kind}` }, text)),
-    " Lines: what the leader reaches; without a leader, what this node reaches.",
+    " Lines: the connections of this node.",
   );
 }
 

@@ -16,11 +16,8 @@ const polling = new Polling(
   3000,
   async (signal) => {
     const answer = await ask("/events", { query: { since: next }, signal });
-    // A node that was started again counts from the beginning.
-    if (next !== null && answer.next < next) {
-      [next, events.list] = [null, []];
-      return polling.now();
-    }
+    // A node that was started again counts from the beginning, and tells all.
+    if (next !== null && answer.next < next) events.list = [];
     const newest = events.list.at(-1)?.number ?? -1;
     events.list.push(...answer.events.filter((event) => event.number > newest));
     events.list.splice(0, Math.max(0, events.list.length - KEPT));

@@ -6,7 +6,7 @@ import { Polling } from "./ticking.js";
 const HOUR_S = 3600;
 
 /** The samples. `times`: Unix seconds, oldest first; `series`: numbers or null by name, one for each time. */
-export const history = { times: [], series: {}, every: 5, error: null };
+export const history = { times: [], series: Object.create(null), every: 5, error: null };
 
 const listeners = new Set();
 const wanting = new Set();
@@ -50,10 +50,10 @@ export function latest(name) {
   return history.series[name]?.at(-1) ?? null;
 }
 
-/** Returns the names of the series that begin with `prefix` and have any number, in order. */
+/** Returns the names of the series that begin with `prefix`, in order. */
 export function seriesOf(prefix) {
   return Object.keys(history.series)
-    .filter((name) => name.startsWith(prefix) && history.series[name].some((value) => value !== null))
+    .filter((name) => name.startsWith(prefix))
     .sort();
 }
 
@@ -64,21 +64,21 @@ export function add(answer) {
   history.every = answer.every;
   const before = history.times.length;
   const fresh = from < 0 ? [] : answer.times.slice(from);
-  const names = new Set([...Object.keys(history.series), ...Object.keys(answer.series)]);
+  const { lag = {}, ...series } = answer.series;
+  for (const [peer, values] of Object.entries(lag)) series[`lag_${peer}`] = values;
   history.times.push(...fresh);
-  for (const name of names) {
+  for (const name of new Set([...Object.keys(history.series), ...Object.keys(series)])) {
     const values = (history.series[name] ??= new Array(before).fill(null));
-    const came = answer.series[name];
-    if (Array.isArray(came)) values.push(...fresh.map((_, place) => came[from + place] ?? null));
-    else if (came === undefined || came === null || typeof came !== "object") values.push(...fresh.map(() => null));
-    else delete history.series[name];
+    values.push(...fresh.map((_, place) => series[name]?.[from + place] ?? null));
   }
-  const oldest = answer.now - HOUR_S;
-  const gone = history.times.findIndex((time) => time >= oldest);
-  const passed = gone < 0 ? history.times.length : gone;
-  if (!passed) return;
+  const kept = history.times.findIndex((time) => time >= answer.now - HOUR_S);
+  const passed = kept < 0 ? history.times.length : kept;
   history.times.splice(0, passed);
-  for (const values of Object.values(history.series)) values.splice(0, passed);
+  for (const [name, values] of Object.entries(history.series)) {
+    values.splice(0, passed);
+    // Of a member that is gone, for one: nothing is left of it.
+    if (values.every((value) => value === null)) delete history.series[name];
+  }
 }
 
 function tell() {

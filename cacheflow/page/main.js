@@ -21,12 +21,12 @@ let seen = "";
 /** Shows the view that the address names, "#keys?prefix=user:" for example; the first one where it names none. */
 function route() {
   const [asked, query = ""] = location.hash.slice(1).split("?", 2);
-  if (asked === "main") return;
   const name = Object.hasOwn(MAKERS, asked) ? asked : "cluster";
-  const section = document.getElementById(name);
+  // Not the name itself: the browser would scroll to it, and the reader's next Tab would begin there.
+  const section = document.getElementById(`view-${name}`);
   if (name !== seen) {
     if (seen) {
-      document.getElementById(seen).hidden = true;
+      document.getElementById(`view-${seen}`).hidden = true;
       views[seen].hide();
     }
     section.hidden = false;
@@ -46,14 +46,13 @@ function route() {
 
 /** Shows above all views whose page this is and how the node is. */
 function showState() {
-  const { status, checks, error } = node;
+  const { status, error } = node;
   const [chip, banner] = ["state", "banner"].map((id) => document.getElementById(id));
   if (status !== null) say(document.getElementById("this-node"), plain(status.node_id, 40));
-  const failing = checks.filter(({ ok }) => !ok);
   let [tone, text] = ["good", ""];
   if (error !== null) [tone, text] = error.status === 401 ? ["warn", "asks for a token"] : ["bad", "no answer"];
   else if (leaderId() === null) [tone, text] = ["bad", "no leader"];
-  else if (failing.length) [tone, text] = ["bad", "not ready"];
+  else if (status.checks.some(({ passed }) => !passed)) [tone, text] = ["bad", "not ready"];
   else text = `ready · ${status.role}`;
   const lacking = status === null || error !== null ? "" : noLeader(status, leaderId());
   banner.hidden = lacking === "";
@@ -65,6 +64,11 @@ function showState() {
   if (error?.status === 401) needToken(error);
 }
 
+document.querySelector(".skip").addEventListener("click", (event) => {
+  // The address goes on saying which view is seen.
+  event.preventDefault();
+  document.getElementById("main").focus();
+});
 document.getElementById("token-button").addEventListener("click", enterToken);
 window.addEventListener("hashchange", route);
 onNode(showState);

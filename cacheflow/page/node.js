@@ -1,12 +1,12 @@
 // What this node says of its cluster and of itself, asked every two seconds for all views.
 
-import { ask, onToken, send, read } from "./calls.js";
+import { ask, onToken } from "./calls.js";
 import { Polling } from "./ticking.js";
 
 const EVERY_MS = 2000;
 
-/** The latest answers. `status`: of /cluster/status; `checks`: of /readyz, each {name, ok, text}; `error`: why there is no newer one. */
-export const node = { status: null, checks: [], error: null };
+/** The latest answer of /cluster/status, and why there is no newer one: an error, null if there is none. */
+export const node = { status: null, error: null };
 
 const listeners = new Set();
 
@@ -19,8 +19,7 @@ export function onNode(listener) {
 const polling = new Polling(
   EVERY_MS,
   async (signal) => {
-    const [status, checks] = await Promise.all([ask("/cluster/status", { signal }), health(signal)]);
-    Object.assign(node, { status, checks, error: null });
+    Object.assign(node, { status: await ask("/cluster/status", { signal }), error: null });
     tell();
   },
   (error) => {
@@ -48,23 +47,8 @@ export function askAgain() {
 
 /** Returns the id of the leader that this node can reach; null without one. */
 export function leaderId() {
-  const check = node.checks.find(({ name }) => name === "leader");
-  return check !== undefined && !check.ok ? null : node.status.leader;
-}
-
-async function health(signal) {
-  const response = await send("GET", "/readyz", { query: { verbose: "" }, signal });
-  return checksIn(await read(response.text(), signal));
-}
-
-/** Returns the health checks that a text of /readyz lists. */
-export function checksIn(text) {
-  const checks = [];
-  for (const line of text.split("\n")) {
-    const found = /^\[([+-])\](\S+) (?:ok|failed)(?:: (.*))?$/.exec(line);
-    if (found) checks.push({ name: found[2], ok: found[1] === "+", text: found[3] ?? "" });
-  }
-  return checks;
+  // A node goes on naming a leader for a while that it does not reach any more.
+  return node.status.checks.some(({ name, passed }) => name === "leader" && !passed) ? null : node.status.leader;
 }
 
 function tell() {

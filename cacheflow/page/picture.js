@@ -15,7 +15,7 @@ export function pictureOf(status, leader) {
   const members = [...status.members].sort((one, other) => (one.id < other.id ? -1 : 1));
   const places = new Map(members.map((member, number) => [member.id, placeOf(number, members.length)]));
   const width = widthOf(members.length);
-  const hub = leader !== null && places.has(leader) ? leader : status.node_id;
+  const here = places.get(status.node_id);
   const [top, bottom] = [Math.min, Math.max].map((most) => most(...[...places.values()].map(({ y }) => y)));
   const edge = BOX.height / 2 + 4;
   const picture = drawn("svg", {
@@ -24,7 +24,7 @@ export function pictureOf(status, leader) {
     "aria-label": sentence(members, leader),
   });
   for (const member of members) {
-    if (member.id !== hub && places.has(hub)) picture.append(link(places.get(hub), places.get(member.id), member));
+    if (here && member.id !== status.node_id) picture.append(link(here, places.get(member.id), member));
   }
   for (const member of members) picture.append(box(member, places.get(member.id), status, leader));
   return picture;
@@ -45,7 +45,7 @@ function placeOf(number, count) {
 }
 
 function link(from, to, member) {
-  const kind = member.status === "down" ? "down" : "up";
+  const kind = member.connected ? "up" : "down";
   const line = drawn("line", { x1: from.x, y1: from.y, x2: to.x, y2: to.y, class: `link ${kind}` });
   if (kind === "up") return line;
   const middle = { x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 };

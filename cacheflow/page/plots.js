@@ -3,34 +3,36 @@
 import { element } from "./dom.js";
 import { Freshness } from "./freshness.js";
 import { history, onHistory, seriesOf, wantHistory } from "./history.js";
-import { node } from "./node.js";
 import { Plot } from "./plot.js";
-import { bytes, compact, number, rough } from "./words.js";
+import { bytes, compact, counted, number, rough } from "./words.js";
 
 // Steps of an axis of bytes: its numbers are to be round ones.
 const POWERS = Array.from({ length: 46 }, (_, power) => 2 ** power);
 
 const perSecond = (value) => `${rough(value)}/s`;
 const milliseconds = (value) => `${rough(value)} ms`;
+const entries = (value) => counted(value, "entry", "entries");
 const percent = (value) => `${rough(value)} %`;
 
 // Each plot: its title, how its numbers are said, and its curves, [name, numbers] each, made of the series there are.
 const PLOTS = [
-  ["Reads by front", perSecond, () => byFront("reads")],
-  ["Writes by front", perSecond, () => byFront("writes")],
+  ["Requests by front", perSecond, () => byFront("requests")],
+  ["Keys read and written", perSecond, () => [["read", series("reads")], ["written", series("writes")]]],
   ["Hit ratio", percent, () => [["hits", hitRatio()]]],
   ["Latency, half of all faster", milliseconds, () => byFront("p50_ms")],
   ["Latency, 99 of 100 faster", milliseconds, () => byFront("p99_ms")],
   ["Items", number, () => [["items", series("items")], limit("max_items")]],
   ["Bytes", bytes, () => [["bytes", series("bytes")], limit("max_bytes")]],
   ["Evicted and expired", perSecond, () => [["evicted", series("evictions")], ["expired", series("expiries")]]],
-  ["Flush to disk, 99 of 100 faster", milliseconds, () => [["flush", series("flush_p99_ms")]]],
+  ["Disk and majority, 99 of 100 faster", milliseconds, () => [["flush", series("flush_p99_ms")], ["commit", series("commit_p99_ms")]]],
   ["Event loop held, 99 of 100 shorter", milliseconds, () => [["held", series("hold_p99_ms")]]],
+  ["Lag of members, as the leader knows it", entries, () => by("lag_")],
 ];
 
 // How an axis says numbers where that is another way than in the table, and in which steps.
 const AXES = new Map([
   [number, { inWords: compact }],
+  [entries, { inWords: compact }],
   [perSecond, { inWords: (value) => `${compact(value)}/s` }],
   [bytes, { inWords: bytes, steps: POWERS }],
 ]);
@@ -86,8 +88,13 @@ function series(name) {
 
 /** Returns the curves of a figure, one for each front that has it; the one for all fronts together where no front has. */
 function byFront(figure) {
-  const fronts = seriesOf(`${figure}_`).map((name) => [name.slice(figure.length + 1), series(name)]);
+  const fronts = by(`${figure}_`);
   return fronts.length ? fronts : [["all fronts", series(figure)]];
+}
+
+/** Returns the curves of all series whose names begin with `prefix`, named by what follows it. */
+function by(prefix) {
+  return seriesOf(prefix).map((name) => [name.slice(prefix.length), series(name)]);
 }
 
 function hitRatio() {
@@ -99,9 +106,10 @@ function hitRatio() {
   });
 }
 
+/** Returns the curve of a limit; null where there was none all the time. */
 function limit(name) {
-  const value = node.status?.configuration[name];
-  return value ? ["limit", history.times.map(() => value), "limit"] : null;
+  const values = (series(name) ?? []).map((value) => value || null);
+  return values.some((value) => value !== null) ? ["limit", values, "limit"] : null;
 }
 
 /** Returns the places in front of which samples are missing: there a curve is broken. */

@@ -26,11 +26,11 @@ export function noLeader(status, leader) {
 }
 
 /** Returns what else is wrong, a sentence each, the worst first; nothing if all is well. */
-export function troublesOf({ status, checks }, leader) {
+export function troublesOf(status, leader) {
   const told = [];
   if (status.failure) told.push(`This node has failed: ${plain(status.failure)}.`);
-  for (const { name, ok, text } of checks) {
-    if (!ok && name !== "leader") told.push(`This node is not ready: ${name} ${plain(text)}.`);
+  for (const { name, passed, detail } of status.checks) {
+    if (!passed && name !== "leader") told.push(`This node is not ready: ${name} ${plain(detail)}.`);
   }
   const down = status.members.filter((member) => member.status === "down");
   if (down.length) {

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterator
 
 import pytest
-from browser.watched import Watched, launch, missing, watched
+from browser.watched import DEADLINE_MS, Watched, launch, missing, watched
 from cluster.processes import HERE, NodeProcess, Nodes
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 TOKENS = {role: f"cf_{role}_{'0' * 24}" for role in ("read", "write", "admin")}
 
@@ -17,6 +17,7 @@ TOKENS = {role: f"cf_{role}_{'0' * 24}" for role in ("read", "write", "admin")}
 def browser() -> Iterator[Browser]:
     if why := missing():
         pytest.skip(why)
+    expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
         started = launch(playwright)
         yield started

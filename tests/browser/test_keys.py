@@ -26,7 +26,7 @@ def fill(node: NodeProcess, count: int) -> None:
 
 
 def shown_keys(page: Page) -> list[str]:
-    return page.locator("#keys .keys li").evaluate_all("rows => rows.map(row => row.dataset.key)")
+    return page.locator("#view-keys .keys li").evaluate_all("rows => rows.map(row => row.dataset.key)")
 
 
 def value_of(page: Page) -> Any:
@@ -39,7 +39,7 @@ def test_a_key_set_on_one_node_appears_on_the_page_of_another(trio: Nodes, reade
     trio[0].put("user:2", "Grace")
     trio[0].put("user:1", "Ada", ttl=600)
     trio[0].put("other", "not seen")
-    expect(page.locator("#keys .keys li")).to_have_count(2)
+    expect(page.locator("#view-keys .keys li")).to_have_count(2)
     assert shown_keys(page) == ["user:1", "user:2"]
     page.get_by_role("link", name="user:1").click()
     expect(value_of(page)).to_have_text("Ada")
@@ -51,7 +51,7 @@ def test_a_key_set_on_one_node_appears_on_the_page_of_another(trio: Nodes, reade
     expect(value_of(page)).to_have_text("Ada Lovelace")
     expect(page.locator(".detail .notice")).to_contain_text("Changed: now version")
     trio[2].ask("DELETE", "/cache?prefix=user:")
-    expect(page.locator("#keys .keys li")).to_have_count(0)
+    expect(page.locator("#view-keys .keys li")).to_have_count(0)
     expect(page.locator(".detail")).to_contain_text("This key is not there")
 
 
@@ -60,7 +60,7 @@ def test_a_key_that_expires_goes_by_itself(trio: Nodes, reader: Watched) -> None
     page = reader.open(trio[1].url, "keys?key=short")
     expect(page.locator(".detail")).to_contain_text(re.compile(r"[\d.]+ s more|expired"))
     expect(page.locator(".detail")).to_contain_text("This key is not there")
-    expect(page.locator("#keys .keys li")).to_have_count(0)
+    expect(page.locator("#view-keys .keys li")).to_have_count(0)
 
 
 def test_a_new_key_is_written_as_text_or_json_and_not_over_another(trio: Nodes, reader: Watched) -> None:
@@ -68,13 +68,13 @@ def test_a_new_key_is_written_as_text_or_json_and_not_over_another(trio: Nodes, 
     page.get_by_role("button", name="New key").click()
     expect(page.get_by_label("Key", exact=True)).to_be_focused()
     page.get_by_label("Key", exact=True).fill("made")
-    page.get_by_label("Value").fill('{"a": 12345678901234567890')
+    page.get_by_label("Value", exact=True).fill('{"a": 12345678901234567890')
     page.get_by_label("Kind").select_option("json")
     page.get_by_label("Expiry").select_option("seconds")
     page.get_by_label("Seconds").fill("120")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("alert")).to_contain_text("Nothing was written: this is no JSON")
-    page.get_by_label("Value").fill('{"a": 12345678901234567890}')
+    page.get_by_label("Value", exact=True).fill('{"a": 12345678901234567890}')
     page.get_by_role("button", name="Save").click()
     # A number that JavaScript cannot hold comes through unchanged, in both directions.
     expect(value_of(page)).to_contain_text('"a": 12345678901234567890')
@@ -91,7 +91,7 @@ def test_nobodys_change_is_overwritten_unseen(trio: Nodes, reader: Watched) -> N
     trio[0].put("shared", "first", ttl=500)
     page = reader.open(trio[0].url, "keys?key=shared")
     page.get_by_role("button", name="Change").click()
-    page.get_by_label("Value").fill("mine")
+    page.get_by_label("Value", exact=True).fill("mine")
     # The answer to the page's question is kept back, so that it does not know yet what it will be told.
     page.route("**/cache/shared*", lambda route: route.abort() if route.request.method != "PUT" else route.continue_())
     trio[1].put("shared", "theirs", ttl=500)
@@ -103,13 +103,13 @@ def test_nobodys_change_is_overwritten_unseen(trio: Nodes, reader: Watched) -> N
     page.get_by_role("button", name="Show the present value").click()
     expect(value_of(page)).to_have_text("theirs")
     page.get_by_role("button", name="Change").click()
-    page.get_by_label("Value").fill("mine, knowing")
+    page.get_by_label("Value", exact=True).fill("mine, knowing")
     trio[1].put("shared", "theirs again", ttl=500)
     expect(page.get_by_role("alert")).to_contain_text("Somebody has changed this key: it is at version")
-    expect(page.get_by_label("Value")).to_have_value("mine, knowing")
+    expect(page.get_by_label("Value", exact=True)).to_have_value("mine, knowing")
     page.get_by_role("button", name="Show the present value").click()
     page.get_by_role("button", name="Change").click()
-    page.get_by_label("Value").fill("mine at last")
+    page.get_by_label("Value", exact=True).fill("mine at last")
     page.get_by_role("button", name="Save").click()
     expect(value_of(page)).to_have_text("mine at last")
     # The expiry stays as it was.
@@ -129,7 +129,7 @@ def test_a_key_is_deleted_only_when_the_reader_says_so(trio: Nodes, reader: Watc
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_text("Choose a key")).to_be_visible()
     assert trio[0].value("going") is None
-    expect(page.locator("#keys .keys li")).to_have_count(0)
+    expect(page.locator("#view-keys .keys li")).to_have_count(0)
 
 
 def test_bytes_are_shown_in_hex_and_base64_and_large_values_are_cut(
@@ -173,9 +173,9 @@ HOSTILE = [
 def test_a_hostile_key_and_value_are_shown_and_do_nothing(trio: Nodes, reader: Watched, key: str) -> None:
     trio[0].put(key, f"{key}\u0007\u009b <script>alert(1)</script>")
     page = reader.open(trio[0].url, "keys")
-    expect(page.locator("#keys .keys li")).to_have_count(1)
+    expect(page.locator("#view-keys .keys li")).to_have_count(1)
     assert shown_keys(page) == [key]
-    page.locator("#keys .keys a").click()
+    page.locator("#view-keys .keys a").click()
     expect(value_of(page)).to_contain_text("<script>alert(1)</script>")
     expect(page.locator("main script, main img[src], main svg script")).to_have_count(0)
     shown = page.locator(".detail").inner_text()
@@ -184,12 +184,12 @@ def test_a_hostile_key_and_value_are_shown_and_do_nothing(trio: Nodes, reader: W
     assert (("\u202e" in key) <= ("U+202E" in shown)) and page.evaluate("({}).polluted") is None
     # It can be changed and deleted as any other.
     page.get_by_role("button", name="Change").click()
-    page.get_by_label("Value").fill("harmless")
+    page.get_by_label("Value", exact=True).fill("harmless")
     page.get_by_role("button", name="Save").click()
     expect(value_of(page)).to_have_text("harmless")
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(page.locator("#keys .keys li")).to_have_count(0)
+    expect(page.locator("#view-keys .keys li")).to_have_count(0)
     assert trio[0].ask("GET", f"/cache/{quote(key, safe='')}").status == 404
 
 
@@ -202,8 +202,8 @@ def test_a_key_that_no_browser_can_name_says_so(trio: Nodes, reader: Watched) ->
 def test_a_hundred_thousand_keys_are_paged_quickly_and_followed(trio: Nodes, reader: Watched) -> None:
     fill(trio[0], MANY)
     page = reader.open(trio[0].url, "keys?prefix=many:")
-    page.locator("#keys .keys li").first.wait_for()
-    assert page.locator("#keys .keys li").count() == 100
+    page.locator("#view-keys .keys li").first.wait_for()
+    assert page.locator("#view-keys .keys li").count() == 100
     began = time.perf_counter()
     page.get_by_role("link", name="Next page").click()
     page.get_by_role("link", name="many:000100").wait_for()
@@ -212,11 +212,11 @@ def test_a_hundred_thousand_keys_are_paged_quickly_and_followed(trio: Nodes, rea
     assert took_s < 5
     # Live on this page: one that comes into it, one that goes, and one of another page.
     trio[1].put("many:000150.5", "between")
-    expect(page.locator("#keys .keys li")).to_have_count(101)
+    expect(page.locator("#view-keys .keys li")).to_have_count(101)
     assert shown_keys(page)[51] == "many:000150.5"
     trio[1].put("many:000000.5", "before")
     trio[1].ask("DELETE", "/cache/many:000100")
-    expect(page.locator("#keys .keys li")).to_have_count(100)
+    expect(page.locator("#view-keys .keys li")).to_have_count(100)
     assert "many:000000.5" not in shown_keys(page)
     page.get_by_role("link", name="Previous").click()
     page.get_by_role("link", name="many:000000", exact=True).wait_for()

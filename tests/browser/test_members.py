@@ -24,7 +24,7 @@ def test_leadership_is_handed_over_and_a_member_is_demoted_and_promoted(trio: No
     leader = trio.leader()
     heir = trio.others(leader)[0]
     page = reader.open(leader.url, "members")
-    members = page.locator("#members")
+    members = page.locator("#view-members")
     page.get_by_role("button", name=f"Make leader: {heir.node_id}").click()
     expect(members.locator(".wide .notice")).to_have_text(f"{heir.node_id} leads now.")
     assert trio.leader() is heir
@@ -79,7 +79,7 @@ def test_a_backup_is_taken_and_restored(trio: Nodes, reader: Watched, tmp_path: 
     assert download.value.suggested_filename.endswith(".backup") and file.stat().st_size > 0
     trio[0].put("kept", "new")
     page.get_by_label("A backup to restore").set_input_files(file)
-    page.get_by_role("button", name="Restore").click()
+    page.get_by_role("button", name="Restore …").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("textbox").fill("replace everything")
     dialog.get_by_role("button", name="Restore it").click()
@@ -88,7 +88,7 @@ def test_a_backup_is_taken_and_restored(trio: Nodes, reader: Watched, tmp_path: 
     # What is no backup changes nothing.
     (tmp_path / "broken").write_bytes(b"no backup" * 100)
     page.get_by_label("A backup to restore").set_input_files(tmp_path / "broken")
-    page.get_by_role("button", name="Restore").click()
+    page.get_by_role("button", name="Restore …").click()
     dialog.get_by_role("textbox").fill("replace everything")
     dialog.get_by_role("button", name="Restore it").click()
     expect(page.get_by_text("Not restored: ")).to_be_visible()
@@ -107,7 +107,7 @@ def test_a_node_that_asks_for_a_token_gets_the_right_one_and_keeps_it_nowhere(
     use_token(page, TOKENS["read"])
     expect(dialog).to_be_hidden()
     expect(page.locator("#state")).to_contain_text("ready")
-    expect(page.locator("#cluster tbody tr")).to_have_count(1)
+    expect(page.locator("#view-cluster tbody tr")).to_have_count(1)
     everything = "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href, document.documentElement.outerHTML])"
     assert TOKENS["read"] not in page.evaluate(everything)
     assert not any(TOKENS["read"] in url for url in reader.asked)
@@ -124,7 +124,7 @@ def test_what_a_role_may_not_do_is_told_plainly(guarded: NodeProcess, reader: Wa
     page.get_by_role("dialog").get_by_role("textbox").fill("node-1")
     page.get_by_role("dialog").get_by_role("button", name="Demote it").click()
     needs = f"this needs the role admin, and the user of this token has the role {role}"
-    expect(page.locator("#members .wide .notice")).to_have_text(f"Not done: {needs}.")
+    expect(page.locator("#view-members .wide .notice")).to_have_text(f"Not done: {needs}.")
     page.get_by_role("button", name="Take a backup").click()
     expect(page.get_by_text(f"No backup: {needs}.")).to_be_visible()
     page.get_by_label("Keys at most").fill("7")
@@ -133,7 +133,7 @@ def test_what_a_role_may_not_do_is_told_plainly(guarded: NodeProcess, reader: Wa
     page.locator('nav a[href="#keys"]').click()
     page.get_by_role("link", name="here").click()
     page.get_by_role("button", name="Change").click()
-    page.get_by_label("Value").fill("other")
+    page.get_by_label("Value", exact=True).fill("other")
     page.get_by_role("button", name="Save").click()
     if role == "read":
         expect(page.get_by_role("alert")).to_have_text(
@@ -157,9 +157,9 @@ def test_a_member_with_a_hostile_id_is_shown_and_does_nothing(trio: Nodes, reade
 
     reader.context.route("**/cluster/status", with_hostile_ids)
     page = reader.open(trio[0].url)
-    expect(page.locator("#cluster tbody tr")).to_have_count(3)
-    expect(page.locator("#cluster tbody")).to_contain_text("<img src=x onerror=alert(1)>")
+    expect(page.locator("#view-cluster tbody tr")).to_have_count(3)
+    expect(page.locator("#view-cluster tbody")).to_contain_text("<img src=x onerror=alert(1)>")
     expect(page.locator("main img[src], a[href^=javascript]")).to_have_count(0)
     page.locator('nav a[href="#members"]').click()
-    page.locator("#members").get_by_role("button", name="Remove").first.click()
+    page.locator("#view-members").get_by_role("button", name="Remove").first.click()
     expect(page.get_by_role("dialog")).to_contain_text("U+202E")
