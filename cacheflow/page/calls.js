@@ -1,7 +1,7 @@
 // Calls of this node's HTTP API. The token is kept here, in memory alone: it is gone with the page.
 
 // Milliseconds until a call has no answer: a node that is well answers in a few.
-const PATIENCE_MS = 5000;
+export const PATIENCE_MS = 4000;
 
 let token = "";
 const listeners = new Set();

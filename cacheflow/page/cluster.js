@@ -1,16 +1,17 @@
 // The view of the cluster: what is wrong, in words; a picture of the members; the same as a table; the latest figures.
 
-import { element, row, say } from "./dom.js";
+import { element, renew, row, say, table } from "./dom.js";
 import { events, onEvents, wantEvents } from "./event_list.js";
 import { eventRow } from "./events.js";
 import { Freshness } from "./freshness.js";
 import { history, latest, onHistory, seriesOf, wantHistory } from "./history.js";
-import { leaderId, node, onNode } from "./node.js";
+import { NODE_EVERY_MS, leaderId, node, onNode } from "./node.js";
 import { pictureOf } from "./picture.js";
 import { roleOf, troublesOf, changeOf } from "./troubles.js";
 import { bytes, counted, duration, foreign, number, rough } from "./words.js";
 
-const LATEST_EVENTS = 6;
+const COLUMNS = ["Member", "State", "Role", "Link", "Lag", "Heard", "Under way", "Build"];
+const LATEST_EVENTS = 8;
 const HOST_AND_PORT = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}$/;
 
 /** Fills `section` with the view and returns {show, hide}. */
@@ -22,7 +23,7 @@ export function clusterView(section) {
   const figures = element("dl", { class: "figures" });
   const place = element("dl", { class: "apart", "aria-label": "Place in the log" });
   const recent = element("ol", { class: "events" });
-  const freshness = new Freshness(age);
+  const freshness = new Freshness(age, NODE_EVERY_MS);
   section.append(
     element("h2", { id: "cluster-title", tabindex: "-1" }, "Cluster"),
     age,
@@ -36,23 +37,7 @@ export function clusterView(section) {
       element(
         "div",
         { class: "panel wide whole", tabindex: "0", role: "region", "aria-label": "Members, as a table" },
-        element(
-          "table",
-          {},
-          element("caption", {}, "Members, as this node sees them"),
-          element(
-            "thead",
-            {},
-            element(
-              "tr",
-              {},
-              ...["Member", "State", "Role", "Link", "Lag", "Heard", "Under way", "Build"].map((name) =>
-                element("th", { scope: "col" }, name),
-              ),
-            ),
-          ),
-          body,
-        ),
+        table("Members, as this node sees them", COLUMNS, body),
         place,
       ),
     ),
@@ -65,21 +50,21 @@ export function clusterView(section) {
     if (status === null) return;
     const leader = leaderId();
     showTroubles(troubles, troublesOf(status, leader));
-    picture.replaceChildren(pictureOf(status, leader));
-    body.replaceChildren(...status.members.map((member) => memberRow(member, status, leader)));
-    place.replaceChildren(
+    renew(picture, [pictureOf(status, leader)]);
+    renew(body, status.members.map((member) => memberRow(member, status, leader)));
+    renew(place, [
       fact("Term", number(status.term)),
       fact("Committed", number(status.commit_index)),
       fact("Applied here", number(status.applied_index)),
       fact("Revision", number(status.revision)),
       fact("Feature level", `${status.level} of ${status.build.level}`),
       fact("Contents at most", status.staleness === null ? "of unknown age" : `${duration(status.staleness)} old`),
-    );
+    ]);
   }
 
   onNode(draw);
   onHistory(() => showFigures(figures));
-  onEvents(() => recent.replaceChildren(...events.list.slice(-LATEST_EVENTS).reverse().map(eventRow)));
+  onEvents(() => renew(recent, events.list.slice(-LATEST_EVENTS).reverse().map(eventRow)));
   return {
     show() {
       wantHistory("cluster", true);
@@ -97,9 +82,7 @@ function showTroubles(place, troubles) {
   const texts = isWell ? ["Nothing is wrong: this node is ready and all members are up."] : troubles;
   place.classList.toggle("well", isWell);
   place.hidden = texts.length === 0;
-  const shown = [...place.children].map((item) => item.textContent);
-  if (shown.join("\n") === texts.join("\n")) return;
-  place.replaceChildren(...texts.map((text) => element("li", {}, text)));
+  renew(place, texts.map((text) => element("li", {}, text)));
 }
 
 function memberRow(member, status, leader) {
@@ -112,6 +95,7 @@ function memberRow(member, status, leader) {
   const lag = member.lag === null ? "known to the leader" : counted(member.lag, "entry", "entries");
   const heard = member.last_seen === null ? "never" : member.last_seen < 2 ? "just now" : `${duration(member.last_seen)} ago`;
   return row(
+    COLUMNS,
     name,
     element("span", { class: "chip", "data-tone": member.status === "up" ? "good" : "bad" }, member.status),
     roleOf(member, leader),
@@ -143,16 +127,15 @@ function legend() {
 
 function showFigures(place) {
   if (history.error !== null && !history.times.length) return;
-  const { max_items, max_bytes } = node.status?.configuration ?? {};
   const [hits, misses] = [latest("hits"), latest("misses")];
   const looked = (hits ?? 0) + (misses ?? 0);
   const told = [
     ["Reads", rate(latest("reads")), ""],
     ["Writes", rate(latest("writes")), ""],
     ["Hit ratio", looked ? `${rough((100 * hits) / looked)} %` : "–", ""],
-    ["Items", said(latest("items"), number), limit(max_items, number)],
-    ["Bytes", said(latest("bytes"), bytes), limit(max_bytes, bytes)],
-    ["Slowest hundredth", slowest(), ""],
+    ["Items", said(latest("items"), number), limit(latest("max_items"), number)],
+    ["Bytes", said(latest("bytes"), bytes), limit(latest("max_bytes"), bytes)],
+    ["99 of 100 faster than", slowest(), ""],
   ];
   if (place.children.length !== told.length) {
     place.replaceChildren(...told.map(([name]) => element("div", {}, element("dt", {}, name), element("dd"), element("dd"))));

@@ -27,12 +27,32 @@ export function say(place, text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
+/** Has `place` hold `children`. Those that are there already are left alone, and so is the focus, by its place. */
+export function renew(place, children) {
+  const focusable = () => [...place.querySelectorAll("a, button")];
+  const focused = focusable().indexOf(document.activeElement);
+  children.forEach((child, number) => {
+    const old = place.children[number];
+    if (old === undefined) place.append(child);
+    else if (!old.isEqualNode(child)) old.replaceWith(child);
+  });
+  while (place.children.length > children.length) place.lastChild.remove();
+  if (focused >= 0 && !place.contains(document.activeElement)) focusable()[focused]?.focus();
+}
+
 /** Returns a button with the text `text` that calls `press`. */
 export function button(text, press, properties = {}) {
   return element("button", { type: "button", onclick: press, ...properties }, text);
 }
 
-/** Returns the row of a table: cells from `cells`, the first one a header of the row. */
-export function row(first, ...cells) {
-  return element("tr", {}, element("th", { scope: "row" }, first), ...cells.map((cell) => element("td", {}, cell)));
+/** Returns a table with a caption, the columns `names` and the rows that `body` has or will have. */
+export function table(caption, names, body) {
+  const heads = names.map((name) => element("th", { scope: "col" }, name));
+  return element("table", {}, element("caption", {}, caption), element("thead", {}, element("tr", {}, ...heads)), body);
+}
+
+/** Returns a row of a table of the columns `names`: its first cell is the row's header. In a narrow window cells say their names. */
+export function row(names, first, ...cells) {
+  const shown = cells.map((cell, number) => element("td", { "data-name": names[number + 1] }, cell));
+  return element("tr", {}, element("th", { scope: "row" }, first), ...shown);
 }

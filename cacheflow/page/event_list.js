@@ -4,6 +4,8 @@ import { ask, onToken } from "./calls.js";
 import { Polling } from "./ticking.js";
 
 const KEPT = 200;
+/** Milliseconds between an answer and the next question. */
+export const EVENTS_EVERY_MS = 3000;
 
 /** The events, oldest first, each {number, at, what, text, about}. */
 export const events = { list: [], error: null };
@@ -13,7 +15,7 @@ const wanting = new Set();
 let next = null;
 
 const polling = new Polling(
-  3000,
+  EVENTS_EVERY_MS,
   async (signal) => {
     const answer = await ask("/events", { query: { since: next }, signal });
     // A node that was started again counts from the beginning, and tells all.

@@ -1,7 +1,7 @@
 // The view of events: what has happened at this node, the latest first.
 
 import { element, say } from "./dom.js";
-import { events, onEvents, wantEvents } from "./event_list.js";
+import { EVENTS_EVERY_MS, events, onEvents, wantEvents } from "./event_list.js";
 import { Freshness } from "./freshness.js";
 import { foreign, moment } from "./words.js";
 
@@ -11,7 +11,7 @@ export function eventsView(section) {
   const none = element("p", { class: "hint" }, "Asking …");
   const list = element("ol", { class: "events panel" });
   const kind = element("select", { id: "kind", onchange: () => draw() }, element("option", { value: "" }, "all"));
-  const freshness = new Freshness(age);
+  const freshness = new Freshness(age, EVENTS_EVERY_MS);
   section.append(
     element("h2", { id: "events-title", tabindex: "-1" }, "Events"),
     age,

@@ -1,19 +1,17 @@
 // How old what is shown is, said in words once an answer fails or is late.
 
+import { PATIENCE_MS } from "./calls.js";
 import { say } from "./dom.js";
 import { ticking } from "./ticking.js";
 import { duration } from "./words.js";
 
-// Milliseconds after which the latest answer is old: more than twice what lies between two questions, and an answer's way.
-const LATE_MS = 6000;
-
-/** What is known of the age of one view, shown in `place`. */
+/** What is known of the age of one view, shown in `place`. `every_ms`: between an answer and the next question. */
 export class Freshness {
-  constructor(place) {
+  constructor(place, every_ms) {
     this.place = place;
+    this.late_ms = every_ms + PATIENCE_MS;
     this.answered_ms = null;
     this.failure = "";
-    this.shown = false;
     ticking(1000, () => this.look());
   }
 
@@ -30,15 +28,10 @@ export class Freshness {
     this.look();
   }
 
-  /** True if what is shown is of the last few seconds. */
-  get isFresh() {
-    return this.failure === "" && this.answered_ms !== null && performance.now() - this.answered_ms < LATE_MS;
-  }
-
   /** Says in words how old what is shown is; nothing while it is fresh, or while the first answer is awaited. */
   look() {
     const age_ms = this.answered_ms === null ? null : performance.now() - this.answered_ms;
-    const late = this.failure !== "" || (age_ms !== null && age_ms >= LATE_MS);
+    const late = this.failure !== "" || (age_ms !== null && age_ms >= this.late_ms);
     this.place.hidden = !late;
     if (!late) return say(this.place, "");
     const why = this.failure || "no newer answer has come";

@@ -4,6 +4,8 @@ import { ask, onToken } from "./calls.js";
 import { Polling } from "./ticking.js";
 
 const HOUR_S = 3600;
+/** Milliseconds between an answer and the next question: as often as the node takes samples. */
+export const HISTORY_EVERY_MS = 5000;
 
 /** The samples. `times`: Unix seconds, oldest first; `series`: numbers or null by name, one for each time. */
 export const history = { times: [], series: Object.create(null), every: 5, error: null };
@@ -12,7 +14,7 @@ const listeners = new Set();
 const wanting = new Set();
 
 const polling = new Polling(
-  5000,
+  HISTORY_EVERY_MS,
   async (signal) => {
     const since = history.times.at(-1);
     add(await ask("/history", { query: { since }, signal }));

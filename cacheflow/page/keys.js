@@ -7,7 +7,7 @@ import { button, element, say } from "./dom.js";
 import { Freshness } from "./freshness.js";
 import { KeyDetail } from "./key_detail.js";
 import { KeyPage } from "./key_page.js";
-import { node, onNode } from "./node.js";
+import { NODE_EVERY_MS, node, onNode } from "./node.js";
 import { Watching } from "./watching.js";
 import { foreign, counted } from "./words.js";
 
@@ -21,7 +21,7 @@ const TYPING_MS = 300;
 /** Fills `section` with the view and returns {show, hide}. */
 export function keysView(section) {
   const parts = frame(section, typed);
-  const freshness = new Freshness(parts.age);
+  const freshness = new Freshness(parts.age, NODE_EVERY_MS);
   const detail = new KeyDetail(parts.detail, { chosen: (key) => go({ key }), left: () => go({ key: null, new: null }) });
   let [isSeen, wanted, page, watching, round, failure] = [false, null, null, null, null, null];
   let [againTimer, drawTimer, typingTimer] = [0, 0, 0];

@@ -30,11 +30,11 @@ function route() {
       views[seen].hide();
     }
     section.hidden = false;
-    for (const link of document.querySelectorAll("nav a")) {
+    for (const link of document.querySelectorAll("header nav a")) {
       if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
-    const title = document.querySelector(`nav a[href="#${name}"]`).textContent;
+    const title = document.querySelector(`header nav a[href="#${name}"]`).textContent;
     document.title = `${title} · CacheFlow`;
   }
   views[name] ??= MAKERS[name](section);

@@ -3,13 +3,14 @@
 import { call, onToken } from "./calls.js";
 import { backupPanel } from "./backups.js";
 import { confirmed } from "./confirming.js";
-import { button, element, row, say } from "./dom.js";
+import { button, element, renew, row, say, table } from "./dom.js";
 import { Freshness } from "./freshness.js";
-import { askAgain, leaderId, node, onNode } from "./node.js";
+import { NODE_EVERY_MS, askAgain, leaderId, node, onNode } from "./node.js";
 import { SettingsForm } from "./settings.js";
 import { changeOf, roleOf } from "./troubles.js";
 import { foreign } from "./words.js";
 
+const COLUMNS = ["Member", "Role", "State", "Under way", "Change"];
 // Milliseconds: a member that catches up before it votes takes as long as the node's --request-timeout.
 const PATIENCE_MS = 30000;
 
@@ -18,10 +19,9 @@ export function membersView(section) {
   const age = element("p", { class: "age", hidden: true });
   const notice = element("p", { class: "notice", role: "status" });
   const body = element("tbody");
-  const freshness = new Freshness(age);
+  const freshness = new Freshness(age, NODE_EVERY_MS);
   const settings = new SettingsForm();
   let isSeen = false;
-  let drawn = "";
   section.append(
     element("h2", { id: "members-title", tabindex: "-1" }, "Members and settings"),
     age,
@@ -30,17 +30,7 @@ export function membersView(section) {
       "div",
       { class: "panel wide", tabindex: "0", role: "region", "aria-label": "Members, and what can be done with them" },
       notice,
-      element(
-        "table",
-        {},
-        element("caption", {}, "Members"),
-        element(
-          "thead",
-          {},
-          element("tr", {}, ...["Member", "Role", "State", "Under way", "Change"].map((name) => element("th", { scope: "col" }, name))),
-        ),
-        body,
-      ),
+      table("Members", COLUMNS, body),
     ),
     element("div", { class: "beside" }, settings.element, backupPanel()),
   );
@@ -82,7 +72,7 @@ export function membersView(section) {
     if (member.voter) act("Demote …", () => demote(member));
     else act("Promote", promote);
     act("Remove …", () => remove(member), { class: "danger" });
-    return row(foreign(member.id), roleOf(member, leader), member.status, changeOf(member) || "–", acts);
+    return row(COLUMNS, foreign(member.id), roleOf(member, leader), member.status, changeOf(member) || "–", acts);
   }
 
   function draw() {
@@ -91,14 +81,7 @@ export function membersView(section) {
     if (node.status === null) return;
     const leader = leaderId();
     const { members } = node.status;
-    // Buttons stay while nothing changes, with the focus that one may have.
-    const state = JSON.stringify([leader, members.map((member) => [member.id, member.voter, member.observer, member.status, changeOf(member)])]);
-    if (state !== drawn) {
-      drawn = state;
-      const at = [...body.querySelectorAll("button")].indexOf(document.activeElement);
-      body.replaceChildren(...members.map((member) => memberRow(member, leader)));
-      if (at >= 0) body.querySelectorAll("button")[at]?.focus();
-    }
+    renew(body, members.map((member) => memberRow(member, leader)));
     if (isSeen) settings.follow(node.status.configuration.version);
   }
 

@@ -3,7 +3,8 @@
 import { ask, onToken } from "./calls.js";
 import { Polling } from "./ticking.js";
 
-const EVERY_MS = 2000;
+/** Milliseconds between an answer and the next question. */
+export const NODE_EVERY_MS = 2000;
 
 /** The latest answer of /cluster/status, and why there is no newer one: an error, null if there is none. */
 export const node = { status: null, error: null };
@@ -17,7 +18,7 @@ export function onNode(listener) {
 }
 
 const polling = new Polling(
-  EVERY_MS,
+  NODE_EVERY_MS,
   async (signal) => {
     Object.assign(node, { status: await ask("/cluster/status", { signal }), error: null });
     tell();

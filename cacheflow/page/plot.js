@@ -13,7 +13,7 @@ export class Plot {
     this.axis = axis;
     this.names = "";
     this.chart = null;
-    this.canvas = element("div", { class: "canvas", role: "img" });
+    this.canvas = element("div", { class: "canvas", role: "img", "aria-label": title });
     this.head = element("th", { scope: "col" }, "now");
     this.body = element("tbody");
     this.title = title;

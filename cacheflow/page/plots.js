@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { Freshness } from "./freshness.js";
-import { history, onHistory, seriesOf, wantHistory } from "./history.js";
+import { HISTORY_EVERY_MS, history, onHistory, seriesOf, wantHistory } from "./history.js";
 import { Plot } from "./plot.js";
 import { bytes, compact, counted, number, rough } from "./words.js";
 
@@ -41,7 +41,7 @@ const AXES = new Map([
 export function plotsView(section) {
   const age = element("p", { class: "age", hidden: true });
   const grid = element("div", { class: "plots" });
-  const freshness = new Freshness(age);
+  const freshness = new Freshness(age, HISTORY_EVERY_MS);
   section.append(
     element("h2", { id: "plots-title", tabindex: "-1" }, "The last hour of this node"),
     age,

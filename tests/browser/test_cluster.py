@@ -16,7 +16,7 @@ SIGNS = {"cluster": "tbody tr", "plots": "canvas", "events": "li", "keys": "li",
 
 
 def show(page: Page, view: str) -> None:
-    page.locator(f'nav a[href="#{view}"]').click()
+    page.locator(f'header nav a[href="#{view}"]').click()
 
 
 def row_of(page: Page, node_id: str) -> str:

@@ -233,7 +233,7 @@ def test_a_watch_goes_on_behind_what_it_was_told_and_lists_anew_when_that_is_gon
     watches: list[str] = []
     page = reader.open(trio[0].url, "cluster")
     page.on("request", lambda request: watches.append(request.url) if "/watch" in request.url else None)
-    page.locator('nav a[href="#keys"]').click()
+    page.locator('header nav a[href="#keys"]').click()
     wait_for(lambda: page.wait_for_timeout(50) or watches, "a watch begins")
     assert "since=" in watches[0]
     with page.expect_request(re.compile(r"/cache\?")):
