@@ -45,7 +45,7 @@ export function troublesOf(status, leader) {
   }
   const wanted = status.configuration.replicas + 1;
   const could = status.members.filter((member) => !member.observer).length;
-  if (voters.length < Math.min(wanted, could)) told.push(`Only ${counted(voters.length, "member")} of ${wanted} votes.`);
+  if (voters.length < Math.min(wanted, could)) told.push(`Only ${voters.length} of ${counted(wanted, "member")} may vote.`);
   for (const member of status.members) {
     const change = changeOf(member);
     if (change) told.push(`${plain(member.id, 40)}: ${change}.`);

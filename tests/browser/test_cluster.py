@@ -102,8 +102,8 @@ def test_a_hidden_page_asks_for_nothing(trio: Nodes, reader: Watched) -> None:
     page.evaluate(hide % "true" + tell)
     page.wait_for_load_state("networkidle")
     count = len(reader.asked)
-    # Two rounds and a half of what it asks for while it is seen.
-    page.wait_for_timeout(5000)
+    # More than a round of what it asks for while it is seen.
+    page.wait_for_timeout(2500)
     assert len(reader.asked) == count
     page.evaluate(hide % "false" + tell)
     with page.expect_request("**/cluster/status"):
