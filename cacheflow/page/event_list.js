@@ -1,0 +1,58 @@
+// The latest events of this node, asked for while somebody looks.
+
+import { ask, onToken } from "./calls.js";
+import { Polling } from "./ticking.js";
+
+const KEPT = 200;
+/** Milliseconds between an answer and the next question. */
+export const EVENTS_EVERY_MS = 3000;
+
+/** The events, oldest first, each {number, at, what, text, about}. */
+export const events = { list: [], error: null };
+
+const listeners = new Set();
+const wanting = new Set();
+let next = null;
+
+const polling = new Polling(
+  EVENTS_EVERY_MS,
+  async (signal) => {
+    const answer = await ask("/events", { query: { since: next }, signal });
+    // A node that was started again counts from the beginning, and tells all.
+    if (next !== null && answer.next < next) events.list = [];
+    const newest = events.list.at(-1)?.number ?? -1;
+    events.list.push(...answer.events.filter((event) => event.number > newest));
+    events.list.splice(0, Math.max(0, events.list.length - KEPT));
+    next = answer.next;
+    events.error = null;
+    tell();
+  },
+  (error) => {
+    events.error = error;
+    if (error.status === 401) polling.stop();
+    tell();
+  },
+);
+
+onToken(() => {
+  polling.stop();
+  if (wanting.size) polling.start();
+});
+
+/** Has `listener` called whenever events were asked for. */
+export function onEvents(listener) {
+  listeners.add(listener);
+  if (events.list.length || events.error !== null) listener();
+}
+
+/** Asks for events as long as anybody, by name, wants them. */
+export function wantEvents(who, wants) {
+  if (wants) wanting.add(who);
+  else wanting.delete(who);
+  if (wanting.size) polling.start();
+  else polling.stop();
+}
+
+function tell() {
+  for (const listener of listeners) listener();
+}

@@ -1,0 +1,40 @@
+// How old what is shown is, said in words once an answer fails or is late.
+
+import { PATIENCE_MS } from "./calls.js";
+import { say } from "./dom.js";
+import { ticking } from "./ticking.js";
+import { duration } from "./words.js";
+
+/** What is known of the age of one view, shown in `place`. `every_ms`: between an answer and the next question. */
+export class Freshness {
+  constructor(place, every_ms) {
+    this.place = place;
+    this.late_ms = every_ms + PATIENCE_MS;
+    this.answered_ms = null;
+    this.failure = "";
+    ticking(1000, () => this.look());
+  }
+
+  /** Notes that an answer has come, of now. */
+  good() {
+    this.answered_ms = performance.now();
+    this.failure = "";
+    this.look();
+  }
+
+  /** Notes that an answer has not come, or was a refusal. */
+  bad(error) {
+    this.failure = error.message;
+    this.look();
+  }
+
+  /** Says in words how old what is shown is; nothing while it is fresh, or while the first answer is awaited. */
+  look() {
+    const age_ms = this.answered_ms === null ? null : performance.now() - this.answered_ms;
+    const late = this.failure !== "" || (age_ms !== null && age_ms >= this.late_ms);
+    this.place.hidden = !late;
+    if (!late) return say(this.place, "");
+    const why = this.failure || "no newer answer has come";
+    say(this.place, age_ms === null ? `Nothing to show yet: ${why}.` : `As of ${duration(age_ms / 1000)} ago: ${why}.`);
+  }
+}

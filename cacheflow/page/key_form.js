@@ -1,0 +1,108 @@
+// The form that writes a key: a new one, or another value in the place of the one that was shown, and of no other.
+
+import { NoAnswer, call, pathOf } from "./calls.js";
+import { button, element, say } from "./dom.js";
+import { indented } from "./value.js";
+import { number } from "./words.js";
+
+/** The form. `value`: what was read of the key; null for a new key. `saved`, `cancelled`, `present`: what happens next. */
+export class KeyForm {
+  constructor(value, prefix, { saved, cancelled, present }) {
+    Object.assign(this, { value, saved, present });
+    this.isNew = value === null;
+    this.version = value?.version ?? null;
+    this.key = element("input", { id: "key", autocomplete: "off", spellcheck: "false", required: true, value: prefix });
+    this.kind = element(
+      "select",
+      { id: "value-kind" },
+      element("option", { value: "text" }, "text"),
+      element("option", { value: "json", selected: value?.kind === "json" }, "JSON"),
+    );
+    this.text = element("textarea", { id: "value-text", rows: 8, spellcheck: "false" });
+    this.text.value = value === null || value.kind === "bytes" ? "" : value.kind === "json" ? indented(value.text) : value.text;
+    this.expiry = element(
+      "select",
+      { id: "expiry", onchange: () => this.#look() },
+      this.isNew ? null : element("option", { value: "keep" }, "as it is now"),
+      element("option", { value: "none" }, "none"),
+      element("option", { value: "seconds" }, "in seconds"),
+    );
+    this.seconds = element("input", { id: "seconds", type: "number", min: "0.001", step: "any", value: "60", "aria-label": "Seconds" });
+    this.notice = element("p", { class: "notice", role: "alert" });
+    this.show = button("Show the present value", present, { hidden: true });
+    const label = (text, field) => element("label", { for: field.id }, text);
+    this.element = element(
+      "form",
+      { class: "fields", onsubmit: (event) => (event.preventDefault(), this.#save()) },
+      this.isNew ? label("Key", this.key) : null,
+      this.isNew ? this.key : null,
+      value?.kind === "bytes" ? element("p", { class: "hint" }, "What is written here takes the place of the bytes.") : null,
+      label("Value", this.text),
+      this.text,
+      element("div", { class: "line" }, label("Kind", this.kind), this.kind, label("Expiry", this.expiry), this.expiry, this.seconds),
+      this.notice,
+      element("div", { class: "buttons" }, this.show, button("Cancel", cancelled), this.#button("Save")),
+    );
+    this.#look();
+  }
+
+  /** Puts the focus where the reader begins. */
+  focus() {
+    (this.isNew ? this.key : this.text).focus();
+  }
+
+  /** Says that the key is another meanwhile: `value` is what it has now, null if it is gone. */
+  warn(value) {
+    if (this.isNew) return;
+    const now = value === null ? "it is gone" : `it is at version ${number(value.version)}`;
+    say(this.notice, `Somebody has changed this key: ${now}, and you were shown version ${number(this.version)}. Saving will be refused.`);
+    this.show.hidden = false;
+  }
+
+  #button(text) {
+    this.submit = element("button", { type: "submit", class: "first" }, text);
+    return this.submit;
+  }
+
+  #look() {
+    this.seconds.hidden = this.expiry.value !== "seconds";
+  }
+
+  async #save() {
+    const key = this.isNew ? this.key.value : this.value.key;
+    let said = this.text.value;
+    if (this.kind.value === "json") {
+      try {
+        JSON.parse(said);
+      } catch (error) {
+        return say(this.notice, `Nothing was written: this is no JSON: ${error.message}.`);
+      }
+    } else {
+      said = JSON.stringify(said);
+    }
+    // The JSON goes as it was typed: a number of more than 53 bits would not come through this page's own numbers.
+    const ttl = this.expiry.value === "seconds" ? `,"ttl":${Number(this.seconds.value)}` : "";
+    const query = this.expiry.value === "keep" ? { keep_ttl: "" } : {};
+    const headers = this.isNew ? { "If-None-Match": "*" } : { "If-Match": `"${this.version}"` };
+    this.submit.disabled = true;
+    try {
+      await call("PUT", pathOf(key), { json: `{"value":${said}${ttl}}`, query, headers, patience_ms: 15000 });
+      this.saved(key);
+    } catch (error) {
+      say(this.notice, this.#inWords(error));
+      this.show.hidden = error.status !== 412 || this.isNew;
+    } finally {
+      this.submit.disabled = false;
+    }
+  }
+
+  #inWords(error) {
+    if (error.status === 412) {
+      if (this.isNew) return "Nothing was written: there is such a key already.";
+      const now = error.problem.version === undefined ? "" : ` It is at version ${number(error.problem.version)} now.`;
+      return `Nothing was written: somebody has changed this key since it was shown to you.${now}`;
+    }
+    if (error.status === 504 || error instanceof NoAnswer) return `It is not known whether it was written: ${error.message}.`;
+    return `Nothing was written: ${error.message}.`;
+  }
+}

@@ -1,0 +1,209 @@
+// The view of keys: those of a prefix in pages of a hundred, live, and beside them the one that is chosen.
+//
+// The address says what is seen: "#keys?prefix=user:&after=user:99&key=user:100".
+
+import { call, onToken, read } from "./calls.js";
+import { button, element, say } from "./dom.js";
+import { Freshness } from "./freshness.js";
+import { KeyDetail } from "./key_detail.js";
+import { KeyPage } from "./key_page.js";
+import { NODE_EVERY_MS, node, onNode } from "./node.js";
+import { Watching } from "./watching.js";
+import { foreign, counted } from "./words.js";
+
+const PAGE_KEYS = 100;
+// Milliseconds: a list of a large cache takes the node longer than other answers.
+const PATIENCE_MS = 20000;
+const AGAIN_MS = 2000;
+const DRAW_MS = 200;
+const TYPING_MS = 300;
+
+/** Fills `section` with the view and returns {show, hide}. */
+export function keysView(section) {
+  const parts = frame(section, typed);
+  const freshness = new Freshness(parts.age, NODE_EVERY_MS);
+  const detail = new KeyDetail(parts.detail, { chosen: (key) => go({ key }), left: () => go({ key: null, new: null }) });
+  let [isSeen, wanted, page, watching, round, failure] = [false, null, null, null, null, null];
+  let [againTimer, drawTimer, typingTimer] = [0, 0, 0];
+  // Which key the page that begins behind a key comes after: the way back.
+  const before = new Map();
+
+  function typed() {
+    clearTimeout(typingTimer);
+    typingTimer = setTimeout(() => go({ prefix: parts.prefix.value, after: null }, true), TYPING_MS);
+  }
+
+  function go(changes, replaces = false) {
+    const address = addressOf(changes);
+    if (replaces) location.replace(address);
+    else location.hash = address;
+  }
+
+  /** Lists the keys that are wanted, and watches them from there on. */
+  async function list() {
+    stop();
+    if (!isSeen || document.hidden) return;
+    const { signal } = (round = new AbortController());
+    const { prefix, after } = wanted;
+    try {
+      const query = { prefix: prefix || null, limit: PAGE_KEYS, cursor: after || null };
+      const answer = await call("GET", "/cache", { query, signal, patience_ms: PATIENCE_MS });
+      const { keys, cursor } = await read(answer.json(), signal);
+      page = new KeyPage(prefix, after, keys, cursor);
+      failure = null;
+      watching = new Watching(prefix, answer.headers.get("X-Watch-Position"), { told, anew, state });
+      draw();
+    } catch (error) {
+      if (signal.aborted) return;
+      failure = error;
+      const isFinal = error.status >= 400 && error.status < 500;
+      if (!isFinal) againTimer = setTimeout(list, AGAIN_MS);
+    }
+    look();
+  }
+
+  function stop() {
+    round?.abort();
+    watching?.close();
+    clearTimeout(againTimer);
+    [round, watching] = [null, null];
+  }
+
+  function told(changes) {
+    let isOther = false;
+    for (const change of changes) isOther = page.take(change) || isOther;
+    detail.take(changes);
+    if (isOther) drawTimer ||= setTimeout(draw, DRAW_MS);
+  }
+
+  function anew() {
+    detail.lookAgain();
+    list();
+  }
+
+  function state(error) {
+    failure = error || null;
+    look();
+  }
+
+  /** Says how old the list is: a watch that lives is as good as the node's last sign of life. */
+  function look() {
+    const error = failure ?? node.error;
+    if (error) freshness.bad(error);
+    else if (watching !== null) freshness.good();
+  }
+
+  function draw() {
+    drawTimer = 0;
+    if (page.keys.length === 0 && page.next !== null) return go({ after: page.next }, true);
+    drawList(parts.list, page.keys, wanted);
+    const more = page.next !== null;
+    say(parts.count, page.keys.length ? `${counted(page.keys.length, "key")} here${more ? ", more follow" : ""}` : "");
+    const isFirst = page.after === "";
+    parts.none.hidden = page.keys.length > 0;
+    say(parts.none, page.prefix || !isFirst ? "No key begins so, from here on." : "There are no keys.");
+    if (more) before.set(page.next, page.after);
+    parts.first.hidden = isFirst;
+    parts.previous.hidden = isFirst || !before.has(page.after);
+    parts.next.hidden = !more;
+    parts.first.href = addressOf({ after: null });
+    if (before.has(page.after)) parts.previous.href = addressOf({ after: before.get(page.after) });
+    if (more) parts.next.href = addressOf({ after: page.next });
+  }
+
+  parts.fresh.addEventListener("click", () => go({ key: null, new: "" }));
+  document.addEventListener("visibilitychange", () => (document.hidden ? stop() : isSeen && list()));
+  onToken(() => isSeen && list());
+  onNode(() => isSeen && look());
+  return {
+    show(asked) {
+      const next = { prefix: asked.get("prefix") ?? "", after: asked.get("after") ?? "" };
+      const isOther = wanted === null || next.prefix !== wanted.prefix || next.after !== wanted.after || !isSeen;
+      isSeen = true;
+      if (wanted?.prefix !== next.prefix) before.clear();
+      wanted = { ...next, key: asked.get("key") };
+      if (document.activeElement !== parts.prefix) parts.prefix.value = next.prefix;
+      if (isOther) list();
+      else if (page !== null) draw();
+      if (asked.has("new")) detail.create(next.prefix);
+      else detail.show(wanted.key);
+    },
+    hide() {
+      isSeen = false;
+      detail.rest();
+      stop();
+    },
+  };
+}
+
+/** Returns the address with some of its parameters changed; null takes one out. */
+function addressOf(changes) {
+  const asked = new URLSearchParams(location.hash.split("?", 2)[1] ?? "");
+  for (const [name, value] of Object.entries({ ...("key" in changes ? { new: null } : {}), ...changes })) {
+    if (value === null || (value === "" && name !== "new")) asked.delete(name);
+    else asked.set(name, value);
+  }
+  return `#keys${asked.size ? `?${asked}` : ""}`;
+}
+
+function frame(section, typed) {
+  const parts = {
+    age: element("p", { class: "age", hidden: true }),
+    prefix: element("input", { id: "prefix", type: "search", autocomplete: "off", spellcheck: "false", oninput: typed }),
+    fresh: button("New key …", () => {}),
+    list: element("ul", { class: "keys", "aria-label": "Keys" }),
+    none: element("p", { class: "hint", hidden: true }),
+    count: element("p", { class: "hint" }),
+    first: element("a", { hidden: true, href: "#keys" }, "First page"),
+    previous: element("a", { hidden: true, href: "#keys" }, "Previous"),
+    next: element("a", { hidden: true, href: "#keys" }, "Next page"),
+    detail: element("div", { class: "panel detail" }),
+  };
+  section.append(
+    element("h2", { id: "keys-title", tabindex: "-1" }, "Keys"),
+    parts.age,
+    element(
+      "div",
+      { class: "browse" },
+      element(
+        "div",
+        { class: "panel" },
+        element(
+          "form",
+          { class: "line", role: "search", onsubmit: (event) => event.preventDefault() },
+          element("label", { for: "prefix" }, "Keys that begin with"),
+          parts.prefix,
+          parts.fresh,
+        ),
+        parts.count,
+        parts.none,
+        parts.list,
+        element("nav", { class: "line pages", "aria-label": "Pages of keys" }, parts.first, parts.previous, parts.next),
+      ),
+      parts.detail,
+    ),
+  );
+  return parts;
+}
+
+/** Shows `keys` in `list`; rows that stay are left alone, with the focus that one may have. */
+function drawList(list, keys, { key: chosen }) {
+  const known = new Map([...list.children].map((row) => [row.dataset.key, row]));
+  let place = list.firstChild;
+  for (const key of keys) {
+    let row = known.get(key);
+    if (row === undefined) {
+      row = element("li", { "data-key": key }, element("a", {}, foreign(key)));
+      list.insertBefore(row, place);
+    } else {
+      known.delete(key);
+      if (row === place) place = place.nextSibling;
+      else list.insertBefore(row, place);
+    }
+    const link = row.firstChild;
+    link.href = addressOf({ key });
+    if (key === chosen) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+  for (const row of known.values()) row.remove();
+}

@@ -1,0 +1,99 @@
+// The view for operators: members and their votes, the cluster's settings, backups. Each change needs the role admin.
+
+import { call, onToken } from "./calls.js";
+import { backupPanel } from "./backups.js";
+import { confirmed } from "./confirming.js";
+import { button, element, renew, row, say, table } from "./dom.js";
+import { Freshness } from "./freshness.js";
+import { NODE_EVERY_MS, askAgain, leaderId, node, onNode } from "./node.js";
+import { SettingsForm } from "./settings.js";
+import { changeOf, roleOf } from "./troubles.js";
+import { foreign } from "./words.js";
+
+const COLUMNS = ["Member", "Role", "State", "Under way", "Change"];
+// Milliseconds: a member that catches up before it votes takes as long as the node's --request-timeout.
+const PATIENCE_MS = 30000;
+
+/** Fills `section` with the view and returns {show, hide}. */
+export function membersView(section) {
+  const age = element("p", { class: "age", hidden: true });
+  const notice = element("p", { class: "notice", role: "status" });
+  const body = element("tbody");
+  const freshness = new Freshness(age, NODE_EVERY_MS);
+  const settings = new SettingsForm();
+  let isSeen = false;
+  section.append(
+    element("h2", { id: "members-title", tabindex: "-1" }, "Members and settings"),
+    age,
+    element("p", { class: "hint" }, "Where tokens are asked for, what is done here needs one of an admin: the button “Token …” above takes it."),
+    element(
+      "div",
+      { class: "panel wide", tabindex: "0", role: "region", "aria-label": "Members, and what can be done with them" },
+      notice,
+      table("Members", COLUMNS, body),
+    ),
+    element("div", { class: "beside" }, settings.element, backupPanel()),
+  );
+
+  /** Does one change and says how it came out. */
+  async function change(done, method, path, json) {
+    say(notice, "Asking …");
+    try {
+      await call(method, path, { json, patience_ms: PATIENCE_MS });
+      notice.replaceChildren(...done);
+    } catch (error) {
+      say(notice, `Not done: ${error.message}.`);
+    }
+    askAgain();
+  }
+
+  const pathOf = (member, what = "") => `/nodes/${encodeURIComponent(member.id)}${what}`;
+
+  async function remove(member) {
+    const question = ["Take ", foreign(member.id), " out of the cluster for good?"];
+    if (!(await confirmed(question, "Remove it", member.id))) return;
+    await change([foreign(member.id), " is removed."], "DELETE", pathOf(member));
+  }
+
+  async function demote(member) {
+    const question = ["Take its vote from ", foreign(member.id), "?"];
+    if (!(await confirmed(question, "Demote it", member.id))) return;
+    await change([foreign(member.id), " is an observer now."], "POST", pathOf(member, "/demote"), {});
+  }
+
+  function memberRow(member, leader) {
+    const acts = element("div", { class: "buttons" });
+    const lead = () => change([foreign(member.id), " leads now."], "POST", "/cluster/leader", { id: member.id });
+    const promote = () => change([foreign(member.id), " votes now."], "POST", pathOf(member, "/promote"), {});
+    // Read aloud, a button says whom it is about.
+    const act = (text, press, properties) =>
+      acts.append(button(text, press, { ...properties, "aria-label": `${text.replace(" …", "")}: ${member.id}` }));
+    if (member.voter && member.id !== leader) act("Make leader", lead);
+    if (member.voter) act("Demote …", () => demote(member));
+    else act("Promote", promote);
+    act("Remove …", () => remove(member), { class: "danger" });
+    return row(COLUMNS, foreign(member.id), roleOf(member, leader), member.status, changeOf(member) || "–", acts);
+  }
+
+  function draw() {
+    if (node.error !== null) freshness.bad(node.error);
+    else freshness.good();
+    if (node.status === null) return;
+    const leader = leaderId();
+    const { members } = node.status;
+    renew(body, members.map((member) => memberRow(member, leader)));
+    if (isSeen) settings.follow(node.status.configuration.version);
+  }
+
+  onNode(draw);
+  onToken(() => isSeen && settings.load());
+  return {
+    show() {
+      isSeen = true;
+      draw();
+    },
+    hide() {
+      isSeen = false;
+    },
+  };
+}

@@ -1,0 +1,249 @@
+"""The view of keys: found, read, written, counted down and followed live, whatever stands in them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from browser.watched import DEADLINE_MS, Watched
+from cluster.processes import NodeProcess, Nodes, wait_for
+from playwright.sync_api import Page, expect
+
+MANY = 100_000
+
+
+def fill(node: NodeProcess, count: int) -> None:
+    """Write ``count`` keys many:000000 to many:…, a thousand with each request."""
+    with node.connect() as connection:
+        for start in range(0, count, 1000):
+            ops = [{"op": "set", "key": f"many:{n:06}", "value": f"v{n}"} for n in range(start, start + 1000)]
+            assert connection.request("POST", "/cache/_batch", {"ops": ops}).status == 200
+
+
+def shown_keys(page: Page) -> list[str]:
+    return page.locator("#view-keys .keys li").evaluate_all("rows => rows.map(row => row.dataset.key)")
+
+
+def value_of(page: Page) -> Any:
+    return page.get_by_role("region", name="Value")
+
+
+def test_a_key_set_on_one_node_appears_on_the_page_of_another(trio: Nodes, reader: Watched) -> None:
+    page = reader.open(trio[1].url, "keys?prefix=user:")
+    expect(page.get_by_text("No key begins so")).to_be_visible()
+    trio[0].put("user:2", "Grace")
+    trio[0].put("user:1", "Ada", ttl=600)
+    trio[0].put("other", "not seen")
+    expect(page.locator("#view-keys .keys li")).to_have_count(2)
+    assert shown_keys(page) == ["user:1", "user:2"]
+    page.get_by_role("link", name="user:1").click()
+    expect(value_of(page)).to_have_text("Ada")
+    expect(page.locator(".detail")).to_contain_text(re.compile(r"(9 min \d+ s|10 min 0 s) more"))
+    before = page.locator(".detail .facts").inner_text()
+    expect(page.locator(".detail .facts")).not_to_have_text(before)
+    # Changed elsewhere: seen here without a click, and told.
+    trio[2].put("user:1", "Ada Lovelace")
+    expect(value_of(page)).to_have_text("Ada Lovelace")
+    expect(page.locator(".detail .notice")).to_contain_text("Changed: now version")
+    trio[2].ask("DELETE", "/cache?prefix=user:")
+    expect(page.locator("#view-keys .keys li")).to_have_count(0)
+    expect(page.locator(".detail")).to_contain_text("This key is not there")
+
+
+def test_a_key_that_expires_goes_by_itself(trio: Nodes, reader: Watched) -> None:
+    trio[0].put("short", "x", ttl=2)
+    page = reader.open(trio[1].url, "keys?key=short")
+    expect(page.locator(".detail")).to_contain_text(re.compile(r"[\d.]+ s more|expired"))
+    expect(page.locator(".detail")).to_contain_text("This key is not there")
+    expect(page.locator("#view-keys .keys li")).to_have_count(0)
+
+
+def test_a_new_key_is_written_as_text_or_json_and_not_over_another(trio: Nodes, reader: Watched) -> None:
+    page = reader.open(trio[0].url, "keys")
+    page.get_by_role("button", name="New key").click()
+    expect(page.get_by_label("Key", exact=True)).to_be_focused()
+    page.get_by_label("Key", exact=True).fill("made")
+    page.get_by_label("Value", exact=True).fill('{"a": 12345678901234567890')
+    page.get_by_label("Kind").select_option("json")
+    page.get_by_label("Expiry").select_option("seconds")
+    page.get_by_label("Seconds").fill("120")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was written: this is no JSON")
+    page.get_by_label("Value", exact=True).fill('{"a": 12345678901234567890}')
+    page.get_by_role("button", name="Save").click()
+    # A number that JavaScript cannot hold comes through unchanged, in both directions.
+    expect(value_of(page)).to_contain_text('"a": 12345678901234567890')
+    answer = trio[0].ask("GET", "/cache/made")
+    assert answer.body["value"] == {"a": 12345678901234567890} and 100 < answer.body["ttl"] <= 120
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Key", exact=True).fill("made")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was written: there is such a key already")
+    assert trio[0].value("made") == {"a": 12345678901234567890}
+
+
+def test_nobodys_change_is_overwritten_unseen(trio: Nodes, reader: Watched) -> None:
+    trio[0].put("shared", "first", ttl=500)
+    page = reader.open(trio[0].url, "keys?key=shared")
+    page.get_by_role("button", name="Change").click()
+    page.get_by_label("Value", exact=True).fill("mine")
+    # The answer to the page's question is kept back, so that it does not know yet what it will be told.
+    page.route("**/cache/shared*", lambda route: route.abort() if route.request.method != "PUT" else route.continue_())
+    trio[1].put("shared", "theirs", ttl=500)
+    wait_for(lambda: trio[0].value("shared") == "theirs")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was written: somebody has changed this key")
+    assert trio[0].value("shared") == "theirs"
+    page.unroute_all()
+    page.get_by_role("button", name="Show the present value").click()
+    expect(value_of(page)).to_have_text("theirs")
+    page.get_by_role("button", name="Change").click()
+    page.get_by_label("Value", exact=True).fill("mine, knowing")
+    trio[1].put("shared", "theirs again", ttl=500)
+    expect(page.get_by_role("alert")).to_contain_text("Somebody has changed this key: it is at version")
+    expect(page.get_by_label("Value", exact=True)).to_have_value("mine, knowing")
+    page.get_by_role("button", name="Show the present value").click()
+    page.get_by_role("button", name="Change").click()
+    page.get_by_label("Value", exact=True).fill("mine at last")
+    page.get_by_role("button", name="Save").click()
+    expect(value_of(page)).to_have_text("mine at last")
+    # The expiry stays as it was.
+    assert trio[0].ask("GET", "/cache/shared").body["ttl"] > 100
+
+
+def test_a_key_is_deleted_only_when_the_reader_says_so(trio: Nodes, reader: Watched) -> None:
+    trio[0].put("going", 1)
+    page = reader.open(trio[0].url, "keys?key=going")
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Delete").click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert trio[0].value("going") == 1
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("Choose a key")).to_be_visible()
+    assert trio[0].value("going") is None
+    expect(page.locator("#view-keys .keys li")).to_have_count(0)
+
+
+def test_bytes_are_shown_in_hex_and_base64_and_large_values_are_cut(
+    trio: Nodes, reader: Watched, tmp_path: Path
+) -> None:
+    bytes_ = bytes(range(256)) * 40
+    with trio[0].connect() as connection:
+        connection._http.request("PUT", "/cache/picture", bytes_, {"Content-Type": "image/png"})
+        assert connection._http.getresponse().read()
+    long = "lorem ipsum " * 50_000
+    trio[0].put("long", long)
+    page = reader.open(trio[0].url, "keys?key=picture")
+    expect(value_of(page)).to_contain_text("000010  10 11 12 13")
+    expect(page.locator(".detail")).to_contain_text("bytes, image/png")
+    expect(page.locator(".detail")).to_contain_text("Only the first 2,048 bytes are shown")
+    page.get_by_role("button", name="As base64").click()
+    expect(value_of(page)).to_contain_text("AAECAwQF")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    download.value.save_as(tmp_path / "picture")
+    assert (tmp_path / "picture").read_bytes() == bytes_
+    page.get_by_role("link", name="long").click()
+    expect(page.locator(".detail")).to_contain_text("Only the first 20,000 characters are shown")
+    expect(value_of(page)).to_have_text(re.compile("^lorem ipsum"))
+    assert len(value_of(page).inner_text()) <= 20_000
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "\u202eevil\u2066\u200b\ufeff",
+    "a/../b",
+    "%2e%2e/x?y#z&key=other",
+    "__proto__",
+    "😀\U000e0041",
+    '"><script>alert(1)</script>',
+    "x" * 1000,
+]
+
+
+def test_hostile_keys_and_values_are_shown_and_do_nothing(trio: Nodes, reader: Watched) -> None:
+    for key in HOSTILE:
+        trio[0].put(key, f"{key}\u0007\u009b <script>alert(1)</script>")
+    page = reader.open(trio[0].url, "keys")
+    expect(page.locator("#view-keys .keys li")).to_have_count(len(HOSTILE))
+    assert shown_keys(page) == sorted(HOSTILE)
+    for at, key in enumerate(sorted(HOSTILE)):
+        page.locator("#view-keys .keys a").nth(at).click()
+        expect(page.locator("#view-keys .keys a").nth(at)).to_have_attribute("aria-current", "true")
+        expect(value_of(page)).to_contain_text("<script>alert(1)</script>")
+        shown = page.locator(".detail").inner_text()
+        # What would turn around or hide what stands beside it is named instead.
+        assert not re.search("[\u0007\u009b\u200b\u202a-\u202e\u2066-\u2069\ufeff]", shown) and "U+0007" in shown
+        assert ("\u202e" in key) <= ("U+202E" in shown)
+        # It can be changed as any other, and no other is.
+        page.get_by_role("button", name="Change").click()
+        page.get_by_label("Value", exact=True).fill(f"harmless {at}")
+        page.get_by_role("button", name="Save").click()
+        expect(value_of(page)).to_have_text(f"harmless {at}")
+    expect(page.locator("main script, main img[src], main svg script")).to_have_count(0)
+    assert [trio[0].ask("GET", f"/cache/{quote(key, safe='')}").body["value"] for key in sorted(HOSTILE)] == [
+        f"harmless {at}" for at in range(len(HOSTILE))
+    ]
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator("#view-keys .keys li")).to_have_count(len(HOSTILE) - 1)
+
+
+def test_a_key_that_no_browser_can_name_says_so(trio: Nodes, reader: Watched) -> None:
+    assert trio[0].ask("PUT", "/cache/%2E%2E", {"value": "up"}).status == 201
+    page = reader.open(trio[0].url, "keys?key=..")
+    expect(page.locator(".detail .notice")).to_contain_text("a browser cannot name this key")
+
+
+def test_a_hundred_thousand_keys_are_paged_quickly_and_followed(trio: Nodes, reader: Watched) -> None:
+    fill(trio[0], MANY)
+    page = reader.open(trio[0].url, "keys?prefix=many:")
+    page.locator("#view-keys .keys li").first.wait_for()
+    assert page.locator("#view-keys .keys li").count() == 100
+    began = time.perf_counter()
+    page.get_by_role("link", name="Next page").click()
+    page.get_by_role("link", name="many:000100").wait_for()
+    took_s = time.perf_counter() - began
+    assert shown_keys(page)[0] == "many:000100" and len(shown_keys(page)) == 100
+    assert took_s < 5
+    # Live on this page: one that comes into it, one that goes, and one of another page.
+    trio[1].put("many:000150.5", "between")
+    expect(page.locator("#view-keys .keys li")).to_have_count(101)
+    assert shown_keys(page)[51] == "many:000150.5"
+    trio[1].put("many:000000.5", "before")
+    trio[1].ask("DELETE", "/cache/many:000100")
+    expect(page.locator("#view-keys .keys li")).to_have_count(100)
+    assert "many:000000.5" not in shown_keys(page)
+    page.get_by_role("link", name="Previous").click()
+    page.get_by_role("link", name="many:000000", exact=True).wait_for()
+    page.get_by_label("Keys that begin with").fill("many:0999")
+    page.get_by_role("link", name="many:099900").wait_for()
+    assert "prefix=many%3A0999" in page.url
+    long_scripts = page.evaluate("window.longScripts")
+    assert [ms for _, ms in long_scripts if ms > 250] == [], long_scripts
+
+
+def test_a_watch_goes_on_behind_what_it_was_told_and_lists_anew_when_that_is_gone(
+    trio: Nodes, reader: Watched
+) -> None:
+    watches: list[str] = []
+    page = reader.open(trio[0].url, "cluster")
+    page.on("request", lambda request: watches.append(request.url) if "/watch" in request.url else None)
+    page.locator('header nav a[href="#keys"]').click()
+    wait_for(lambda: page.wait_for_timeout(50) or watches, "a watch begins")
+    assert "since=" in watches[0]
+    with page.expect_request(re.compile(r"/cache\?")):
+        page.route("**/watch*", lambda route: route.fulfill(status=410, json={"detail": "gone", "oldest": "x"}), times=1)
+        trio[0].kill()
+        trio[0].start()
+    trio.wait_whole()
+    trio[1].put("after", "it")
+    expect(page.get_by_role("link", name="after")).to_be_visible(timeout=DEADLINE_MS)
+    assert json.dumps(watches).count("since=") == len(watches)

@@ -1,0 +1,165 @@
+"""The view for operators, and what a user without the right role is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from browser.conftest import TOKENS
+from browser.watched import Watched
+from cluster.processes import NodeProcess, Nodes, wait_for
+from playwright.sync_api import Page, expect
+
+
+def use_token(page: Page, token: str) -> None:
+    """Give the page a token, as a reader does."""
+    dialog = page.get_by_role("dialog")
+    if not dialog.is_visible():
+        page.get_by_role("button", name="Token").click()
+    dialog.get_by_label("A user's token").fill(token)
+    dialog.get_by_role("button", name="Use it").click()
+
+
+def test_leadership_is_handed_over_and_a_member_is_demoted_and_promoted(trio: Nodes, reader: Watched) -> None:
+    leader = trio.leader()
+    heir = trio.others(leader)[0]
+    page = reader.open(leader.url, "members")
+    members = page.locator("#view-members")
+    page.get_by_role("button", name=f"Make leader: {heir.node_id}").click()
+    expect(members.locator(".wide .notice")).to_have_text(f"{heir.node_id} leads now.")
+    assert trio.leader() is heir
+    expect(page.get_by_role("button", name=f"Make leader: {leader.node_id}")).to_be_visible()
+    page.get_by_role("button", name=f"Demote: {leader.node_id}").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Demote it")).to_be_disabled()
+    dialog.get_by_role("textbox").fill("node-")
+    expect(dialog.get_by_role("button", name="Demote it")).to_be_disabled()
+    dialog.get_by_role("textbox").fill(leader.node_id)
+    dialog.get_by_role("button", name="Demote it").click()
+    expect(members.locator(".wide .notice")).to_have_text(f"{leader.node_id} is an observer now.")
+    page.get_by_role("button", name=f"Promote: {leader.node_id}").click()
+    expect(members.locator(".wide .notice")).to_have_text(f"{leader.node_id} votes now.")
+    # What the cluster refuses is told in its words.
+    page.get_by_role("button", name=f"Remove: {heir.node_id}").click()
+    expect(page.get_by_role("dialog")).to_contain_text(f"Take {heir.node_id} out of the cluster for good?")
+    page.keyboard.press("Escape")
+    assert len(leader.members()) == 3
+
+
+def test_settings_are_changed_unless_somebody_else_has_changed_them(trio: Nodes, reader: Watched) -> None:
+    page = reader.open(trio[0].url, "members")
+    field = page.get_by_label("Keys at most")
+    expect(field).to_have_value("200000")
+    expect(page.get_by_role("button", name="Change settings")).to_be_disabled()
+    field.fill("190000")
+    page.get_by_role("button", name="Change settings").click()
+    expect(page.locator("form .notice")).to_have_text("Changed.")
+    assert trio[1].ask("GET", "/cluster/settings").body["max_items"] in (190000, 200000)
+    wait_for(lambda: trio[1].ask("GET", "/cluster/settings").body["max_items"] == 190000)
+    field.fill("180000")
+    assert trio[0].ask("PATCH", "/cluster/settings", {"max_items": 200000}).status == 200
+    page.get_by_role("button", name="Change settings").click()
+    expect(page.locator("form .notice")).to_contain_text("omebody has changed the settings")
+    assert trio[0].ask("GET", "/cluster/settings").body["max_items"] == 200000
+    page.get_by_role("button", name="Show the present settings").click()
+    expect(field).to_have_value("200000")
+    # One that the cluster cannot have is refused in its words.
+    page.get_by_label("Bytes of one value at most").fill("999999999")
+    page.get_by_role("button", name="Change settings").click()
+    expect(page.locator("form .notice")).to_contain_text("Not changed: ")
+
+
+def test_a_backup_is_taken_and_restored(trio: Nodes, reader: Watched, tmp_path: Path) -> None:
+    trio[0].put("kept", "old")
+    page = reader.open(trio[0].url, "members")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Take a backup").click()
+    file = tmp_path / "taken.backup"
+    download.value.save_as(file)
+    assert download.value.suggested_filename.endswith(".backup") and file.stat().st_size > 0
+    trio[0].put("kept", "new")
+    page.get_by_label("A backup to restore").set_input_files(file)
+    page.get_by_role("button", name="Restore …").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox").fill("replace everything")
+    dialog.get_by_role("button", name="Restore it").click()
+    expect(page.get_by_text("Restored: 1 item.")).to_be_visible()
+    assert trio[0].value("kept") == "old"
+    # What is no backup changes nothing.
+    (tmp_path / "broken").write_bytes(b"no backup" * 100)
+    page.get_by_label("A backup to restore").set_input_files(tmp_path / "broken")
+    page.get_by_role("button", name="Restore …").click()
+    dialog.get_by_role("textbox").fill("replace everything")
+    dialog.get_by_role("button", name="Restore it").click()
+    expect(page.get_by_text("Not restored: ")).to_be_visible()
+    assert trio[0].value("kept") == "old"
+
+
+def test_a_node_that_asks_for_a_token_gets_the_right_one_and_keeps_it_nowhere(
+    guarded: NodeProcess, reader: Watched
+) -> None:
+    page = reader.open(guarded.url)
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("This node asks for a token")
+    expect(dialog.get_by_label("A user's token")).to_be_focused()
+    use_token(page, "cf_nobody_has_this_token_here")
+    expect(dialog).to_contain_text("This node does not know this token")
+    use_token(page, TOKENS["read"])
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#state")).to_contain_text("ready")
+    expect(page.locator("#view-cluster tbody tr")).to_have_count(1)
+    everything = "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href, document.documentElement.outerHTML])"
+    assert TOKENS["read"] not in page.evaluate(everything)
+    assert not any(TOKENS["read"] in url for url in reader.asked)
+    page.reload()
+    expect(dialog).to_contain_text("This node asks for a token")
+
+
+@pytest.mark.parametrize("role", ["read", "write"])
+def test_what_a_role_may_not_do_is_told_plainly(guarded: NodeProcess, reader: Watched, role: str) -> None:
+    guarded.put("here", "value")
+    page = reader.open(guarded.url, "members")
+    use_token(page, TOKENS[role])
+    page.get_by_role("button", name="Demote: node-1").click()
+    page.get_by_role("dialog").get_by_role("textbox").fill("node-1")
+    page.get_by_role("dialog").get_by_role("button", name="Demote it").click()
+    needs = f"this needs the role admin, and the user of this token has the role {role}"
+    expect(page.locator("#view-members .wide .notice")).to_have_text(f"Not done: {needs}.")
+    page.get_by_role("button", name="Take a backup").click()
+    expect(page.get_by_text(f"No backup: {needs}.")).to_be_visible()
+    page.get_by_label("Keys at most").fill("7")
+    page.get_by_role("button", name="Change settings").click()
+    expect(page.locator("form .notice")).to_have_text(f"Not changed: {needs}.")
+    page.locator('header nav a[href="#keys"]').click()
+    page.get_by_role("link", name="here").click()
+    page.get_by_role("button", name="Change").click()
+    page.get_by_label("Value", exact=True).fill("other")
+    page.get_by_role("button", name="Save").click()
+    if role == "read":
+        expect(page.get_by_role("alert")).to_have_text(
+            "Nothing was written: this needs the role write, and the user of this token has the role read."
+        )
+        assert guarded.value("here") == "value"
+    else:
+        expect(page.get_by_role("region", name="Value")).to_have_text("other")
+
+
+def test_a_member_with_a_hostile_id_is_shown_and_does_nothing(trio: Nodes, reader: Watched) -> None:
+    hostile = '<img src=x onerror=alert(1)>\u202e"'
+
+    def with_hostile_ids(route: object) -> None:
+        response = route.fetch()  # type: ignore[attr-defined]
+        status = response.json()
+        for member in status["members"]:
+            member["id"] += hostile
+            member["address"] = "javascript:alert(1)//:80"
+        route.fulfill(response=response, json={**status, "leader": status["leader"] + hostile})  # type: ignore[attr-defined]
+
+    reader.context.route("**/cluster/status", with_hostile_ids)
+    page = reader.open(trio[0].url)
+    expect(page.locator("#view-cluster tbody tr")).to_have_count(3)
+    expect(page.locator("#view-cluster tbody")).to_contain_text("<img src=x onerror=alert(1)>")
+    expect(page.locator("main img[src], a[href^=javascript]")).to_have_count(0)
+    page.locator('header nav a[href="#members"]').click()
+    page.locator("#view-members").get_by_role("button", name="Remove").first.click()
+    expect(page.get_by_role("dialog")).to_contain_text("U+202E")

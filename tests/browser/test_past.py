@@ -1,0 +1,122 @@
+"""The plots of the last hour and the events: what the node has kept, and what comes while somebody looks."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from browser.watched import Watched
+from cluster.processes import Nodes
+from playwright.sync_api import Page, Route, expect
+
+EVERY_S = 5
+# Which columns of a plot's canvas, as parts of its width, have a curve's colour in them.
+COLUMNS = """
+(figure) => {
+  const canvas = figure.querySelector("canvas");
+  const wanted = getComputedStyle(figure.querySelector(".swatch")).backgroundColor.match(/\\d+/g).map(Number);
+  const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const found = [];
+  for (let x = 0; x < width; x++) {
+    for (let y = 0; y < height; y++) {
+      const at = 4 * (y * width + x);
+      if (data[at + 3] > 200 && wanted.every((value, i) => Math.abs(value - data[at + i]) < 40)) {
+        found.push(x / width);
+        break;
+      }
+    }
+  }
+  return found;
+}
+"""
+
+
+def figure(page: Page, title: str) -> Any:
+    return page.locator("#view-plots figure", has=page.get_by_text(title, exact=True))
+
+
+def cells(page: Page, title: str, curve: str) -> list[str]:
+    """What the table below a plot says of a curve: now, and at its highest."""
+    row = figure(page, title).locator("tbody tr", has=page.get_by_role("rowheader", name=curve, exact=True))
+    return [text.strip() for text in row.locator("td").all_inner_texts()]
+
+
+def test_an_hour_is_plotted_with_its_limits_and_a_gap_where_the_node_was_away(trio: Nodes, reader: Watched) -> None:
+    now = time.time()
+    # An hour of samples, of which ten minutes in the middle are missing, and one is not known.
+    times = [now - 3600 + EVERY_S * place for place in range(720) if not 300 <= place < 420]
+    values: list[float | None] = [1500.0] * len(times)
+    values[7] = None
+    peaks = [*values[:-1], 2500.0]
+    series = {"reads": peaks, "writes": values, "items": values, "max_items": [2000] * len(times)}
+    series |= {"hits": values, "misses": [500.0] * len(times), "requests_http": values, "requests_resp": peaks}
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        first = len(asked) == 1
+        later = {name: [1000.0] for name in series}
+        body = {"times": times, "series": series} if first else {"times": [now + 5], "series": later}
+        route.fulfill(json={"now": now, "every": EVERY_S, **body})
+
+    reader.context.route("**/history?*", answer)
+    reader.context.route("**/history", answer)
+    page = reader.open(trio[0].url, "plots")
+    figure(page, "Keys read and written").locator("canvas").wait_for()
+    assert cells(page, "Keys read and written", "read") == ["2,500/s", "2,500/s"]
+    assert cells(page, "Keys read and written", "written") == ["1,500/s", "1,500/s"]
+    assert cells(page, "Requests by front", "resp") == ["2,500/s", "2,500/s"]
+    assert cells(page, "Hit ratio", "hits") == ["75 %", "75 %"]
+    assert cells(page, "Items", "limit") == ["2,000", "2,000"]
+    expect(figure(page, "Bytes")).to_contain_text("This node tells no such figures")
+    expect(figure(page, "Items").get_by_role("img")).to_have_attribute(
+        "aria-label", "Items, the last hour. Now: items 1,500, limit 2,000"
+    )
+    columns = figure(page, "Items").evaluate(COLUMNS)
+    before = [at for at in columns if at < 0.5]
+    behind = [at for at in columns if at >= 0.5]
+    # Ten minutes of sixty are 15 per cent of the canvas: no line leads over them.
+    assert min(behind) - max(before) > 0.1 and len(before) > 50 and len(behind) > 50
+    # What comes is added, and asked for behind what is known.
+    expect(figure(page, "Keys read and written").locator("tbody td").first).to_have_text("1,000/s")
+    assert f"since={times[-1]}" in asked[1]
+
+
+def test_what_clients_do_is_plotted_while_somebody_looks(trio: Nodes, reader: Watched) -> None:
+    page = reader.open(trio[0].url, "plots")
+    trio[0].put("looked at", 1)
+    deadline = time.monotonic() + 30
+    with trio[0].connect() as connection:
+        while time.monotonic() < deadline:
+            for _ in range(20):
+                connection.request("GET", "/cache/looked%20at")
+            page.wait_for_timeout(100)
+            told = cells(page, "Keys read and written", "read")
+            if told and told[0] not in ("–", "0/s"):
+                break
+    assert told[0].endswith("/s") and float(told[0].removesuffix("/s").replace(",", "")) > 0
+
+
+def test_the_curves_have_the_colours_of_the_theme(trio: Nodes, reader: Watched) -> None:
+    page = reader.open(trio[0].url, "plots")
+    swatch = figure(page, "Items").locator(".swatch").first
+    swatch.wait_for()
+    colour = "swatch => getComputedStyle(swatch).backgroundColor"
+    light = swatch.evaluate(colour)
+    page.get_by_label("Theme").select_option("dark")
+    expect(figure(page, "Items").locator(".swatch").first).not_to_have_css("background-color", light)
+    assert figure(page, "Items").evaluate(COLUMNS)
+
+
+def test_an_event_is_seen_when_it_happens(trio: Nodes, reader: Watched) -> None:
+    leader = trio.leader()
+    heir = trio.others(leader)[0]
+    page = reader.open(leader.url, "events")
+    page.locator("#view-events li").first.wait_for()
+    assert leader.ask("POST", "/cluster/leader", {"id": heir.node_id}).status == 200
+    expect(page.locator("#view-events li").first).to_contain_text(heir.node_id)
+    expect(page.locator("#view-events")).to_contain_text(f"{heir.node_id} leads")
+    page.get_by_label("Show").select_option("leader")
+    expect(page.locator("#view-events li .chip", has_text="member")).to_have_count(0)
+    page.locator('header nav a[href="#cluster"]').click()
+    expect(page.locator("#view-cluster .events")).to_contain_text(f"{heir.node_id} leads")
