@@ -86,6 +86,7 @@ ONLY_IN = {
     "click": "cli",
     "hiredis": "wire",
     "cryptography": "cli.signing",
+    "rich": "cli.monitor",
     "lupa": "wire",
     "django": "integrations.django",
     "celery": "integrations.celery",
