@@ -63,6 +63,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *USERS,
         "files.backup",
         "machine.language.databases",
+        "measuring",
         "net.tls.trust",
         "client",
         "store",

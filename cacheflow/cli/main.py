@@ -35,6 +35,7 @@ from cacheflow.cli.options import CA_OPTION, DEFAULT_URL, ca_of, client_options,
 from cacheflow.cli.printing import Bar, print_json, print_table
 from cacheflow.cli.recover import recover
 from cacheflow.cli.status import status
+from cacheflow.cli.top import top
 from cacheflow.cli.watch import watch
 from cacheflow.client.client import CacheClient
 from cacheflow.config import NodeConfig, build_version
@@ -116,6 +117,7 @@ commands.add_command(import_)
 commands.add_command(recover)
 commands.add_command(nodes)
 commands.add_command(status)
+commands.add_command(top)
 commands.add_command(cluster_settings)
 commands.add_command(watch)
 

@@ -1,18 +1,34 @@
-"""What ``cacheflow status`` shows, as lines: the cluster, a row for each node, and what is wrong."""
+"""What ``cacheflow status`` and ``top`` show, as lines: the cluster, a row for each node, and what is wrong."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cacheflow.cli.monitor import figures
 from cacheflow.cli.monitor.figures import UNKNOWN
 from cacheflow.cli.monitor.overview import Overview
-from cacheflow.cli.monitor.tables import BAD, FAINT, GOOD, NOTED, PLAIN, TITLE, Column, Line, Row, cut_line, table
+from cacheflow.cli.monitor.rates import FRONTS
+from cacheflow.cli.monitor.tables import BAD, FAINT, GAP, GOOD, NOTED, PLAIN, TITLE, Column, Line, Row, cut_line, table
 
 
-def _told(name: str) -> Any:
+def _told(name: str) -> Callable[[Row], str]:
     """Return a function that shows what a row has under ``name``, as it is."""
     return lambda row: UNKNOWN if row[name] is None else str(row[name])
+
+
+def _rate(name: str, show: Callable[[float | None], str]) -> Callable[[Row], str]:
+    """Return a function that shows, by ``show``, what the rates of a row have under ``name``."""
+    return lambda row: show(_rates(row).get(name))
+
+
+def _front(front: str, name: str, show: Callable[[float | None], str]) -> Callable[[Row], str]:
+    """Return a function that shows, by ``show``, what the rates of a row have under ``name`` for requests at ``front``."""
+    return lambda row: show(_rates(row).get("fronts", {}).get(front, {}).get(name))
+
+
+def _rates(row: Row) -> Mapping[str, Any]:
+    return row.get("rates") or {}
 
 
 def _state(row: Row) -> str:
@@ -53,16 +69,73 @@ STATUS_COLUMNS: Final = (
 )
 
 
+# The columns of one front; {front: how its columns are called}.
+_SHORT: Final = {"http": "http", "resp": "resp", "memcached": "memc"}
+FRONT_COLUMNS: Final = {
+    front: (
+        Column(f"{short}/s", _front(front, "requests_per_s", figures.count), 58 - place),
+        Column(f"{short} p50", _front(front, "p50_s", figures.duration), 48 - place),
+        Column(f"{short} p99", _front(front, "p99_s", figures.duration), 64 - place),
+    )
+    for place, (front, short) in enumerate(_SHORT.items())
+}
+
+TOP_COLUMNS: Final = (
+    ID,
+    ROLE,
+    STATE,
+    SINCE,
+    LAG,
+    Column("reads/s", _rate("reads_per_s", figures.count), 78),
+    Column("writes/s", _rate("writes_per_s", figures.count), 76),
+    Column("hits", _rate("hit_ratio", figures.share), 72),
+    *(column for front in FRONTS for column in FRONT_COLUMNS[front]),
+    Column("loop p99", _rate("loop_p99_s", figures.duration), 68),
+    Column("flush p99", _rate("flush_p99_s", figures.duration), 66),
+    Column("unsent", _rate("unsent_bytes", figures.size), 46),
+    Column("evicted/s", _rate("evicted_per_s", figures.count), 52),
+    Column("expired/s", _rate("expired_per_s", figures.count), 50),
+    Column("items", lambda row: figures.count(row["items"]), 40),
+    Column("bytes", lambda row: figures.size(row["bytes"]), 35),
+    Column("memory", lambda row: figures.size(row["memory_bytes"]), 38),
+)
+
+
 def status_page(found: Overview, width: int | None) -> list[Line]:
     """Return a cluster as the lines that ``cacheflow status`` prints. width: the most characters of a line; None for any."""
     columns = [column for column in STATUS_COLUMNS if any(column.show(row) for row in found.nodes)]
-    lines = [*head(found), [], *table(columns, found.nodes, width), []]
-    lines += [[("problem: ", BAD), (problem, PLAIN)] for problem in found.problems]
-    lines += [[("note: ", NOTED), (note, PLAIN)] for note in found.notes]
+    lines = [*head(found), *_settings(found), [], *table(columns, found.nodes, width), [], *_reasons(found)]
     if not found.problems:
         lines.append([("healthy", GOOD)])
     # The reasons are what the command is called for: they go on in the next line of a narrow terminal.
     return lines if width is None else [line if _is_reason(line) else cut_line(line, width) for line in lines]
+
+
+def top_page(found: Overview, totals: Mapping[str, Any], width: int | None) -> list[Line]:
+    """Return one look of ``cacheflow top`` as lines. width: as for ``status_page``.
+
+    totals: what all nodes have done together.
+    """
+    served = totals["fronts"]
+    unserved = [column for front in FRONTS if front not in served for column in FRONT_COLUMNS[front]]
+    columns = [column for column in TOP_COLUMNS if column not in unserved]
+    told = [
+        ("reads", "reads_per_s"),
+        ("writes", "writes_per_s"),
+        ("evicted", "evicted_per_s"),
+        ("expired", "expired_per_s"),
+    ]
+    pairs = [(name, f"{figures.count(totals[key])}/s") for name, key in told]
+    pairs.insert(2, ("hits", figures.share(totals["hit_ratio"])))
+    pairs += [(front, f"{figures.count(served[front]['requests_per_s'])}/s") for front in FRONTS if front in served]
+    lines = [*head(found), _pairs(pairs), [], *table(columns, found.nodes, width), [], *_reasons(found)]
+    return lines if width is None else [cut_line(line, width) for line in lines]
+
+
+def _reasons(found: Overview) -> list[Line]:
+    """Return what is wrong with a cluster, and what else the user should know, as lines."""
+    lines: list[Line] = [[("problem: ", BAD), (problem, PLAIN)] for problem in found.problems]
+    return lines + [[("note: ", NOTED), (note, PLAIN)] for note in found.notes]
 
 
 def _is_reason(line: Line) -> bool:
@@ -70,35 +143,39 @@ def _is_reason(line: Line) -> bool:
 
 
 def head(found: Overview) -> list[Line]:
-    """Return what all nodes of a cluster have in common, as lines."""
-    cluster, settings = found.cluster, found.cluster["settings"]
+    """Return who leads a cluster, and what is under way in all of it, as lines."""
+    cluster = found.cluster
     up = sum(row["status"] == "up" for row in found.nodes)
     leader = cluster["leader"]
     first: Line = [("leader ", TITLE), (leader or "none", NOTED if leader else BAD)]
-    first += _pairs([("term", cluster["term"]), ("level", cluster["level"])])
-    first += [("  nodes ", TITLE), (f"{up} of {len(found.nodes)} up", GOOD if up == len(found.nodes) else BAD)]
-    first += _pairs([("cluster", cluster["cluster_id"])])
-    second = _pairs(
-        [
-            ("eviction", settings["eviction"]),
-            ("max items", "none" if settings["max_items"] is None else f"{settings['max_items']:,}"),
-            ("max bytes", "none" if settings["max_bytes"] is None else figures.size(settings["max_bytes"])),
-            ("replicas", settings["replicas"]),
-            ("largest value", figures.size(settings["max_value_bytes"])),
-        ]
-    )
-    lines = [first, [(second[0][0].lstrip(), second[0][1]), *second[1:]]]
-    if (restore := cluster["restore"]) is not None:
-        lines.append([("restore ", TITLE), (f"{restore['done']} of {restore['items']} items", NOTED)])
-    return lines
+    first += [
+        ("  nodes ", TITLE),
+        (f"{up} of {len(found.nodes)} up", GOOD if up == len(found.nodes) else BAD),
+        (GAP, PLAIN),
+    ]
+    first += _pairs([("term", cluster["term"]), ("level", cluster["level"]), ("cluster", cluster["cluster_id"])])
+    if (restore := cluster["restore"]) is None:
+        return [first]
+    return [first, [("restore ", TITLE), (f"{restore['done']} of {restore['items']} items", NOTED)]]
+
+
+def _settings(found: Overview) -> list[Line]:
+    settings = found.cluster["settings"]
+    items, size = settings["max_items"], settings["max_bytes"]
+    pairs = [
+        ("eviction", settings["eviction"]),
+        ("max items", "none" if items is None else f"{items:,}"),
+        ("max bytes", "none" if size is None else figures.size(size)),
+        ("replicas", settings["replicas"]),
+        ("largest value", figures.size(settings["max_value_bytes"])),
+    ]
+    return [_pairs(pairs)]
 
 
 def _pairs(told: list[tuple[str, Any]]) -> Line:
-    return [
-        piece
-        for name, value in told
-        for piece in (
-            (f"  {name} ", TITLE),
-            (UNKNOWN if value is None else str(value), FAINT if value is None else PLAIN),
-        )
-    ]
+    """Return names with their values as one line."""
+    line: Line = []
+    for name, value in told:
+        shown = (UNKNOWN, FAINT) if value is None else (str(value), PLAIN)
+        line += [(f"{GAP if line else ''}{name} ", TITLE), shown]
+    return line
