@@ -28,8 +28,8 @@ def rates(now: Answered, before: Answered | None) -> dict[str, Any]:
     if step_s <= 0 or _restarted(metrics, earlier):
         earlier = {}
     counted = {name: _difference(metrics, earlier, name) for name in _COUNTERS}
-    hits, misses = counted["hits_total"], counted["misses_total"]
-    reads = _sum(hits, misses)
+    hits = counted["hits_total"]
+    reads = _both(hits, counted["misses_total"])
 
     def per_s(count: float | None) -> float | None:
         return None if count is None else count / step_s
@@ -37,7 +37,7 @@ def rates(now: Answered, before: Answered | None) -> dict[str, Any]:
     return {
         "step_s": step_s if earlier else None,
         "reads_per_s": per_s(reads),
-        "writes_per_s": per_s(_sum(counted["sets_total"], counted["deletes_total"])),
+        "writes_per_s": per_s(_both(counted["sets_total"], counted["deletes_total"])),
         "hit_ratio": hits / reads if hits is not None and reads else None,
         "evicted_per_s": per_s(counted["evicted_total"]),
         "expired_per_s": per_s(counted["expired_total"]),
@@ -101,7 +101,12 @@ def _difference(metrics: Metrics, earlier: Metrics, name: str) -> float | None:
     return None if now is None or before is None else now - before
 
 
+def _both(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
+
 def _sum(*counts: float | None) -> float | None:
+    """Return the sum of those counts that are known; None if none is."""
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
 
