@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -21,16 +21,29 @@ from cacheflow.cli.printing import print_json
 from cacheflow.cli.status import node_options, overview_of
 from cacheflow.errors import CacheFlowError
 
+# Seconds in which all nodes answer as a rule: only then is the first picture drawn without some of them.
+START_WITHIN_S: Final = 0.5
+# Seconds from one look to the next: a node should not be kept busy by those who look at it, and none sleeps for hours.
+EVERY_S_MIN: Final = 0.1
+EVERY_S_MAX: Final = 3600.0
+
 Picture = tuple[Overview, dict[str, Any]]
+
+
+def _every(given: str) -> float:
+    """Return the seconds that ``--every`` names. Raises click.BadParameter."""
+    try:
+        every_s = float(given)
+    except ValueError:
+        every_s = 0.0
+    if not EVERY_S_MIN <= every_s <= EVERY_S_MAX:
+        raise click.BadParameter(f"{given!r} is no number from {EVERY_S_MIN} to {EVERY_S_MAX:g}")
+    return every_s
 
 
 @click.command()
 @click.option(
-    "--every",
-    default=1.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 3600.0),
-    help="Seconds from one look to the next.",
+    "--every", default=1.0, show_default=True, type=_every, metavar="SECONDS", help="From one look to the next."
 )
 @click.option("--once", is_flag=True, help="Show what happens in one such time, and end.")
 @node_options
@@ -51,7 +64,9 @@ def top(
     with terminable():
         try:
             # Somebody has to answer at first. Later all nodes may be down for a while, and are shown as such.
-            pictures = Pictures(cluster, picture(cluster.wait(1, time.monotonic() + 2 * timeout + 1.0), cluster.given))
+            cluster.wait_first(time.monotonic() + timeout + 1.0)
+            looks = cluster.wait(1, time.monotonic() + START_WITHIN_S)
+            pictures = Pictures(cluster, picture(looks, cluster.given))
             console = None if once or as_json else terminal.console()
             if console is None:
                 cluster.wait(2, time.monotonic() + every + 2 * timeout)

@@ -62,6 +62,14 @@ def authorization(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+def check_timeout(timeout_s: float) -> None:
+    """Raise InvalidRequest unless ``timeout_s`` is a number of seconds that a call may take."""
+    if type(timeout_s) not in (int, float) or not 0 < timeout_s <= TIMEOUT_S_MAX:
+        raise InvalidRequest(
+            f"timeout_s = {arguments.shown(timeout_s)}: must be a number above 0 and at most {TIMEOUT_S_MAX}"
+        )
+
+
 class CacheClient(Face):
     """A client of a replicated cache over HTTP, a mapping with more methods. Safe for concurrent use, also after a fork.
 
@@ -81,10 +89,7 @@ class CacheClient(Face):
         ca: str | os.PathLike[str] | None = None,
         discover: bool = True,
     ) -> None:
-        if type(timeout_s) not in (int, float) or not 0 < timeout_s <= TIMEOUT_S_MAX:
-            raise InvalidRequest(
-                f"timeout_s = {arguments.shown(timeout_s)}: must be a number above 0 and at most {TIMEOUT_S_MAX}"
-            )
+        check_timeout(timeout_s)
         self._timeout_s = timeout_s
         self._headers = authorization(token)
         each = [urls] if isinstance(urls, str) else list(arguments.each_of(urls, "addresses of nodes"))

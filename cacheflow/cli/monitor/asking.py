@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from cacheflow.cli.monitor.answers import MEMBERS_MAX, Answered, Silent, metrics_of, reasons_of, status_of, text
 from cacheflow.cli.monitor.overview import Answers, places
-from cacheflow.client.client import authorization
+from cacheflow.client.client import authorization, check_timeout
 from cacheflow.client.exchange import Answer, NoAnswer, NodeHttp, NotSent, Request
 from cacheflow.client.failover import problem_of
 from cacheflow.client.timed import left_s
@@ -54,6 +54,7 @@ class Cluster:
         # With their scheme, as the members' addresses will have it.
         self.given = list(dict.fromkeys(node.url for node in given))
         self._headers = authorization(token)
+        check_timeout(within_s)
         self._within_s = within_s
         self._every_s = every_s
         # Guards the two below; notified whenever a node has answered or has failed to.
@@ -74,6 +75,14 @@ class Cluster:
         """Return what is known of each node that has answered, or has failed to, by URL."""
         with self._changed:
             return dict(self._looks)
+
+    def wait_first(self, until_s: float) -> None:
+        """Wait until a node has answered, or all that are known have failed to, but only until ``until_s``, a monotonic time."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: any(isinstance(look.now, Answered) for look in self._looks.values()) or self._are_known(1),
+                max(until_s - time.monotonic(), 0.0),
+            )
 
     def wait(self, times: int, until_s: float) -> dict[str, Look]:
         """Wait until each node was asked ``times`` times, but only until ``until_s``, a monotonic time; return the looks.

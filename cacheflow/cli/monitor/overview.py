@@ -153,6 +153,8 @@ def _row(member: Mapping[str, Any], told_by: Answered, answers: Answers) -> dict
         state, why = "down" if member["status"] == "down" else "unreachable", asked.why
     elif isinstance(asked, Answered):
         state, why = "unreachable", f"{asked.status['node_id']} answers at its address"
+    elif url is not None:
+        state, why = "unreachable", "has not answered yet"
     elif member["address"]:
         state, why = "unreachable", "its address is of no use from here"
     else:

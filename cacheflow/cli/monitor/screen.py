@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import sys
@@ -24,6 +25,9 @@ from cacheflow.cli.monitor.terminal import rich_text
 
 # Seconds between two looks at keys, the terminal's size and what has changed: too short to be noticed.
 LOOK_S: Final = 0.1
+
+# What a key such as an arrow sends.
+_ESCAPED: Final = re.compile(rb"\x1b(?:\[[0-9;]*[A-Za-z~]|O.|.)?")
 
 T = TypeVar("T")
 
@@ -88,7 +92,7 @@ def _keys() -> Iterator[Callable[[float], str]]:
         if not select.select([fd], [], [], wait_s)[0]:
             return ""
         told = os.read(fd, 64)
-        return "q" if not told else "" if told.startswith(b"\x1b") else told.decode("ascii", "replace").lower()
+        return _ESCAPED.sub(b"", told).decode("ascii", "replace").lower() if told else "q"
 
     before = termios.tcgetattr(fd)
     stops = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
