@@ -167,8 +167,8 @@ def test_what_is_hostile_does_not_reach_the_terminal(trio: list[Counting]) -> No
         "voter": True,
     }
     trio[0].told["members"] = [*trio[0].nodes, odd]
-    with Terminal(["top", *FAST, "--url", trio[0].url], 120) as terminal:
-        terminal.wait(lambda: row(terminal, "[bold]x\\x1b[…"), "it is shown with escapes")
+    with Terminal(["top", *FAST, "--url", trio[0].url], 200) as terminal:
+        terminal.wait(lambda: row(terminal, "[bold]x\\x1b[2J\\x9b5m"), "it is shown with escapes")
         assert "\x1b[2J" not in terminal.output.partition(ALTERNATE)[2].partition("leader")[2]
         assert "\x1b]0" not in terminal.output and "\x9b" not in terminal.output
 

@@ -46,7 +46,7 @@ def _role_style(row: Row) -> str:
     return NOTED if row["role"] == "leader" else PLAIN
 
 
-ID: Final = Column("node", _told("id"), 100, left=True, least=8, style=_role_style)
+ID: Final = Column("node", _told("id"), 100, left=True, least=12, style=_role_style)
 ROLE: Final = Column("role", _told("role"), 90, left=True, style=_role_style)
 STATE: Final = Column("state", _state, 95, left=True, style=_state_style)
 SINCE: Final = Column("since", lambda row: figures.age(row["since_s"]), 60)

@@ -39,18 +39,10 @@ class Column(NamedTuple):
 
 
 def table(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> list[Line]:
-    """Return ``rows`` as the lines of a table, with a line of titles, that is at most ``width`` characters wide (None: any).
-
-    Where not all columns have room, those in which nothing is known of any row are left out first.
-    """
+    """Return ``rows`` as the lines of a table, with a line of titles, that is at most ``width`` characters wide (None: any)."""
     cells = [[column.show(row) for row in rows] for column in columns]
     natural = [max(map(wide, [column.title, *texts])) for column, texts in zip(columns, cells, strict=True)]
-    # A dash in every row tells nobody anything: such a column goes before all that have something to say.
-    worth = [
-        column.importance if any(text.strip("-") for text in texts) else -1
-        for column, texts in zip(columns, cells, strict=True)
-    ]
-    shown = _fitting(columns, natural, worth, width)
+    shown = _fitting(columns, natural, width)
     lines: list[Line] = [[]]
     _append(lines[0], [(columns[i].title, shown[i], columns[i].left, TITLE) for i in shown])
     for number, row in enumerate(rows):
@@ -60,12 +52,11 @@ def table(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> 
     return lines
 
 
-def _fitting(
-    columns: Sequence[Column], natural: Sequence[int], worth: Sequence[int], width: int | None
-) -> dict[int, int]:
+def _fitting(columns: Sequence[Column], natural: Sequence[int], width: int | None) -> dict[int, int]:
     """Return {number of a column: its width} of the columns that are shown, in their order.
 
-    natural: how wide each column is when nothing of it is cut.  worth: columns with the lowest are left out first.
+    natural: how wide each column is when nothing of it is cut. Whether something is known of it does not count: columns that
+    came and went with the figures could not be read.
     """
     if width is None:
         return dict(enumerate(natural))
@@ -75,11 +66,11 @@ def _fitting(
     ]
     kept = list(range(len(columns)))
     while len(kept) > 1 and sum(least[i] for i in kept) + len(GAP) * (len(kept) - 1) > width:
-        kept.remove(min(kept, key=lambda i: (worth[i], -i)))
+        kept.remove(min(kept, key=lambda i: (columns[i].importance, -i)))
     room = width - sum(least[i] for i in kept) - len(GAP) * (len(kept) - 1)
     widths = {}
     # What is left over goes to texts that were cut, to the most important ones first.
-    for i in sorted(kept, key=lambda i: -worth[i]):
+    for i in sorted(kept, key=lambda i: -columns[i].importance):
         more = min(max(room, 0), natural[i] - least[i])
         widths[i] = min(least[i] + more, width)
         room -= more
