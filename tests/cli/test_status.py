@@ -40,7 +40,7 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, s
 def test_one_node_is_named_and_all_are_shown(trio: list[FakeNode], capfd: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capfd, "--url", trio[1].url)
     assert (code, err) == (0, "")
-    assert "leader a  term 1" in out and "3 of 3 up" in out and out.endswith("healthy\n")
+    assert out.startswith("leader a  nodes 3 of 3 up  term 1  ") and out.endswith("healthy\n")
     assert [line.split()[0] for line in out.splitlines()[3:7]] == ["node", "a", "b", "c"]
     assert "\x1b" not in out
 
