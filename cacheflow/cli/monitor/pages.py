@@ -27,6 +27,10 @@ def _front(front: str, name: str, show: Callable[[float | None], str]) -> Callab
     return lambda row: show(_rates(row).get("fronts", {}).get(front, {}).get(name))
 
 
+def _error_style(row: Row) -> str:
+    return BAD if _rates(row).get("errors_per_s") else PLAIN
+
+
 def _rates(row: Row) -> Mapping[str, Any]:
     return row.get("rates") or {}
 
@@ -49,7 +53,7 @@ def _role_style(row: Row) -> str:
 ID: Final = Column("node", _told("id"), 100, left=True, least=12, style=_role_style)
 ROLE: Final = Column("role", _told("role"), 90, left=True, style=_role_style)
 STATE: Final = Column("state", _state, 95, left=True, style=_state_style)
-SINCE: Final = Column("since", lambda row: figures.age(row["since_s"]), 60)
+SINCE: Final = Column("since", lambda row: figures.age(row["since_s"]), 79)
 LAG: Final = Column("lag", lambda row: figures.count(row["lag"]), 80)
 
 STATUS_COLUMNS: Final = (
@@ -73,9 +77,9 @@ STATUS_COLUMNS: Final = (
 _SHORT: Final = {"http": "http", "resp": "resp", "memcached": "memc"}
 FRONT_COLUMNS: Final = {
     front: (
-        Column(f"{short}/s", _front(front, "requests_per_s", figures.count), 58 - place),
+        Column(f"{short}/s", _front(front, "requests_per_s", figures.count), 70 - place),
         Column(f"{short} p50", _front(front, "p50_s", figures.duration), 48 - place),
-        Column(f"{short} p99", _front(front, "p99_s", figures.duration), 64 - place),
+        Column(f"{short} p99", _front(front, "p99_s", figures.duration), 74 - place),
     )
     for place, (front, short) in enumerate(_SHORT.items())
 }
@@ -88,10 +92,11 @@ TOP_COLUMNS: Final = (
     LAG,
     Column("reads/s", _rate("reads_per_s", figures.count), 78),
     Column("writes/s", _rate("writes_per_s", figures.count), 76),
-    Column("hits", _rate("hit_ratio", figures.share), 72),
+    Column("errors/s", _rate("errors_per_s", figures.count), 75, style=_error_style),
+    Column("hits", _rate("hit_ratio", figures.share), 71),
     *(column for front in FRONTS for column in FRONT_COLUMNS[front]),
-    Column("loop p99", _rate("loop_p99_s", figures.duration), 68),
-    Column("flush p99", _rate("flush_p99_s", figures.duration), 66),
+    Column("loop p99", _rate("loop_p99_s", figures.duration), 66),
+    Column("flush p99", _rate("flush_p99_s", figures.duration), 65),
     Column("unsent", _rate("unsent_bytes", figures.size), 46),
     Column("evicted/s", _rate("evicted_per_s", figures.count), 52),
     Column("expired/s", _rate("expired_per_s", figures.count), 50),

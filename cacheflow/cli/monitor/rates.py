@@ -16,7 +16,10 @@ from cacheflow.measuring.histogram import BUCKETS, quantile_of
 # The fronts whose requests are shown, in the order of their columns.
 FRONTS: Final = ("http", "resp", "memcached")
 _COUNTERS: Final = ("hits_total", "misses_total", "sets_total", "deletes_total", "evicted_total", "expired_total")
-_FRONT: Final = re.compile(r'^request_seconds\{(?:[a-z]+="[^"]*",)*front="([a-z]{1,20})"')
+# The metric of requests, and its labels: front, command and outcome. One outcome is the node's fault.
+_REQUESTS: Final = "request_seconds{"
+_LABEL: Final = re.compile(r'([a-z]+)="((?:[^"\\]|\\.)*)"')
+_ERROR: Final = "error"
 
 Metrics = Mapping[str, Any]
 
@@ -34,6 +37,9 @@ def rates(now: Answered, before: Answered | None) -> dict[str, Any]:
     def per_s(count: float | None) -> float | None:
         return None if count is None else count / step_s
 
+    requests = _requests(metrics)
+    errors = [name for name, _, outcome in requests if outcome == _ERROR]
+    failed = _buckets(metrics, earlier, errors) if errors else [0]
     return {
         "step_s": step_s if earlier else None,
         "reads_per_s": per_s(reads),
@@ -41,7 +47,12 @@ def rates(now: Answered, before: Answered | None) -> dict[str, Any]:
         "hit_ratio": hits / reads if hits is not None and reads else None,
         "evicted_per_s": per_s(counted["evicted_total"]),
         "expired_per_s": per_s(counted["expired_total"]),
-        "fronts": _fronts(metrics, earlier, step_s),
+        "errors_per_s": per_s(sum(failed) if requests and earlier and failed is not None else None),
+        "fronts": {
+            front: _front(_buckets(metrics, earlier, [name for name, at, _ in requests if at == front]), step_s)
+            for front in FRONTS
+            if any(at == front for _, at, _ in requests)
+        },
         "loop_p99_s": quantile(_buckets(metrics, earlier, ["loop_turn_seconds"]), 0.99),
         "flush_p99_s": quantile(_buckets(metrics, earlier, ["journal_flush_seconds"]), 0.99),
         "unsent_bytes": whole(metrics.get("unsent_bytes")),
@@ -51,13 +62,13 @@ def rates(now: Answered, before: Answered | None) -> dict[str, Any]:
 def totals(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what all nodes of a cluster have done together. steps: the rates of each node.
 
-    Reads and requests are added up. Writes, and what was evicted and has expired, are the same on every node, which applies
-    all of them: the largest of each counts.
+    Reads, requests and errors are added up. Writes, and what was evicted and has expired, are the same on every node, which
+    applies all of them: the largest of each counts.
     """
     hits = [(step["hit_ratio"], step["reads_per_s"]) for step in steps if step["hit_ratio"] is not None]
     reads = sum(weight for _, weight in hits)
     return {
-        "reads_per_s": _sum(*(step["reads_per_s"] for step in steps)),
+        **{name: _sum(*(step[name] for step in steps)) for name in ("reads_per_s", "errors_per_s")},
         **{
             name: max((step[name] for step in steps if step[name] is not None), default=None)
             for name in ("writes_per_s", "evicted_per_s", "expired_per_s")
@@ -71,21 +82,24 @@ def totals(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _fronts(metrics: Metrics, earlier: Metrics, step_s: float) -> dict[str, Any]:
-    """Return {front: its requests a second, and how long they took} of the fronts that a node serves."""
-    named: dict[str, list[str]] = {}
+def _requests(metrics: Metrics) -> list[tuple[str, str, str]]:
+    """Return (name of a metric, front, outcome) of each histogram of requests at the fronts that are shown."""
+    found = []
     for name in metrics:
-        if (found := _FRONT.match(name)) and found[1] in FRONTS:
-            named.setdefault(found[1], []).append(name)
-    shown = {}
-    for front, names in named.items():
-        counts = _buckets(metrics, earlier, names)
-        shown[front] = {
-            "requests_per_s": None if counts is None else sum(counts) / step_s,
-            "p50_s": quantile(counts, 0.5),
-            "p99_s": quantile(counts, 0.99),
-        }
-    return shown
+        if name.startswith(_REQUESTS):
+            labels = dict(_LABEL.findall(name))
+            if labels.get("front") in FRONTS:
+                found.append((name, labels["front"], labels.get("outcome", "")))
+    return found
+
+
+def _front(counts: Sequence[int] | None, step_s: float) -> dict[str, Any]:
+    """Return how many requests a second a front has answered, and how long they took, from the ``counts`` of their lengths."""
+    return {
+        "requests_per_s": None if counts is None else sum(counts) / step_s,
+        "p50_s": quantile(counts, 0.5),
+        "p99_s": quantile(counts, 0.99),
+    }
 
 
 def _restarted(metrics: Metrics, earlier: Metrics) -> bool:

@@ -81,7 +81,7 @@ def test_latencies_are_those_of_the_step_over_all_commands_of_a_front() -> None:
     assert resp["requests_per_s"] == 50.0
     assert 0.001 < resp["p50_s"] < 0.00205 < 0.008 < resp["p99_s"] < 0.0165
     assert (http["requests_per_s"], http["p50_s"], http["p99_s"]) == (0.0, None, None)
-    assert list(found["fronts"]) == ["resp", "http"] and 0.002 < found["loop_p99_s"] < 0.0042
+    assert list(found["fronts"]) == ["http", "resp"] and 0.002 < found["loop_p99_s"] < 0.0042
     # In either order: it is not said in which the labels come.
     named = 'request_seconds{command="get",front="memcached",outcome="ok"}'
     assert list(rates(answer(1.0, **{named: histogram(1.0)}), answer(0.0))["fronts"]) == ["memcached"]
@@ -107,6 +107,18 @@ def test_what_is_no_histogram_and_no_number_is_unknown(odd: Any) -> None:
     found = rates(now, before)
     assert found["loop_p99_s"] is None and found["fronts"]["http"]["requests_per_s"] is None
     assert found["writes_per_s"] is None
+
+
+def test_errors_are_the_requests_that_the_node_could_not_do() -> None:
+    before = answer(0.0, **{request("http", "x"): histogram(1.0)})
+    refused = {request("http", "x", "refused"): histogram(1.0), request("http", "x"): histogram(1.0, 1.0)}
+    assert rates(answer(2.0, **refused), before)["errors_per_s"] == 0
+    failed = {request(front, "x", "error"): histogram(1.0, 2.0) for front in ("http", "resp")}
+    assert rates(answer(2.0, **refused, **failed), before)["errors_per_s"] == 2.0
+    # A node that does not count its requests, and a first look.
+    unread = {request("http", "x", "error"): {"count": 5}}
+    assert rates(answer(2.0, **unread), answer(0.0))["errors_per_s"] is None
+    assert rates(answer(2.0), answer(0.0))["errors_per_s"] is rates(answer(2.0, **failed), None)["errors_per_s"] is None
 
 
 def test_fronts_that_nobody_knows_are_left_out() -> None:
