@@ -124,13 +124,8 @@ def top_page(found: Overview, totals: Mapping[str, Any], width: int | None) -> l
     served = totals["fronts"]
     unserved = [column for front in FRONTS if front not in served for column in FRONT_COLUMNS[front]]
     columns = [column for column in TOP_COLUMNS if column not in unserved]
-    told = [
-        ("reads", "reads_per_s"),
-        ("writes", "writes_per_s"),
-        ("evicted", "evicted_per_s"),
-        ("expired", "expired_per_s"),
-    ]
-    pairs = [(name, f"{figures.count(totals[key])}/s") for name, key in told]
+    told = ("reads", "writes", "errors", "evicted", "expired")
+    pairs = [(name, f"{figures.count(totals[f'{name}_per_s'])}/s") for name in told]
     pairs.insert(2, ("hits", figures.share(totals["hit_ratio"])))
     pairs += [(front, f"{figures.count(served[front]['requests_per_s'])}/s") for front in FRONTS if front in served]
     lines = [*head(found), _pairs(pairs), [], *table(columns, found.nodes, width), [], *_reasons(found)]
