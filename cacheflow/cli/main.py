@@ -32,8 +32,10 @@ from cacheflow.cli.importing import import_
 from cacheflow.cli.launcher import LocalCluster, terminable
 from cacheflow.cli.nodes import nodes
 from cacheflow.cli.options import CA_OPTION, DEFAULT_URL, ca_of, client_options, token_of, urls_of
-from cacheflow.cli.printing import Bar, cell, is_rows, print_json, print_table
+from cacheflow.cli.printing import Bar, print_json, print_table
 from cacheflow.cli.recover import recover
+from cacheflow.cli.status import status
+from cacheflow.cli.top import top
 from cacheflow.cli.watch import watch
 from cacheflow.client.client import CacheClient
 from cacheflow.config import NodeConfig, build_version
@@ -114,6 +116,8 @@ commands.add_command(load_lines)
 commands.add_command(import_)
 commands.add_command(recover)
 commands.add_command(nodes)
+commands.add_command(status)
+commands.add_command(top)
 commands.add_command(cluster_settings)
 commands.add_command(watch)
 
@@ -344,22 +348,6 @@ def keys(client: CacheClient, prefix: str, as_json: bool) -> int:
     else:
         for key in client.keys(prefix):
             click.echo(key)
-    return 0
-
-
-@commands.command()
-@client_options
-def status(client: CacheClient, as_json: bool) -> int:
-    """Print the state of the cluster: its leader, term and log indexes, and how far each member lags behind."""
-    found = client.status()
-    if as_json:
-        print_json(found)
-        return 0
-    nested = {name: rows for name, rows in found.items() if is_rows(rows)}
-    print_table([{"name": name, "value": cell(value)} for name, value in found.items() if name not in nested])
-    for name, rows in nested.items():
-        click.echo(f"\n{name}")
-        print_table(rows)
     return 0
 
 

@@ -141,17 +141,21 @@ def _row(member: dict[str, Any], members: list[dict[str, Any]], status: dict[str
     return {
         "id": member["id"],
         "address": member["address"],
-        "role": _role(member, members, status),
+        "role": role_of(member, members, (status.get("configuration") or {}).get("replicas")),
         "status": member["status"],
         "lag": member.get("lag"),
         "seen": "never" if seen_s is None else f"{seen_s:.0f} s ago",
         "level": member.get("level"),
         "build": member.get("build"),
-        "change": " ".join(filter(None, [change.get("what"), _for(change)])),
+        "change": change_text(change),
     }
 
 
-def _role(member: dict[str, Any], members: list[dict[str, Any]], status: dict[str, Any]) -> str:
+def role_of(member: dict[str, Any], members: list[dict[str, Any]], replicas: int | None) -> str:
+    """Return what ``member`` is in the cluster: leader, voter, observer, learner (about to get a vote) or spare.
+
+    replicas: how many nodes beside the leader are to vote; None if that is unknown.
+    """
     if member["role"] == "leader":
         return "leader"
     if member.get("voter"):
@@ -159,11 +163,11 @@ def _role(member: dict[str, Any], members: list[dict[str, Any]], status: dict[st
     if member.get("observer"):
         return "observer"
     voters = sum(1 for each in members if each.get("voter"))
-    replicas = (status.get("configuration") or {}).get("replicas")
     # Whoever has no vote while one is missing is about to get it.
     return "learner" if replicas is not None and voters <= replicas else "spare"
 
 
-def _for(change: dict[str, Any]) -> str:
+def change_text(change: dict[str, Any]) -> str:
+    """Return ``change``, what is under way for a member, as text for people: what it is, and in how many seconds it is due."""
     due = change.get("due")
-    return "" if due is None else f"in {max(due, 0.0):.0f} s"
+    return " ".join(filter(None, [change.get("what"), "" if due is None else f"in {max(due, 0.0):.0f} s"]))

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from cacheflow.cli import settings, texts
-from cacheflow.client.client import CacheClient
+from cacheflow.client.client import TIMEOUT_S_DEFAULT, CacheClient
 from cacheflow.config import read_secret
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
@@ -38,14 +38,17 @@ def client_of(urls: tuple[str, ...], timeout: float, api_token_file: Path | None
     return CacheClient(urls_of(urls) or [DEFAULT_URL], timeout, token_of(api_token_file), ca_of(ca), discover=False)
 
 
-def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def connection_options(
+    command: Callable[..., Any], timeout_s: float = TIMEOUT_S_DEFAULT, timeout_help: str = "Seconds for the whole call."
+) -> Callable[..., Any]:
     """Give a click command the options that name nodes; its function gets them as keyword arguments.
 
     They are urls (of the nodes), timeout, api_token_file, ca (the file with the CA of their certificates) and as_json.
+    timeout_s: the timeout where none is given.  timeout_help: what it is for.
     """
     options: list[Callable[..., Any]] = [
         click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
-        click.option("--timeout", default=15.0, show_default=True, help="Seconds for the whole call."),
+        click.option("--timeout", default=timeout_s, show_default=True, help=timeout_help),
         click.option("--api-token-file", type=texts.path, help="Token for the HTTP API."),
         CA_OPTION,
         click.option(

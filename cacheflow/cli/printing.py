@@ -18,11 +18,6 @@ def print_json(value: Any) -> None:
     click.echo(texts.json_text(value))
 
 
-def is_rows(value: Any) -> bool:
-    """True if ``value`` is a list of objects, which is best shown as a table."""
-    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
-
-
 def cell(value: Any) -> str:
     """Return ``value`` as the text of a table's cell."""
     if isinstance(value, (dict, list)):

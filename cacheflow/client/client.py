@@ -52,6 +52,24 @@ SCOPES_TRIED_MAX: Final = 3
 _SCOPE_NAME: Final = re.compile(r"[\x21-\x3a\x3c-\x7e]{1,100}")
 
 
+def authorization(token: str | None) -> dict[str, str]:
+    """Return the header of an HTTP request that shows ``token``; none without one. Raises InvalidRequest for what is no token."""
+    if token is None:
+        return {}
+    if not (isinstance(token, str) and token.isascii() and token.isprintable() and token and token == token.strip()):
+        # Not shown: it may be the real one with a line's end behind it.
+        raise InvalidRequest("a token is printable ASCII; strip what was read from a file")
+    return {"Authorization": f"Bearer {token}"}
+
+
+def check_timeout(timeout_s: float) -> None:
+    """Raise InvalidRequest unless ``timeout_s`` is a number of seconds that a call may take."""
+    if type(timeout_s) not in (int, float) or not 0 < timeout_s <= TIMEOUT_S_MAX:
+        raise InvalidRequest(
+            f"timeout_s = {arguments.shown(timeout_s)}: must be a number above 0 and at most {TIMEOUT_S_MAX}"
+        )
+
+
 class CacheClient(Face):
     """A client of a replicated cache over HTTP, a mapping with more methods. Safe for concurrent use, also after a fork.
 
@@ -71,17 +89,9 @@ class CacheClient(Face):
         ca: str | os.PathLike[str] | None = None,
         discover: bool = True,
     ) -> None:
-        if type(timeout_s) not in (int, float) or not 0 < timeout_s <= TIMEOUT_S_MAX:
-            raise InvalidRequest(
-                f"timeout_s = {arguments.shown(timeout_s)}: must be a number above 0 and at most {TIMEOUT_S_MAX}"
-            )
-        if token is not None and not (
-            isinstance(token, str) and token.isascii() and token.isprintable() and token and token == token.strip()
-        ):
-            # Not shown: it may be the real one with a line's end behind it.
-            raise InvalidRequest("a token is printable ASCII; strip what was read from a file")
+        check_timeout(timeout_s)
         self._timeout_s = timeout_s
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._headers = authorization(token)
         each = [urls] if isinstance(urls, str) else list(arguments.each_of(urls, "addresses of nodes"))
         self._nodes = Nodes(each, timeout_s, ca, self._headers, arguments.flag(discover, "discover"))
         # No method of this object: when nobody has it any more its connections end, without the garbage collector.

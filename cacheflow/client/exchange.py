@@ -115,10 +115,11 @@ class NodeHttp:
         connection.sock.settimeout(timeout_s)
         return connection, self._prefix
 
-    def exchange(self, request: Request, timeout_s: float) -> Answer:
+    def exchange(self, request: Request, timeout_s: float, body_bytes_max: int | None = None) -> Answer:
         """Send ``request`` to this node and return its answer, within ``timeout_s`` seconds.
 
-        Raises NotSent if no connection could be opened, NoAnswer if no answer came back.
+        body_bytes_max: the most bytes of the answer's body that are read; None for any number.
+        Raises NotSent if no connection could be opened, NoAnswer if no answer came back, or one that is larger.
         """
         connection = self._borrow()
         connection.deadline = time.monotonic() + timeout_s
@@ -131,7 +132,7 @@ class NodeHttp:
         try:
             connection.request(request.method, self._prefix + request.target, request.body, dict(request.headers))
             response = connection.getresponse()
-            body = _body_of(response)
+            body = _body_of(response, body_bytes_max)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise NoAnswer(_reason(error)) from None
@@ -166,9 +167,13 @@ class NodeHttp:
         return TimedConnection(self._host)
 
 
-def _body_of(response: http.client.HTTPResponse) -> bytes:
-    """Return the whole body of ``response``, an HTTP answer. Raises OSError or HTTPException if it does not come whole."""
+def _body_of(response: http.client.HTTPResponse, bytes_max: int | None) -> bytes:
+    """Return the whole body of ``response``, an HTTP answer. Raises OSError or HTTPException if it does not come whole.
+
+    bytes_max: raise HTTPException when the body is larger; None: it may have any size.
+    """
     chunks = []
+    room = bytes_max
     # None where chunks, or the end of the connection, end the body.
     missing = response.length
     while missing is None or missing:
@@ -177,6 +182,10 @@ def _body_of(response: http.client.HTTPResponse) -> bytes:
         if not chunk:
             break
         chunks.append(chunk)
+        if room is not None:
+            room -= len(chunk)
+            if room < 0:
+                raise http.client.HTTPException(f"its answer is larger than {bytes_max} bytes")
         if missing is not None:
             missing -= len(chunk)
     if missing:  # read1 does not complain when the connection ends early

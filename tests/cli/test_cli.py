@@ -100,11 +100,6 @@ def test_keys_and_delete(node: FakeNode, capfd: pytest.CaptureFixture[str]) -> N
     assert run(capfd, "delete", "a1", "x") == (0, "1 deleted\n", "")
 
 
-def test_status_is_a_table_or_json(node: FakeNode, capfd: pytest.CaptureFixture[str]) -> None:
-    assert "applied_index  7" in run(capfd, "status")[1]
-    assert json.loads(run(capfd, "status", "--json")[1])["term"] == 1
-
-
 def test_the_level_is_shown_and_raised(node: FakeNode, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(capfd, "level") == (0, "1\n", "")
     assert run(capfd, "level", "2", "--json") == (0, '{"level": 2}\n', "")

@@ -113,6 +113,7 @@ class FakeNode:
     (status, title): a problem document, nothing done; None: served as usual. Opening a scope is no request in this sense; it has
     faults of its own, ``opening_faults``.
     index: what answers name as X-Raft-Index; None: nothing.  delay_s: how far away this node is.
+    told: what its view of the cluster has otherwise.  raw: (status, body) of answers to paths of the cluster and of monitoring.
     """
 
     def __init__(self, state: FakeState | None = None, node_id: str = "a", port: int = 0) -> None:
@@ -125,6 +126,9 @@ class FakeNode:
         self.index: int | None = None
         self.delay_s = 0.0
         self.nodes: list[dict[str, Any]] = []
+        self.told: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {"items": 0}
+        self.raw: dict[str, tuple[int, bytes]] = {}
         self.members_dir: Path | None = None
         self.released = threading.Event()
         self._server = _Server(("127.0.0.1", port), self)
@@ -303,7 +307,7 @@ class _Handler(BaseHTTPRequestHandler):
             case verb, ["cache", quoted, *rest]:
                 return self._entry(verb, unquote(quoted), rest, query, body)
             case _:
-                return self._cluster(parts)
+                return self.server.node.raw.get(url.path) or self._cluster(parts)
 
     def _cluster(self, parts: list[str]) -> tuple[int, Any]:
         node = self.server.node
@@ -320,9 +324,12 @@ class _Handler(BaseHTTPRequestHandler):
                     "applied_index": 7,
                     "configuration": {"replicas": 2},
                     "members": [{"lag": None, "last_seen": None, **row} for row in node.known_nodes()],
+                    **node.told,
                 }
             case ["cluster", "digest"]:
                 return 200, {"index": 7, "digest": "00" * 16}
+            case ["metrics"]:
+                return 200, node.metrics
             case ["readyz"] | ["livez"]:
                 return 200, {"status": "ok"}
             case _:
