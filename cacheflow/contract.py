@@ -15,6 +15,7 @@ from cacheflow.errors import ReplicationError
 from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
+from cacheflow.measuring.metrics import Metrics
 from cacheflow.results import Change, ClusterSettings, Digest, Item, RaftPosition
 
 __all__ = [
@@ -249,8 +250,8 @@ class RestStore(Protocol):
     @property
     def watching(self) -> Watching: ...
 
-    # Counters and gauges by name, and the checks of liveness and readiness.
-    def metrics(self) -> dict[str, float]: ...
+    # Counters, gauges and histograms by name, and the checks of liveness and readiness.
+    def metrics(self) -> Metrics: ...
     def readiness(self) -> Sequence[Check]: ...
     def liveness(self) -> Sequence[Check]: ...
 
@@ -333,4 +334,4 @@ class WireStore(Protocol):
     def settings(self) -> ClusterSettings:
         """Return the settings that all nodes of the cluster have. Raises NotReady."""
 
-    def metrics(self) -> dict[str, float]: ...
+    def metrics(self) -> Metrics: ...

@@ -523,10 +523,13 @@ class ReplicatedStore(Administration, Face):
         return result
 
     def _refusal(self) -> NotReady:
-        """Return the error for a write that this node refuses, which says why the node cannot replicate anything now."""
-        if self._local is None or not self._local.is_serving:
+        """Return the error for a write that this node refuses, and count it; it says why nothing can be replicated now."""
+        local = self._local
+        if local is not None:
+            local.refused += 1
+        if local is None or not local.is_serving:
             return NotReady(self._engine.stopped)
-        return NotReady(f"this node takes no writes: {status.why_no_writes(self._local)}")
+        return NotReady(f"this node takes no writes: {status.why_no_writes(local)}")
 
     def _readable(self) -> LocalNode:
         """Return this cache's node if its contents may be read now. Raises NotReady otherwise."""

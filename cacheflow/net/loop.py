@@ -16,6 +16,8 @@ import selectors
 import time
 from typing import Final
 
+from cacheflow.measuring.histogram import Histogram
+
 # Seconds after which a turn begins nothing more that can wait for the next turn.
 TURN_S: Final = 0.004
 # Stands for no descriptor at all.
@@ -23,32 +25,47 @@ _NONE = -1
 
 
 class Budget:
-    """The time limit of the present turn (one pass) of an event loop.
+    """The time limit of the present turn (one pass) of an event loop, and how long its turns have taken.
 
     ends: the moment, by the loop's clock, after which the turn should begin nothing more that can wait. It is a plain
     attribute, because it is read very often.
+    turns: for how long each turn has held the loop.  Any thread may read it, and call ``age_s``.
     """
 
-    __slots__ = ("ends",)
+    __slots__ = ("began", "ends", "turns")
 
     def __init__(self) -> None:
         self.ends = 0.0
+        # When the present turn began, by the loop's clock; 0 while the loop waits.
+        self.began = 0.0
+        self.turns = Histogram()
+
+    def age_s(self) -> float:
+        """Return for how many seconds the present turn has held the loop; 0 while the loop waits."""
+        began = self.began
+        return time.monotonic() - began if began else 0.0
 
 
 class _ClientsLast(selectors.DefaultSelector):
     """A selector that lists the file descriptor ``last`` behind all others that are ready at the same time.
 
-    A turn of the event loop begins when this selector returns.  budget: the time limit of the turn, set anew each time.
+    A turn of the event loop begins when this selector returns, and ends when it is asked again.
+    budget: the time limit of the turn, set anew each time.
     """
 
     last = _NONE
     budget: Budget
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        budget = self.budget
+        if budget.began:
+            budget.turns.note(time.monotonic() - budget.began)
+            budget.began = 0.0
         ready = super().select(timeout)
         if len(ready) > 1:
             ready.sort(key=lambda item: item[0].fd == self.last)
-        self.budget.ends = time.monotonic() + TURN_S
+        budget.began = began = time.monotonic()
+        budget.ends = began + TURN_S
         return ready
 
 

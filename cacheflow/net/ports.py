@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from cacheflow.measuring.metrics import Metrics
 from cacheflow.net.listener import Listener
 from cacheflow.net.poller import Poller
 from cacheflow.net.slices import Slices
@@ -59,8 +60,8 @@ class Service(Protocol):
     async def drain(self) -> None:
         """Close all clients' connections of this wire protocol, after a moment in which each may send its pending replies."""
 
-    def metrics(self) -> dict[str, float]:
-        """Return the counters and gauges of this wire protocol, as values by metric name. Any thread may call it."""
+    def metrics(self) -> Metrics:
+        """Return the counters, gauges and histograms of this wire protocol, by metric name. Any thread may call it."""
 
 
 class ListeningPorts:
@@ -213,12 +214,14 @@ class ListeningPorts:
         """
         return [] if self._poller is None else [self._poller.epoll.fileno(), *self._poller.transports]
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> Metrics:
         """Return the metrics of all open wire protocols, merged into one dictionary of values by name."""
         return {
             "unsent_bytes": self.unsent.bytes,
+            "unsent_bytes_max": self.unsent.bytes_max,
             "unsent_ended_total": self.unsent.ended,
             "unfinished_bytes": self.unfinished.bytes,
+            "unfinished_bytes_max": self.unfinished.bytes_max,
             "unfinished_ended_total": self.unfinished.ended,
             **{name: value for service, _ in self._open for name, value in service.metrics().items()},
         }

@@ -11,9 +11,11 @@ from typing import Any
 from cacheflow.arguments import check_digest, check_node_id
 from cacheflow.config import OBSERVER, VOTER, NodeConfig
 from cacheflow.errors import MemberConflict, NoLeader, NotReady, OutcomeUnknown
+from cacheflow.measuring.metrics import Metrics
 from cacheflow.node import leaving, promoting, status
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
+from cacheflow.node.metrics import metrics
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
 from cacheflow.results import Digest, RaftPosition
 
@@ -52,10 +54,10 @@ class Administration:
             return self._engine.run(status.full_digest(self._engine), timeout_s=65.0)
         return self._engine.call(lambda: status.digest(self._engine, index))
 
-    def metrics(self) -> dict[str, float]:
-        """Return counters and gauges by name. Raises NotReady if the node was never started."""
+    def metrics(self) -> Metrics:
+        """Return counters, gauges and histograms by name. Raises NotReady if the node was never started."""
         self._started()
-        return status.metrics(self._engine)
+        return metrics(self._engine)
 
     def liveness(self) -> list[tuple[str, bool, str]]:
         """Return (name, passed, detail) of each health check of this node whose failure only a restart could mend."""

@@ -114,6 +114,8 @@ class LocalNode:
         # Reads of this process; when two threads count at once some may be lost.
         self.hits = 0
         self.misses = 0
+        # Calls that write and were refused at once, likewise.
+        self.refused = 0
         # Callers are served from the end of ``start`` until the node is stopped.
         self.is_serving = False
         # Called on the loop with the replicated settings whenever they may have changed, before any call is answered.
@@ -141,6 +143,7 @@ class LocalNode:
             defer=turn.defer_flush,
             later=loop.call_later,
             random_bytes=around.random_bytes,
+            clock=loop.time,
         )
         self._settings = self.machine.settings
         storage.check_levels(self.journal, self.machine.build_level)

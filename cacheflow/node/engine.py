@@ -25,13 +25,14 @@ from cacheflow.errors import CacheFlowError, ConfigError, NoLeader, NotReady, Ou
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.entries import Entry
 from cacheflow.machine.state.settings import Settings
-from cacheflow.net.loop import NodeLoop
+from cacheflow.net.loop import Budget, NodeLoop
 from cacheflow.net.ports import ListeningPorts, Service
 from cacheflow.net.tls.certificates import Certificates
 from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.tls.trust import trusting
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock, passed_s
+from cacheflow.node.free_space import FreeSpace
 from cacheflow.node.leaving import LEAVE_WITHIN_S
 from cacheflow.node.registration import over_http
 from cacheflow.node.supervisor import Supervisor
@@ -83,6 +84,7 @@ class Engine:
         self._limited: list[Callable[[int], None]] = [self.ports.limit_values]
         self.local: LocalNode
         self.helper: HelperProcess
+        self.space: FreeSpace
         # The digest of the whole contents that is being made, or was made last.
         self.full_digest: asyncio.Task[Digest] | None = None
         # Where the node keeps its files, from ``start`` on.
@@ -239,6 +241,11 @@ class Engine:
         # The loop's own thread, which asks for every request, is proof enough that it lives.
         return threading.get_ident() == self._loop_thread or (self._thread is not None and self._thread.is_alive())
 
+    @property
+    def budget(self) -> Budget:
+        """The time limit of the node's event loop, with how long its turns took; known from ``start`` on."""
+        return self._loop.budget
+
     def _run(self, started: Future[None]) -> None:
         self._loop = NodeLoop()
         self._loop_thread = threading.get_ident()
@@ -289,6 +296,8 @@ class Engine:
         secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
         self.data_path = data.path
         self.helper = HelperProcess(data.path, supervisor)
+        self.space = FreeSpace(Disk(), data.path, snapshot_writer.submit, loop.call_later)
+        self.space.look()
         self.full_digest = None
         encryption = None
         if self.handshakes is not None:

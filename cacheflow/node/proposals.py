@@ -128,9 +128,12 @@ class Proposals:
         # The weights and bytes of the proposals in ``_sent``.
         self._sent_weight = 0
         self._sent_bytes = 0
-        # The number of commands of calls that are not answered yet.
+        # The number of commands of calls that are not answered yet, and their bytes.
         self.pending = 0
-        self._pending_bytes = 0
+        self.pending_bytes = 0
+        # The number of calls that were answered, and of those that have ended with an error, by its class.
+        self.answered_total = 0
+        self.errors_total: dict[type[ReplicationError], int] = {}
         self._resend_due = False
         # The machine has refused a block because one before it is missing.
         self._gap = False
@@ -165,11 +168,11 @@ class Proposals:
             self._finish(proposal, NoLeader("this node has stopped; the write was not sent"))
             return
         count = len(proposal.commands)
-        if self.pending + count > PENDING_MAX or self._pending_bytes + proposal.size > PENDING_BYTES_MAX:
+        if self.pending + count > PENDING_MAX or self.pending_bytes + proposal.size > PENDING_BYTES_MAX:
             self._finish(proposal, Overloaded("too many writes wait on this node"))
             return
         self.pending += count
-        self._pending_bytes += proposal.size
+        self.pending_bytes += proposal.size
         if proposal.deadline < self._next_deadline:
             self._next_deadline = proposal.deadline
         self._unsent.append(proposal)
@@ -255,7 +258,7 @@ class Proposals:
                 size = len(commands.encode_block(0, 0, 0, proposal.commands))
                 if size > SENT_BYTES_MAX - BLOCK_BYTES_MAX:
                     raise ValueError(f"it takes {size} bytes")
-                self._pending_bytes += size - proposal.size
+                self.pending_bytes += size - proposal.size
                 proposal.size = size
                 kept.append(proposal)
             except Exception as error:
@@ -400,7 +403,7 @@ class Proposals:
         self._unsent_callers = 0
         self._sent.clear()
         self._sent_weight = self._sent_bytes = 0
-        self.pending = self._pending_bytes = 0
+        self.pending = self.pending_bytes = 0
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -514,22 +517,25 @@ class Proposals:
         self._sent_bytes -= size
         self._answered_callers += callers
         self.pending -= count
-        self._pending_bytes -= size
+        self.pending_bytes -= size
         for proposal in answered:
             results = proposal.results
             # A block is too late as a whole, and a removal that is counted comes last: so the last result tells.
             status = results[-1][0] if results else commands.OK
             done = proposal.done
             if done is None:
-                continue
-            if status == commands.TOO_LATE:
+                callers -= proposal.callers
+            elif status == commands.TOO_LATE:
+                callers -= proposal.callers
                 self._finish(proposal, _too_late(results))
             elif status == commands.SWEEPING:
+                callers -= proposal.callers
                 self.pending += len(proposal.commands)
-                self._pending_bytes += proposal.size
+                self.pending_bytes += proposal.size
                 insort(self.counting, proposal, key=_removed_at)
             else:
                 self._wake(done(results))
+        self.answered_total += callers
 
     def _session_lost(self) -> None:
         """End, with OutcomeUnknown, all calls that were sent, and open a new session: the cluster has closed the present one.
@@ -548,11 +554,15 @@ class Proposals:
 
     def _release(self, proposal: Proposal) -> None:
         self.pending -= len(proposal.commands)
-        self._pending_bytes -= proposal.size
+        self.pending_bytes -= proposal.size
 
     def _finish(self, proposal: Proposal, outcome: Outcome) -> None:
         done, proposal.done = proposal.done, None
         if done is not None:
+            if isinstance(outcome, ReplicationError):
+                self.errors_total[type(outcome)] = self.errors_total.get(type(outcome), 0) + proposal.callers
+            else:
+                self.answered_total += proposal.callers
             self._wake(done(outcome))
 
 

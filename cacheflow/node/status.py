@@ -10,8 +10,6 @@ from typing import Any
 
 from cacheflow.config import build_version
 from cacheflow.errors import ConfigError, InvalidRequest, NoLeader, NotReady, OutcomeUnknown
-from cacheflow.machine.machine import CacheMachine
-from cacheflow.machine.state.idempotency import KEEP_MS
 from cacheflow.machine.state.settings import Member
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
@@ -180,65 +178,6 @@ async def _full_digest(engine: Engine) -> Digest:
         return Digest(index, await engine.helper.digest(index))
     except (ConfigError, OSError, RuntimeError) as error:
         raise NotReady(f"no digest of the whole contents at {index}: {error or type(error).__name__}", 5.0) from None
-
-
-def metrics(engine: Engine) -> dict[str, float]:
-    """Return this node's counters, whose names end in ``_total``, and gauges, by name."""
-    node, machine = engine.local.node, engine.local.machine
-    return {
-        "items": machine.contents.count_of(None),
-        "items_to_sweep": len(machine.contents.raw) - machine.contents.count_of(None),
-        "condemnations": len(machine.contents.condemned.present),
-        "bytes": machine.contents.bytes_used,
-        "max_items": machine.settings.max_items or 0,
-        "max_bytes": machine.settings.max_bytes or 0,
-        "revision": machine.contents.revision,
-        "term": node.term,
-        "commit_index": node.commit_index,
-        "applied_index": node.last_applied,
-        "durable_index": node.durable_index,
-        "log_entries": node.log_entries,
-        "journal_bytes": node.journal_bytes,
-        "snapshot_age_seconds": node.building.age_s,
-        "snapshot_failures_total": node.building.failures_total,
-        "in_doubt": int(node.replica.doubt is not None),
-        "reloads_total": node.building.reloads_total,
-        "is_leader": int(node.is_leader),
-        "has_leader": int(node.links.route is not None),
-        "ready": int(all(good for _, good, _ in readiness(engine))),
-        "disk_hung": int(node.disk.hung),
-        "failed": int(node.replica.failure is not None and node.removal.removed_at is None),
-        "removed": int(node.removal.removed_at is not None),
-        "level": machine.level,
-        "build_level": machine.build_level,
-        "unknown_messages_total": (
-            node.unknown_messages + engine.local.network.unknown_frames + engine.local.channels.unknown
-        ),
-        "leader_changes_total": node.leader_changes,
-        **engine.local.feed.metrics(),
-        "idempotency_window_seconds": _reach_ms(machine) / 1000,
-        "scopes": len(machine.scopes.by_id),
-        "pending_commands": engine.local.proposals.pending,
-        "members": len(node.members()),
-        "voters": sum([member.voter for member in node.members()]),
-        "observers": sum([member.observer for member in node.members()]),
-        "members_down": len(node.peers.down_ids()),
-        "sets_total": machine.contents.written,
-        "deletes_total": machine.contents.deleted + machine.contents.swept,
-        "expired_total": machine.contents.expired,
-        "evicted_total": machine.contents.evicted,
-        "hits_total": engine.local.hits,
-        "misses_total": engine.local.misses,
-        **engine.local.channels.metrics(),
-        **engine.ports.metrics(),
-        **(engine.handshakes.metrics() if engine.handshakes is not None else {}),
-        **{f'peer_lag{{peer="{member.id}"}}': lag for member in node.members() if (lag := node.lag_of(member.id))},
-    }
-
-
-def _reach_ms(machine: CacheMachine) -> int:
-    """Return for how many ms idempotency keys are remembered: for KEEP_MS, or for less if the keys take too many bytes."""
-    return min(KEEP_MS, machine.now_ms - machine.idempotency.reaches_ms)
 
 
 def liveness(engine: Engine) -> list[tuple[str, bool, str]]:

@@ -49,6 +49,7 @@ from cacheflow.raft.snapshots.receiving import Receiving
 from cacheflow.raft.snapshots.sending import Sending
 from cacheflow.raft.snapshots.storage import SnapshotStorage
 from cacheflow.raft.ticks import Ticks
+from cacheflow.raft.timings import Timings
 from cacheflow.raft.transport.network import Network, Peer
 from cacheflow.raft.turn import Turn
 from cacheflow.results import RaftPosition
@@ -108,6 +109,7 @@ class RaftNode:
             random=random,
         )
         ticks = self.ticks = Ticks(loop, turn, self._tick)
+        timings = self.timings = Timings(loop.time)
         links = self.links = Links(passed, network, journal)
         # The core holds back what promises something, too.
         self.hold = links.hold
@@ -141,7 +143,7 @@ class RaftNode:
             recovery=recovery,
         )
         freshness = self.freshness = Freshness(core, links, peers, membership.is_recovering if recovery else None)
-        divergence = Divergence(core, links, ticks, replica, membership)
+        divergence = self.divergence = Divergence(core, links, ticks, replica, membership)
         self.voters_time = VotersTime(clock, links.now_ms)
         self.elections = Elections(
             core, journal, self.voters_time, links=links, ticks=ticks, membership=membership, disk=disk
@@ -174,6 +176,7 @@ class RaftNode:
             replicator=self.replicator,
             hand_over=self.hand_over,
             freshness=freshness,
+            timings=timings,
         )
         self.level_raising = LevelRaising(core, links=links, replica=replica, leading=self.leading)
         self.reconfiguration = Reconfiguration(
@@ -346,10 +349,7 @@ class RaftNode:
         return self._network.send(route.leader_id, message)
 
     def log_progress(self) -> tuple[int, bool]:
-        """Return (commit index, whether a later log entry is still on its way to a majority).
-
-        Entries are on their way for long where connections are slow.
-        """
+        """Return (commit index, whether a later entry is still on its way to a majority, which takes long on slow links)."""
         commit_index = self._core.commit_index
         return commit_index, max(self._journal.last_index, self.following.under_way) > commit_index
 
@@ -444,9 +444,10 @@ class RaftNode:
         core, replica, journal = self._core, self.replica, self._journal
         machine = replica.machine
         index, commit_index = core.last_applied, core.commit_index
+        self.timings.committed(commit_index)
         if index >= commit_index or replica.stumbled is not None or replica.doubt is not None:
             return
-        clock, turn_ends = self._loop.time, self._loop.budget.ends
+        clock, turn_ends, applies = self._loop.time, self._loop.budget.ends, self.timings.applies
         if self._applied_in == turn_ends and clock() > turn_ends:
             # Several messages of a turn may each commit something.
             self.ticks.nudge()
@@ -461,6 +462,7 @@ class RaftNode:
         while index < commit_index:
             index += 1
             command = journal[index - first_index][0]
+            began = clock()
             try:
                 settled = machine.apply(index, command[1:] if command[:1] in ENTRY_KINDS else b"")
             except NewerCacheFlow as error:
@@ -469,6 +471,7 @@ class RaftNode:
             except Exception:
                 replica.stumble(f"entry {index} could not be applied to the end")
                 raise
+            applies.note(clock() - began)
             core.last_applied = index
             self._events.applied(settled)
             if index < commit_index and clock() > turn_ends:

@@ -134,7 +134,7 @@ class WirePort:
         return {
             f"wire_connections{label}": self.connections,
             f"wire_connections_max{label}": self.connections_max,
-            f"wire_connections_total{label}": self.accepted,
+            f"wire_accepted_total{label}": self.accepted,
             f"wire_refused_total{label}": self.refused,
             f"wire_overdue_total{label}": self.overdue,
             f"wire_requests_total{label}": self.requests,

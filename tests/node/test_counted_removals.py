@@ -44,7 +44,7 @@ def test_removals_whose_keys_are_being_counted_are_in_the_limit_of_what_waits(
     assert [each.outcome for each in removals] == [
         [[commands.OK, 9 if repeated or not number else 0]] for number in range(3)
     ]
-    assert cluster.proposals.pending == cluster.proposals._pending_bytes == 0
+    assert cluster.proposals.pending == cluster.proposals.pending_bytes == 0
     served = Call(cluster, count())
     cluster.apply()
     assert numbers(served.outcome) == [1]

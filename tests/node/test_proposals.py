@@ -221,7 +221,7 @@ def test_what_no_block_can_carry_ends_before_it_has_a_number_and_nobody_waits_be
     assert [call.outcome[0][0] for call in before] == [commands.OK] * 3
     assert numbers(after.outcome) == [1]
     assert cluster.proposals.pending == 0
-    assert cluster.proposals._pending_bytes == 0
+    assert cluster.proposals.pending_bytes == 0
 
 
 def test_too_much_at_once_is_refused_and_counted_right_afterwards() -> None:
@@ -265,10 +265,10 @@ def test_at_the_end_nobody_waits_and_nobody_begins() -> None:
     cluster.proposals.close()
     assert isinstance(sent.outcome, OutcomeUnknown) and isinstance(unsent.outcome, NoLeader)
     assert isinstance(Call(cluster, count()).outcome, NoLeader)
-    assert cluster.proposals.pending == cluster.proposals._pending_bytes == 0, "what has ended does not count"
+    assert cluster.proposals.pending == cluster.proposals.pending_bytes == 0, "what has ended does not count"
     # An answer that comes all the same is nobody's.
     cluster.apply()
-    assert cluster.proposals.pending == cluster.proposals._pending_bytes == 0
+    assert cluster.proposals.pending == cluster.proposals.pending_bytes == 0
 
 
 def test_answers_that_come_in_pieces_are_put_together() -> None:

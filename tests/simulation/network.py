@@ -26,7 +26,7 @@ from simulation.typed import wrong_fields
 
 from cacheflow.raft.transport import messages
 from cacheflow.raft.transport.frames import encode_frame
-from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
+from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable, Traffic
 from cacheflow.raft.transport.pieces import Budget
 
 # Seconds after which a connection ends whose bytes nobody takes, as in the real transport.
@@ -368,6 +368,10 @@ class SimNetwork:
     def callers(self) -> list[Peer]:
         """The nodes that have dialed this one in order to send to it."""
         return [site.describe() for site in self._incoming.values() if self.node_id in site.peers]
+
+    def traffic(self, node_id: str) -> Traffic:
+        """Nobody reads this in a simulation."""
+        return Traffic()
 
     def met(self, node_id: str) -> Peer | None:
         """Nobody reads this in a simulation."""

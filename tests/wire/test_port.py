@@ -68,12 +68,14 @@ async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_l
     assert await third[0].readexactly(4) == b"MN\r\n"
     assert ports.metrics() == {
         "unsent_bytes": 0,
+        "unsent_bytes_max": 64 * 1024 * 1024,
         "unsent_ended_total": 0,
         "unfinished_bytes": 0,
+        "unfinished_bytes_max": 64 * 1024 * 1024,
         "unfinished_ended_total": 0,
         'wire_connections{port="memcached"}': 2,
         'wire_connections_max{port="memcached"}': 2,
-        'wire_connections_total{port="memcached"}': 3,
+        'wire_accepted_total{port="memcached"}': 3,
         'wire_refused_total{port="memcached"}': 1,
         'wire_overdue_total{port="memcached"}': 0,
         'wire_requests_total{port="memcached"}': 5,

@@ -20,6 +20,7 @@ The format is in records.py, the files and the difference between a torn tail an
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar, overload
 
 from cacheflow.errors import ConfigError
+from cacheflow.measuring.histogram import Histogram
 from cacheflow.raft.log.disk import Disk, ThreadWriter
 from cacheflow.raft.log.records import (
     CLOCK,
@@ -89,17 +91,21 @@ class Journal:
         on_failure: Callable[[BaseException], None],
         defer: Callable[[Callable[[], None]], None],
         later: Callable[[float, Callable[[], None]], object],
+        clock: Callable[[], float],
     ) -> None:
         self.on_durable = on_durable
         self.on_failure = on_failure
         self.failed: BaseException | None = None
         self.position = 0
         self.durable_position = 0
+        # How long each write to the disk took, with its flush; the disk's thread notes it.
+        self.flushes = Histogram()
         # Why the disk refuses to take the pending records for the moment; None while it takes them.
         self.trouble: str | None = None
         self._submit = submit
         self._defer = defer
         self._later = later
+        self._clock = clock
         self._fsync = fsync
         self._files = files
         replay = files.recover(lambda record: record.payload, b"")
@@ -154,6 +160,7 @@ class Journal:
         defer: Callable[[Callable[[], None]], None] = lambda call: call(),
         later: Callable[[float, Callable[[], None]], object] = lambda _, call: call(),
         random_bytes: Callable[[int], bytes] = os.urandom,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Journal:
         """Read the journal (log, term and vote) in ``directory``, or create one, and return it, with everything in it durable.
 
@@ -161,6 +168,7 @@ class Journal:
         of the loop appends is one flush; by default at once.
         later: calls a function after some seconds, as the loop's call_later.
         random_bytes: makes the salt of each new file of the journal, which tells that file's records from another's.
+        clock: returns seconds, in any thread.
         Raises CorruptJournal for a damaged journal, ConfigError when the disk refuses.
         """
         files = SegmentWriter(disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes)
@@ -173,6 +181,7 @@ class Journal:
                 on_failure=on_failure,
                 defer=defer,
                 later=later,
+                clock=clock,
             )
         except OSError as error:
             files.abandon()
@@ -440,7 +449,7 @@ class Journal:
         self._scheduled = self._busy = True
         self._marked = False
         self._handed_index = self.last_index
-        files, position = self._files, self.position
+        position = self.position
 
         def done(outcome: int | BaseException) -> None:
             self._busy = False
@@ -461,7 +470,14 @@ class Journal:
             self._continue()
             self.on_durable()
 
-        self._submit(partial(files.append, batch, sync), done)
+        self._submit(partial(self._write, batch, sync), done)
+
+    def _write(self, batch: list[Pending], sync: bool) -> int:
+        """Write records to the disk, and flush them if ``sync`` is true; return the journal's size. In the disk's thread."""
+        began = self._clock()
+        disk_bytes = self._files.append(batch, sync)
+        self.flushes.note(self._clock() - began)
+        return disk_bytes
 
     def _marked_done(self, outcome: BaseException | None) -> None:
         self._busy = False

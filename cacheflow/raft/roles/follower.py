@@ -66,6 +66,8 @@ class Following:
         self._relaxed: tuple[str, AppendAck] | None = None
         # The index up to which entries of the leader's are on their way here, as it has said last; 0 if it has said nothing.
         self.under_way = 0
+        # The commit index that a leader has told last, also where this node lacks the entries up to there.
+        self.told_commit_index = 0
         # (term, the leader's clock) of the latest message whose header was heard: one that it has overtaken says nothing new,
         # and its time is long past.
         self._heard = (0, 0)
@@ -112,6 +114,7 @@ class Following:
             return
         at_ms, clock_ms = guards.natural(message, "at"), self._links.now_ms() + self._clock_origin_ms
         verdict = guards.check_append(self._journal, core.commit_index, message, self._build_level)
+        self.told_commit_index = message["commit_index"]
         if isinstance(verdict, guards.Reject):
             self.hear_leader(peer, message)
             rejection: AppendAck = {
@@ -186,7 +189,7 @@ class Following:
 
         The log then has all of the leader's entries before that one, too (log matching).
         """
-        index = guards.natural(message, "index")
+        index = self.told_commit_index = guards.natural(message, "index")
         if self._journal.term_at(index) == guards.natural(message, "index_term"):
             if self._core.extend(peer.node_id, guards.natural(message, "term"), index, ()):
                 self._elections.leader_heard()

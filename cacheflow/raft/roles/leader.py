@@ -36,6 +36,7 @@ from cacheflow.raft.roles.origins import check_origin
 from cacheflow.raft.roles.replication import Replicator
 from cacheflow.raft.seams import Clock
 from cacheflow.raft.ticks import Ticks
+from cacheflow.raft.timings import Timings
 from cacheflow.raft.transport.network import Peer
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Leading:
         replicator: Replicator,
         hand_over: HandOver,
         freshness: Freshness,
+        timings: Timings,
     ) -> None:
         self._core = core
         self._journal = journal
@@ -88,6 +90,7 @@ class Leading:
         self._replicator = replicator
         self._hand_over = hand_over
         self._freshness = freshness
+        self._timings = timings
         # (origin node id, block); the origin is "" for blocks that nobody waits for.
         self.queue: deque[tuple[str, bytes]] = deque()
         self._batching = Batching(core.now, ticks.nudge_after)
@@ -136,6 +139,7 @@ class Leading:
     def end(self) -> None:
         """Stop leading: drop the queued blocks; the nodes whose clients wait for these blocks send them again."""
         self.queue.clear()
+        self._timings.deposed()
 
     # Proposing --------------------------------------------------------------------------------------------------------
 
@@ -199,7 +203,7 @@ class Leading:
                 self._waiting.add(origin)
                 blocks.append(block)
                 size += len(block)
-            self._membership.append(REGULAR + self._entry(blocks))
+            self._append(REGULAR, blocks)
             self._send_news(answering)
         elif core.commit_index > self._sent_commit:
             self._send_news(self._waiting)
@@ -207,8 +211,7 @@ class Leading:
     def _begin_recovered_cluster(self, recovery: Recovery) -> None:
         """As leader, append the entry that begins a recovered cluster; before that entry no client's commands are appended."""
         logger.warning("cluster %s begins here, in the place of %s", recovery.cluster_id, recovery.replaced[-1])
-        block = commands.encode_block(0, 0, 0, [recovery.command()])
-        self._membership.append(CONFIGURATION + self._entry([block]))
+        self._append(CONFIGURATION, [commands.encode_block(0, 0, 0, [recovery.command()])])
         self._send_news()
 
     def _send_news(self, answering: Collection[str] = ()) -> None:
@@ -249,8 +252,7 @@ class Leading:
 
     def append_configuration(self, configuration: Configuration) -> int:
         """As leader, append a member table to the log as an entry of its own, send it, and return the entry's index."""
-        block = commands.encode_block(0, 0, 0, [configuration.command()])
-        self._membership.append(CONFIGURATION + self._entry([block]))
+        self._append(CONFIGURATION, [commands.encode_block(0, 0, 0, [configuration.command()])])
         self._send_news()
         return self._journal.last_index
 
@@ -259,10 +261,11 @@ class Leading:
         if self._replica.failure is None:
             self._replicator.replicate()
 
-    def _entry(self, blocks: list[bytes]) -> bytes:
-        """Return a log entry packed from ``blocks``, the cluster's time and the feature level in force."""
+    def _append(self, kind: bytes, blocks: list[bytes]) -> None:
+        """Append ``blocks`` to the log as one entry of that ``kind``, with the cluster's time and the level in force."""
         self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
-        return commands.encode_entry(self._last_stamp_ms, blocks, self._replica.machine.level)
+        self._membership.append(kind + commands.encode_entry(self._last_stamp_ms, blocks, self._replica.machine.level))
+        self._timings.appended(self._journal.last_index)
 
     def _on_propose(self, peer: Peer, message: dict[str, Any]) -> None:
         blocks = message.get("blocks")

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.measuring.histogram import Histogram
 from cacheflow.raft.core import Core
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
@@ -89,6 +90,9 @@ class Building:
         # When the newest snapshot was built or taken over, by the node's clock; when the node started if it has done neither.
         self._newest_since_ms = links.now_ms()
         self.failures_total = 0
+        # How long each build took that was not in vain; and when the present one began, by the node's clock.
+        self.builds = Histogram()
+        self._began_ms = 0
         self._failures_in_a_row = 0
         self._latest_failure = ""
         self.reloads_total = 0
@@ -99,6 +103,12 @@ class Building:
     def age_s(self) -> float:
         """The number of seconds since this node built or received a snapshot, or else started. Any thread may read it."""
         return (self._links.now_ms() - self._newest_since_ms) / 1000
+
+    @property
+    def newest_bytes(self) -> int:
+        """The size of this node's newest snapshot; 0 without one. Any thread may read it."""
+        newest = self._storage.newest
+        return 0 if newest is None else newest.bytes
 
     @property
     def problem(self) -> str:
@@ -115,10 +125,8 @@ class Building:
 
         Called once a heartbeat.
         """
-        newest = self._storage.newest
-        size = newest.bytes if newest is not None else 0
         grown = self._journal.log_bytes - self._held_back_bytes
-        if self._divergence.check_from or grown > max(JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT * size):
+        if self._divergence.check_from or grown > max(JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT * self.newest_bytes):
             self.build()
 
     def replaced(self) -> None:
@@ -148,6 +156,7 @@ class Building:
         if own.index <= self._journal.durable_index:
             self._own = None
             self._building = True
+            self._began_ms = self._links.now_ms()
             self._storage.build(own.index, lambda outcome: self._built(own, outcome))
 
     def _built(self, own: _Own, outcome: SnapshotMeta | BaseException) -> None:
@@ -163,7 +172,9 @@ class Building:
             if outcome.index != self._storage.newest_index:
                 self._discard(outcome)
             return
+        self.builds.note((self._links.now_ms() - self._began_ms) / 1000)
         if (own.digest, own.outlook) != (outcome.digest, outcome.outlook):
+            self._divergence.differences_total += 1
             self._reload(outcome)
             return
         self._take(outcome)

@@ -38,6 +38,8 @@ class Divergence:
     def __init__(self, core: Core, links: Links, ticks: Ticks, replica: Replica, membership: Membership) -> None:
         # The contents are to be checked at this index, or behind it; 0 while there is no reason to.
         self.check_from = 0
+        # How often this node's contents differed from another node's, or from what its disk holds.
+        self.differences_total = 0
         self._core = core
         self._links = links
         self._ticks = ticks
@@ -73,6 +75,7 @@ class Divergence:
         ours = self._replica.machine.digest_at(index)
         if ours is not None and ours != theirs and not self._is_sure():
             self._own = (index, ours)
+            self.differences_total += 1
             self.doubt(index, "the leader's")
             self._tell()
 
@@ -129,6 +132,7 @@ class Divergence:
         if not self._core.is_leader or not self._membership.is_voter(peer) or self._is_sure() or ours in (None, theirs):
             return
         self.check_from = max(self.check_from, index)
+        self.differences_total += peer.node_id not in self._contradicting
         self._contradicting.add(peer.node_id)
         if 2 * len(self._contradicting) > len(self._membership.configurations.latest.voters):
             self.doubt(index, "a majority's")

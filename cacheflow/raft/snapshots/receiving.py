@@ -59,6 +59,9 @@ class Receiving:
         self._building = building
         self._restart_from = restart_from
         self._receiver: SnapshotReceiver | None = None
+        # The number of snapshots that were taken over, and of those that came and could not be.
+        self.received_total = 0
+        self.failures_total = 0
         # Whether all pieces have come and the machine is being loaded from them.
         self._loading = False
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {"snapshot": self._on_piece}
@@ -129,6 +132,7 @@ class Receiving:
         def done(outcome: tuple[SnapshotMeta, CacheMachine] | BaseException | None) -> None:
             if isinstance(outcome, BaseException):
                 logger.error("the leader's snapshot at %d is not taken: %s", receiver.index, outcome)
+                self.failures_total += 1
                 self._loading = False
                 if self._receiver is receiver:
                     self._abandon()
@@ -160,6 +164,7 @@ class Receiving:
         self._restart_from(machine)
         self._divergence.settle()
         self._storage.keep(meta)
+        self.received_total += 1
         logger.info("took over the leader's snapshot at %d", meta.index)
         return True
 

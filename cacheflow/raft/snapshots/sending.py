@@ -84,6 +84,8 @@ class Sending:
         self._membership = membership
         self._building = building
         self._transfers: dict[str, _Transfer] = {}
+        # The number of snapshots that followers have taken over, or do not need any more.
+        self.sent_total = 0
         storage.sending = lambda: [transfer.meta.index for transfer in self._transfers.values()]
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "snapshot_ack": self._on_piece_ack,
@@ -177,6 +179,7 @@ class Sending:
         now_ms = self._links.now_ms()
         if message.get("done") is True:
             self._transfers.pop(peer.node_id)
+            self.sent_total += 1
             self._peers.progress[peer.node_id].installed(index)
             self._core.acknowledge(peer.node_id, index)
             return

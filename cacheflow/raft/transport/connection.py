@@ -13,6 +13,7 @@ from typing import cast
 
 from cacheflow.raft.transport.frames import PIECE_BYTES, FrameBuffer, FrameError
 from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX
+from cacheflow.raft.transport.network import Traffic
 from cacheflow.raft.transport.pieces import Pieces
 
 
@@ -28,7 +29,8 @@ class Connection(asyncio.BufferedProtocol):
         self._handshake_s = handshake_s
         self._stall_s = stall_s
         self._frames = FrameBuffer(HANDSHAKE_BYTES_MAX)
-        self._received_bytes = 0
+        # Counts what comes on all connections of this node.
+        self.traffic = Traffic()
         self._established = False
         self._deadline: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
@@ -102,10 +104,9 @@ class Connection(asyncio.BufferedProtocol):
         return self._frames.space()
 
     def buffer_updated(self, nbytes: int) -> None:
-        if not self._established:
-            self._received_bytes += nbytes
+        self.traffic.received_bytes += nbytes
         try:
-            if self._received_bytes > HANDSHAKE_BYTES_MAX:
+            if not self._established and self.traffic.received_bytes > HANDSHAKE_BYTES_MAX:
                 raise FrameError(f"more than {HANDSHAKE_BYTES_MAX} bytes before the handshake was done")
             for body in self._frames.received(nbytes):
                 if self.closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable
 
@@ -11,8 +12,9 @@ from cacheflow.raft.transport.connection import Connection
 from cacheflow.raft.transport.encryption import Encryption
 from cacheflow.raft.transport.frames import FrameError, encode_frame
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal, failure
-from cacheflow.raft.transport.network import PeerRefused, PeerUnreachable
+from cacheflow.raft.transport.network import PeerRefused, PeerUnreachable, Traffic
 from cacheflow.raft.transport.outbox import Outbox
+from cacheflow.raft.transport.round_trip import round_trip_s
 
 
 class Outgoing(Connection):
@@ -60,6 +62,12 @@ class Outgoing(Connection):
             self.established(None)
             if not self.answer.done():
                 self.answer.set_result(self._handshake.remote)
+
+    def count_in(self, traffic: Traffic) -> None:
+        """Count what is sent from now on in ``traffic``, the numbers of the node to which this connection leads."""
+        assert self.outbox is not None
+        self.outbox.traffic = traffic
+        traffic.round_trip_s = functools.partial(round_trip_s, self.transport)
 
     def close(self) -> None:
         if self.outbox is not None and not self.closed:

@@ -66,6 +66,19 @@ class Peer:
     replaced: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
+class Traffic:
+    """How many bytes went over all connections with one other node, handshakes and encryption aside.
+
+    round_trip_s: returns the time in seconds of a packet to that node and back, as the system estimates it; None if that is
+    unknown.  Any thread may read the numbers and call the function.
+    """
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    round_trip_s: Callable[[], float | None] = lambda: None
+
+
 class Network(Protocol):
     """Interface: the sending and receiving of messages between nodes.
 
@@ -140,6 +153,9 @@ class Network(Protocol):
 
     def backlog(self, node_id: str) -> int:
         """Return the number of bytes sent to a node that still wait in this process; 0 without a connection to that node."""
+
+    def traffic(self, node_id: str) -> Traffic:
+        """Return how many bytes this node has sent to another one and received from it. Any thread may call it."""
 
     def is_connected(self, node_id: str) -> bool:
         """True if there is a connection on which messages can be sent to the node ``node_id``."""

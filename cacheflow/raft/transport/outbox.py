@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from cacheflow.raft.transport import frames, messages
 from cacheflow.raft.transport.frames import HEADER, LAST, MORE
+from cacheflow.raft.transport.network import Traffic
 
 # As many waiting bytes are written at once: keeping them until the end of the turn would only cost memory.
 _FLUSH_BYTES: Final = 64 * 1024
@@ -74,6 +75,8 @@ class Outbox:
         self._paused = False
         self._scheduled = False
         self._written_bytes = 0
+        # Counts what is written on all connections to this node.
+        self.traffic = Traffic()
         # The bytes that the system had taken when the stall timer was set.
         self._taken_bytes = 0
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -132,8 +135,7 @@ class Outbox:
         the system takes bytes.
         """
         if self._parts:
-            self._transport.write(b"".join(self._parts))
-            self._written_bytes += self._parts_bytes
+            self._write(b"".join(self._parts))
             self._parts.clear()
             self._parts_bytes = 0
         while self._queue and not self._paused and not self._transport.is_closing():
@@ -186,9 +188,7 @@ class Outbox:
             if end == len(body):
                 self._queue.popleft()
                 self._left_bytes = 0
-        data = b"".join(parts)
-        self._transport.write(data)
-        self._written_bytes += len(data)
+        self._write(b"".join(parts))
 
     def _write_last(self) -> None:
         """Write published messages to the peer, now that no other message waits: as many as fit into one write, at least one."""
@@ -199,8 +199,12 @@ class Outbox:
             parts.append(last.popleft())
             size += len(parts[-1])
         self._last_bytes -= size
-        self._transport.write(b"".join(parts))
-        self._written_bytes += size
+        self._write(b"".join(parts))
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+        self._written_bytes += len(data)
+        self.traffic.sent_bytes += len(data)
 
     def _end_of_turn(self) -> None:
         self._scheduled = False

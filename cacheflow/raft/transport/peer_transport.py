@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ from cacheflow.raft.transport.frames import encode_frame
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal
 from cacheflow.raft.transport.incoming import Incoming
 from cacheflow.raft.transport.log_throttle import LogThrottle
-from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
+from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable, Traffic
 from cacheflow.raft.transport.peer_link import PeerLink
 from cacheflow.raft.transport.pieces import Budget, Pieces
 
@@ -142,6 +143,7 @@ class PeerTransport:
         self._incoming: dict[str, Incoming] = {}
         # By node id: the process that speaks for it, as it was last met.
         self._processes: dict[str, Peer] = {}
+        self._traffic: defaultdict[str, Traffic] = defaultdict(Traffic)
         self._others = OtherClusters(lambda: self.loop.time(), strangers_max)
         # The connections without a finished handshake, in order of arrival: a dictionary, because members are looked up, too.
         self._handshaking: dict[Incoming, None] = {}
@@ -296,6 +298,10 @@ class PeerTransport:
         link = self._links.get(node_id)
         return 0 if link is None else link.waiting_bytes
 
+    def traffic(self, node_id: str) -> Traffic:
+        """Return how many bytes this node has sent to another one and received from it. Any thread may call it."""
+        return self._traffic.get(node_id, Traffic())
+
     def is_connected(self, node_id: str) -> bool:
         """True if there is a connection on which to send to the node ``node_id``."""
         link = self._links.get(node_id)
@@ -352,6 +358,7 @@ class PeerTransport:
             connection.abort()
             raise PeerRefused(copied)
         self._meet(peer)
+        connection.count_in(self._traffic[peer.node_id])
         return connection
 
     def random(self) -> float:
@@ -423,6 +430,7 @@ class PeerTransport:
             connection.close()
             return
         self._meet(peer)
+        connection.traffic = self._traffic[peer.node_id]
         older = self._incoming.get(peer.node_id)
         if older is not None:
             older.abort()
@@ -509,6 +517,8 @@ class PeerTransport:
         if len(self._processes) >= len(self._peers) + self._strangers_max:
             stay = self._peers.keys() | self._incoming.keys()
             self._processes = {node_id: met for node_id, met in self._processes.items() if node_id in stay}
+            for node_id in self._traffic.keys() - stay:
+                del self._traffic[node_id]
         self._processes[peer.node_id] = peer
 
     def _forget(self, connection: Incoming) -> None:

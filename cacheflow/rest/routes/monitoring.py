@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from flask import Blueprint, request
@@ -10,15 +9,14 @@ from flask import Blueprint, request
 from cacheflow.arguments import shown
 from cacheflow.contract import Check
 from cacheflow.errors import InvalidRequest
+from cacheflow.measuring.metrics import Metrics
 from cacheflow.rest.answers import JSON_TYPE, TEXT_TYPE, Answer, json_answer, json_bytes
 from cacheflow.rest.openapi import specification
 from cacheflow.rest.request import checks
 from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.headers import media_quality
 from cacheflow.rest.request.paths import parse_query
-from cacheflow.rest.routes.metrics import prometheus_text
-
-_PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+from cacheflow.rest.routes.metrics import Scraped
 
 
 def monitoring_blueprint(services: Services) -> Blueprint:
@@ -39,26 +37,29 @@ def monitoring_blueprint(services: Services) -> Blueprint:
         verbose = checks.flag(parse_query(request.environ), "verbose")
         return Answer(*health_text(name, results, verbose), [*services.raft_headers(), TEXT_TYPE])
 
-    @blueprint.get("/metrics", endpoint="metrics")
-    def metrics() -> Answer:
-        environ = request.environ
-        wanted = parse_query(environ).get("format")
-        if wanted not in (None, "json", "prometheus"):
-            raise InvalidRequest(f"format is json or prometheus, not {shown(wanted)}")
-        measured = {
+    def measured() -> Metrics:
+        return {
             **store.metrics(),
             "http_waiting_requests": sum(gate.waiting for gate in gates),
             "http_waiting_requests_max": sum(gate.waiting_max for gate in gates),
             "http_refused_total": sum(gate.refused for gate in gates),
             **({} if access is None else access.metrics()),
         }
+
+    scraped = Scraped(measured)
+
+    @blueprint.get("/metrics", endpoint="metrics")
+    def metrics() -> Answer:
+        environ = request.environ
+        wanted = parse_query(environ).get("format")
+        if wanted not in (None, "json", "prometheus"):
+            raise InvalidRequest(f"format is json or prometheus, not {shown(wanted)}")
         accept = environ.get("HTTP_ACCEPT", "")
         prefers_json = media_quality(accept, "application/json") > media_quality(accept, "text/plain")
         if wanted == "json" or (wanted is None and prefers_json):
-            # JSON has no NaN and no infinity.
-            finite = {name: value if math.isfinite(value) else None for name, value in measured.items()}
-            return json_answer(finite, services.raft_headers())
-        return Answer(prometheus_text(measured).encode(), 200, [*services.raft_headers(), _PROMETHEUS_TYPE])
+            return json_answer(scraped.plain(), services.raft_headers())
+        body, content_type = scraped.text(accept)
+        return Answer(body, 200, [*services.raft_headers(), ("Content-Type", content_type)])
 
     @blueprint.get("/openapi.json", endpoint="openapi")
     def openapi() -> Answer:

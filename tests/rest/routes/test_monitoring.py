@@ -12,7 +12,6 @@ from cacheflow.access.roles import Role
 from cacheflow.rest.app import RestApp, create_app
 from cacheflow.rest.request.auth import NEEDS, route_name
 from cacheflow.rest.request.context import RestConfig
-from cacheflow.rest.routes.metrics import prometheus_text
 
 
 def test_alive_and_ready_are_a_plain_ok(client: Client) -> None:
@@ -34,42 +33,6 @@ def test_a_node_without_a_leader_is_alive_but_not_ready(client: Client, store: F
     assert answer.status_code == 503
     assert answer.data == b"[-]leader failed: none known for 3 s\n[+]applied ok\nreadyz check failed\n"
     assert client.get("/livez").status_code == 200
-
-
-def test_metrics_are_prometheus_text(client: Client) -> None:
-    answer = client.get("/metrics")
-    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-    lines = answer.text.splitlines()
-    assert "# TYPE cacheflow_hits_total counter" in lines
-    assert "# TYPE cacheflow_items gauge" in lines
-    assert "cacheflow_items 0" in lines
-    assert 'cacheflow_peer_lag{peer="c"} 7.5' in lines
-    assert lines.count("# TYPE cacheflow_peer_lag gauge") == 1
-    assert "cacheflow_http_waiting_requests_max 158" in lines
-    sample = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"\})? [-+0-9.eInfNa]+')
-    assert all(line.startswith("# ") or sample.fullmatch(line) for line in lines)
-
-
-def test_every_metric_is_explained_even_an_unknown_one() -> None:
-    text = prometheus_text({"strange_new_thing": float("nan"), "up": float("inf"), "down": float("-inf"), "big": 2e15})
-    assert "# HELP cacheflow_strange_new_thing Strange new thing.\n" in text
-    assert "cacheflow_strange_new_thing NaN\n" in text
-    assert "cacheflow_up +Inf\n" in text
-    assert "cacheflow_down -Inf\n" in text
-    assert "cacheflow_big 2000000000000000\n" in text
-
-
-def test_metrics_are_json_for_who_asks(client: Client) -> None:
-    for answer in (
-        client.get("/metrics?format=json"),
-        client.get("/metrics", headers={"Accept": "application/json"}),
-    ):
-        assert answer.content_type == "application/json"
-        assert answer.json["hits_total"] == 2
-    browser = client.get("/metrics", headers={"Accept": "text/html,*/*;q=0.8"})
-    assert browser.content_type.startswith("text/plain")
-    assert client.get("/metrics?format=prometheus", headers={"Accept": "application/json"}).text.startswith("# HELP")
-    assert client.get("/metrics?format=xml").status_code == 400
 
 
 def test_the_specification_lists_every_route_and_no_other(app: RestApp, client: Client) -> None:

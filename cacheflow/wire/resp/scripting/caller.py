@@ -17,6 +17,7 @@ from cacheflow.errors import ReplicationError
 from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.language.databases import database_of
+from cacheflow.measuring.metrics import Metrics
 from cacheflow.net.slices import Breaks
 from cacheflow.results import ClusterSettings
 from cacheflow.wire.connection import Connection
@@ -124,7 +125,7 @@ class _Seen:
     def channels(self) -> Channels:
         return self._store.channels
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> Metrics:
         return self._store.metrics()
 
     def settings(self) -> ClusterSettings:
