@@ -6,14 +6,13 @@ to last for ten minutes is made once, and scraped ten times. The rules are those
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from cluster.connection import Connection
 from cluster.processes import NodeProcess
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -36,11 +35,20 @@ class Recording:
         self.scrapes = 0
         self._wanted = tuple(sorted(wanted))
         self._series: dict[str, list[str]] = {}
+        # Kept open, as Prometheus does.
+        self._connections: dict[str, Connection] = {}
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._connections.values():
+            connection.close()
 
     def scrape(self) -> None:
         """Ask every node for its metrics, and keep what is wanted of them."""
         for node in self.nodes:
-            samples = scraped(node, self._wanted)
+            samples = self._scraped(node)
             up = samples is not None
             for name, value in {**(samples or {}), series_name("up", node): float(up)}.items():
                 values = self._series.setdefault(name, [])
@@ -51,6 +59,26 @@ class Recording:
             if len(values) < self.scrapes:
                 # As Prometheus does when a target has it no more.
                 values.append(STALE if values[-1] not in (STALE, MISSING) else MISSING)
+
+    def _scraped(self, node: NodeProcess) -> dict[str, float] | None:
+        """Return the values of a node's metrics that are wanted, by series; None if the node does not answer."""
+        if not node.alive:
+            return None
+        if node.node_id not in self._connections:
+            self._connections[node.node_id] = node.connect(5.0)
+        try:
+            answer = self._connections[node.node_id].request("GET", "/metrics", headers={"Accept": "text/plain"})
+        except (OSError, http.client.HTTPException):
+            # Of a process that has ended meanwhile: the next request opens another.
+            return None
+        if answer.status != 200:
+            return None
+        lines = [line for line in answer.body.decode().splitlines() if line.startswith(self._wanted)]
+        return {
+            series_name(sample.name, node, sample.labels): sample.value
+            for family in text_string_to_metric_families("\n".join(lines) + "\n")
+            for sample in family.samples
+        }
 
     def check(self, promtool: str, folder: Path, expected: Mapping[int, Iterable[tuple[str, str]]]) -> str:
         """Return what promtool finds wrong, "" if nothing: which alerts fire at which scrape.
@@ -94,25 +122,6 @@ def scrapes_until(rules: Iterable[Rule], interval_s: int) -> int:
     Not so many that what has happened once is out of sight again.
     """
     return max(-(-(rule.for_s + min(rule.window_s, WINDOW_S)) // interval_s) for rule in rules) + 2
-
-
-def scraped(node: NodeProcess, wanted: tuple[str, ...]) -> dict[str, float] | None:
-    """Return the values of a node's metrics by series; None if the node does not answer. wanted: beginnings of their names."""
-    if not node.alive:
-        return None
-    try:
-        with node.connect(5.0) as connection:
-            answer = connection.request("GET", "/metrics", headers={"Accept": "text/plain"})
-    except (OSError, http.client.HTTPException):
-        return None
-    if answer.status != 200:
-        return None
-    lines = [line for line in answer.body.decode().splitlines() if line.startswith(wanted)]
-    return {
-        series_name(sample.name, node, sample.labels): sample.value
-        for family in text_string_to_metric_families("\n".join(lines) + "\n")
-        for sample in family.samples
-    }
 
 
 def series_name(name: str, node: NodeProcess, labels: Mapping[str, str] | None = None) -> str:

@@ -5,6 +5,7 @@ Everything else in it is the product: what is broken here is what the node relie
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 from cluster.processes import HOST, NodeProcess, wait_for
 
 from cacheflow.cli.launcher import free_ports
+from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.snapshots import building, helper_process
 from cacheflow.store import ReplicatedStore
 
@@ -75,6 +77,15 @@ def break_helper_here(at_bytes: int) -> None:
     helper_process._RUN_HELPER = "/nonexistent"  # type: ignore[misc]
     building.JOURNAL_BYTES_MIN = at_bytes
     building.BUILD_AGAIN_MS = building.BUILD_AGAIN_MS_MAX = 1
+
+
+def break_disk_here() -> None:
+    """Let the journal's next write fail, as on a disk that is broken."""
+
+    def fail(self: Disk, handle: int, offset: int, data: bytes) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    Disk.write = Disk.write_durably = fail  # type: ignore[method-assign]
 
 
 def bound_unsent_here(bytes_max: int) -> None:

@@ -69,9 +69,10 @@ def trio(folder: Path) -> Iterator[Scene]:
 def lone(folder: Path) -> Iterator[Scene]:
     """One node, which can be told to go wrong."""
     with Nodes(1, folder, ["--fsync", "never"]) as nodes:
-        may_be_sabotaged(nodes[0])
+        (port,) = free_ports(1)
+        may_be_sabotaged(nodes[0]).flags += ["--resp-port", str(port)]
         nodes.start()
-        yield Scene(nodes, folder)
+        yield Scene(nodes, folder, {nodes[0].node_id: port})
 
 
 @contextlib.contextmanager
@@ -111,7 +112,7 @@ def small_disk(folder: Path) -> Iterator[Scene]:
     if mount is None or subprocess.run([mount, *options], capture_output=True).returncode:
         raise Unavailable("only root may mount a small file system here")
     try:
-        with Nodes(1, folder) as nodes:
+        with Nodes(1, folder, ["--request-timeout", "1"]) as nodes:
             nodes[0].data_dir = place / "node-1"
             nodes.start()
             yield Scene(nodes, folder)

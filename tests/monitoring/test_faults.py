@@ -15,6 +15,7 @@ from monitoring.rules import rules
 from monitoring.scenes import Scene, Unavailable
 
 RULES = rules()
+WANTED = set[str]().union(*[rule.metrics for rule in RULES.values()])
 PREFIX = "CacheFlow"
 # Scrapes before the fault.
 HEALTHY = 3
@@ -42,7 +43,7 @@ class Scenes:
         """The fault's scene, with all nodes up. A scene in which something else went wrong is of no use to the next fault."""
         if self._kind is not fault.scene or self._scene is None:
             self.close()
-            folder = self._folder / fault.scene.__name__
+            folder = self._folder / fault.name.replace(" ", "-")
             folder.mkdir()
             try:
                 self._scene = self._stack.enter_context(fault.scene(folder))
@@ -70,8 +71,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenes]:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_fires_its_alerts_and_no_others(fault: Fault, scenes: Scenes, promtool: str, tmp_path: Path) -> None:
     own = [RULES[f"{PREFIX}{alert}"] for alert in fault.alerts]
-    with scenes.of(fault) as scene:
-        recording = Recording(scene.all, set().union(*[rule.metrics for rule in RULES.values()]), fault.interval_s)
+    with scenes.of(fault) as scene, Recording(scene.all, WANTED, fault.interval_s) as recording:
         for _ in range(HEALTHY):
             recording.scrape()
         with contextlib.closing(fault.make(scene)) as minutes:
