@@ -12,6 +12,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 RULES_FILE = ROOT / "docs/alerts.yml"
 
+# What the names of all rules begin with.
+PREFIX = "CacheFlow"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?<=\[)\d+[smhd](?=\])|(?<=for: )\d+[smhd]")
 _METRIC = re.compile(r"\b(?:cacheflow_\w+|process_\w+|up)\b(?=[\s{\[)/]|$)")

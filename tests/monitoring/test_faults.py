@@ -11,12 +11,11 @@ from conformance import fetching
 
 from monitoring.faults import FAULTS, Fault
 from monitoring.recording import Recording, scrapes_until
-from monitoring.rules import rules
+from monitoring.rules import PREFIX, rules
 from monitoring.scenes import Scene, Unavailable
 
 RULES = rules()
 WANTED = set[str]().union(*[rule.metrics for rule in RULES.values()])
-PREFIX = "CacheFlow"
 # Scrapes before the fault.
 HEALTHY = 3
 
