@@ -297,6 +297,7 @@ class Leading:
         progress.peer_clock_ms = guards.natural(message, "clock")
         progress.peer_clock_at_ms = self._links.now_ms()
         match_index = self._replicator.acknowledged(peer.node_id, message)
+        progress.answered(message["at"], progress.peer_clock_at_ms)
         core.acknowledge(peer.node_id, match_index)
         if match_index is not None:
             self._replicator.push(peer.node_id)

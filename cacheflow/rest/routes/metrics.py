@@ -105,5 +105,6 @@ def _plain(value: float | Histogram) -> Any:
             "count": value.count,
             "sum": value.sum_s,
             **{name: value.quantile(share) for name, share in _QUANTILES.items()},
+            "buckets": value.counts.copy(),
         }
     return value if math.isfinite(value) else None

@@ -7,6 +7,7 @@ from typing import Any
 
 from cacheflow.machine.language import commands
 from cacheflow.raft.roles.leader import Leading
+from cacheflow.raft.timings import Timings
 
 
 class Log:
@@ -46,6 +47,7 @@ def leading(log: Log) -> Leading:
         replicator=None,
         hand_over=log,
         freshness=None,
+        timings=Timings(log.now),
     )
     return made
 

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from rest.client import Client
 from rest.fake_store import FakeStore
 
-from cacheflow.measuring.histogram import BOUNDS_S, Histogram
+from cacheflow.measuring.histogram import BOUNDS_S, BUCKETS, Histogram
 from cacheflow.measuring.metrics import Metrics, labelled
 from cacheflow.rest.app import create_app
 from cacheflow.rest.request.context import RestConfig
@@ -131,7 +131,8 @@ def test_json_has_what_a_histogram_says_and_null_for_what_is_not_finite() -> Non
     assert told["loop_turn_seconds"]["count"] == 100 and told["loop_turn_seconds"]["sum"] == pytest.approx(1.6485)
     assert 0.001024 < told["loop_turn_seconds"]["p50"] < told["loop_turn_seconds"]["p90"] < 0.002048
     assert told["loop_turn_seconds"]["p99"] <= 0.002048 < 1.5 < told["loop_turn_seconds"]["max"] < 2.1
-    assert told["nothing_seconds"] == {"count": 0, "sum": 0.0, "p50": None, "p90": None, "p99": None, "max": None}
+    nothing = {"count": 0, "sum": 0.0, "p50": None, "p90": None, "p99": None, "max": None, "buckets": [0] * BUCKETS}
+    assert told["nothing_seconds"] == nothing and told["loop_turn_seconds"]["buckets"] == durations.counts
     assert told["age"] is None
 
 
