@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cacheflow.access.users import Access
 from cacheflow.contract import RestStore
 from cacheflow.rest.request.gate import WaitingGate
+from cacheflow.rest.route_times import RouteTimes
 
 MIB = 1024 * 1024
 
@@ -59,6 +60,8 @@ class Services:
     gate: WaitingGate
     thread_gate: WaitingGate
     limits: Limits
+    # The times of all answers: the server around the application notes them.
+    times: RouteTimes
 
     def raft_headers(self) -> list[tuple[str, str]]:
         """Return this node's present headers X-Raft-Index, X-Raft-Term and X-Served-By, which every HTTP answer carries."""

@@ -44,6 +44,7 @@ def monitoring_blueprint(services: Services) -> Blueprint:
             "http_waiting_requests_max": sum(gate.waiting_max for gate in gates),
             "http_refused_total": sum(gate.refused for gate in gates),
             **({} if access is None else access.metrics()),
+            **services.times.times.metrics(),
         }
 
     scraped = Scraped(measured)

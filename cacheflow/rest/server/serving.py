@@ -27,7 +27,7 @@ from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.files import Uploads
 from cacheflow.rest.server.lanes import TwoLanes
-from cacheflow.rest.server.reading_thread import ReadingServer, Secure
+from cacheflow.rest.server.reading_thread import Note, ReadingServer, Secure
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -67,6 +67,7 @@ class HttpServer:
     at_once: given a path and a body's length, returns whether the request is short and never blocks: it gets no thread then.
     secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
     uploads: which requests' bodies are written into files; None: no bodies are.
+    note: is told of each answer: method, path, status, seconds, the client's address as the system names it.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class HttpServer:
         unfinished: Unfinished | None = None,
         secure: Secure | None = None,
         uploads: Uploads | None = None,
+        note: Note = lambda *_: None,
     ) -> None:
         sockets = _listen(host, port)
         self.host = host
@@ -147,6 +149,7 @@ class HttpServer:
                 unsent=self._unsent,
                 unfinished=self._unfinished,
                 secure=secure,
+                note=note,
             )
             for listening in sockets
         ]

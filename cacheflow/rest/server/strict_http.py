@@ -64,7 +64,7 @@ class Forbidden(Error):  # type: ignore[misc]
 class StrictParser(HTTPRequestParser):  # type: ignore[misc]
     """A parser of one HTTP request as its bytes arrive, stricter than waitress' own.
 
-    began_s: when the first byte came, by the monotonic clock.
+    began_s: when the first byte came, by the monotonic clock.  arrived_s: when it was complete and could be answered.
     """
 
     # waitress names these in its own log lines, also for requests whose header never came.
@@ -78,7 +78,7 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
 
     def __init__(self, adjustments: Any) -> None:
         super().__init__(adjustments)
-        self.began_s = time.monotonic()
+        self.began_s = self.arrived_s = time.monotonic()
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
@@ -145,6 +145,7 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         channel.refused = True
         self.content_length = len(body)
         self.write(body)
+        channel.server.answered(channel, self.request, error.code)
 
 
 class OneWriteTask(WSGITask):  # type: ignore[misc]
@@ -513,6 +514,10 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
 
     def wake(self) -> None:
         """Wake the HTTP server's poll loop. Any thread may call it."""
+        raise NotImplementedError
+
+    def answered(self, channel: StrictChannel, request: StrictParser, status: int) -> None:
+        """Measure the answer to ``request``, with the HTTP status ``status``, that was handed to the connection ``channel``."""
         raise NotImplementedError
 
     def end_overdue(self) -> None:
