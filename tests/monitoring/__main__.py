@@ -1,8 +1,9 @@
 """``python -m tests.monitoring``: a real Prometheus with docs/alerts.yml sees every fault, and nothing when all is well.
 
-Each fault is made on real nodes, and a minute lasts a second: the rules' times are divided by 60, and nothing else of them is changed.
-With ``--healthy SECONDS`` there is no fault, and the rules are as they stand there: three nodes under load, each restarted once in the
-middle, and none may fire. Exit code 1 when an alert does not fire, fires without a reason, or does not end with its fault.
+Each fault is made on real nodes, and a minute lasts a second: the rules' times are divided by 60, and nothing else of them is
+changed. With ``--healthy SECONDS`` there is no fault, and the rules are as they stand there: three nodes under load, each
+restarted once in the middle, and none may fire. Exit code 1 when an alert does not fire with its fault, or fires before it or
+without any.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from cluster.upgrades import Load  # noqa: E402 - the path comes first
 from conformance import fetching  # noqa: E402
-
-from cacheflow.cli.launcher import terminable  # noqa: E402
 from monitoring import scenes  # noqa: E402
 from monitoring.faults import FAULTS, Fault  # noqa: E402
 from monitoring.prometheus import Prometheus  # noqa: E402
 from monitoring.rules import PREFIX, rules  # noqa: E402
 
-# A minute of the rules lasts so many seconds less.
+from cacheflow.cli.launcher import terminable  # noqa: E402
+
+# By what the times of the rules are divided: a minute lasts a second.
 HURRY = 60
 # Minutes without a fault before it is made, and after the rules' own times until an alert must fire.
 CALM_MINUTES = 3
@@ -38,7 +39,9 @@ LATE_MINUTES = 15
 def main() -> int:
     """Run what is asked for; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.monitoring", description=__doc__)
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help="a part of a fault's name, or of an alert's; default: all")
+    parser.add_argument(
+        "faults", nargs="*", metavar="FAULT", help="a part of a fault's name, or of an alert's; default: all"
+    )
     parser.add_argument("--healthy", type=float, metavar="SECONDS", help="no faults: none may fire for so long")
     given = parser.parse_args()
     try:
@@ -50,14 +53,20 @@ def main() -> int:
         if given.healthy is not None:
             return _healthy(program, Path(folder), given.healthy)
         chosen = [fault for fault in FAULTS if _is_meant(fault, given.faults)]
-        wrong = [fault.name for number, fault in enumerate(chosen) if not _sees(program, Path(folder) / str(number), fault)]
+        wrong = [
+            fault.name for number, fault in enumerate(chosen) if not _sees(program, Path(folder) / str(number), fault)
+        ]
     alerts = set().union(*[fault.alerts for fault in chosen])
-    print(f"{len(chosen)} faults, {len(alerts)} of {len(rules())} alerts; not as expected: {', '.join(wrong) or 'none'}")
+    print(
+        f"{len(chosen)} faults, {len(alerts)} of {len(rules())} alerts; not as expected: {', '.join(wrong) or 'none'}"
+    )
     return 1 if wrong or not chosen else 0
 
 
 def _is_meant(fault: Fault, words: Sequence[str]) -> bool:
-    return not words or any(word in fault.name or any(word in f"{PREFIX}{alert}" for alert in fault.alerts) for word in words)
+    return not words or any(
+        word in fault.name or any(word in f"{PREFIX}{alert}" for alert in fault.alerts) for word in words
+    )
 
 
 def _sees(program: str, folder: Path, fault: Fault) -> bool:

@@ -1,14 +1,13 @@
 """Faults: what each alert is for, made on real nodes.
 
 A fault is a generator. It makes the fault and yields which alerts that must fire, as (alert, node id) with "" for the whole
-cluster; it goes on once a minute, as long as the fault is to last, and mends what it can when it is closed. Who runs it decides how
-long a minute is: ``test_faults.py`` scrapes at each, ``soak.py`` has a real Prometheus do that.
+cluster; it goes on once a minute, as long as the fault is to last, and mends what it can when it is closed. Who runs it decides
+how long a minute is: ``test_faults.py`` scrapes at each, ``__main__.py`` has a real Prometheus do that.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import signal
 import socket
@@ -23,7 +22,6 @@ from cluster import newer_build
 from cluster.connection import path_of
 from cluster.disk_shim import hold_of
 from cluster.processes import HOST, NodeProcess, wait_for
-
 from monitoring import scenes
 from monitoring.sabotage import sabotage
 from monitoring.scenes import MAX_ITEMS, Scene
@@ -145,7 +143,7 @@ def all_disks_are_slow(scene: Scene) -> Minutes:
     leader, minute = scene.nodes.leader(), 0
     expected = {("FlushSlow", node.node_id) for node in scene.all} | {("CommitSlow", leader.node_id)}
     while True:
-        if minute % 4 == 0:
+        if minute % 2 == 0:
             with in_background(lambda: leader.put("slow", 1)), hung(*scene.all):
                 threading.Event().wait(0.6)
         minute += 1
@@ -177,7 +175,7 @@ def few_file_descriptors_are_left(scene: Scene) -> Minutes:
     assert node.process is not None
     pid = node.process.pid
     usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")) + 5, usual[1]))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(list(Path(f"/proc/{pid}/fd").iterdir())) + 5, usual[1]))
     try:
         yield from lasting(("DescriptorsLow", node))
     finally:
@@ -322,7 +320,9 @@ def nobody_has_renewed_anything(scene: Scene) -> Minutes:
                     client.do_handshake()
             with node.connect() as connection:
                 for _ in range(7):
-                    assert connection.request("GET", "/cache/key", headers={"authorization": "Bearer old"}).status == 401
+                    assert (
+                        connection.request("GET", "/cache/key", headers={"authorization": "Bearer old"}).status == 401
+                    )
             yield expected
     finally:
         scene.users_file.write_text(before)

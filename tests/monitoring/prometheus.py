@@ -10,12 +10,13 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from cluster.processes import HOST, NodeProcess, wait_for
-
-from cacheflow.cli.launcher import free_ports
 from monitoring.recording import JOB
 from monitoring.rules import hurried
+
+from cacheflow.cli.launcher import free_ports
 
 # Seconds between two scrapes where a minute lasts a minute; a hundredth of a minute would do, but for the processor.
 SCRAPE_EVERY_S = 15
@@ -95,7 +96,7 @@ class Prometheus:
 
     def query(self, expr: str) -> list[dict[str, Any]]:
         """Return the samples of an expression now. Raises AssertionError with what Prometheus says of a wrong one."""
-        result: list[dict[str, Any]] = self.ask(f"/api/v1/query?query={urllib.request.quote(expr)}")["result"]
+        result: list[dict[str, Any]] = self.ask(f"/api/v1/query?query={quote(expr)}")["result"]
         return result
 
     def ask(self, path: str) -> Any:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from cluster.connection import Connection
 from cluster.processes import NodeProcess
-from prometheus_client.parser import text_string_to_metric_families
-
 from monitoring.rules import RULES_FILE, Rule
+from prometheus_client.parser import text_string_to_metric_families
 
 JOB = "cacheflow"
 # The rules' answer: which alerts fire, and for which node.

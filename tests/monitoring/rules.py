@@ -1,4 +1,4 @@
-"""The alerting rules of docs/alerts.yml: as they are read by tests, and with shorter times for a Prometheus that is in a hurry."""
+"""The alerting rules of docs/alerts.yml, as tests read them, and with shorter times for a Prometheus that is in a hurry."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from monitoring.expressions import selectors
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES_FILE = ROOT / "docs/alerts.yml"
@@ -16,7 +17,6 @@ RULES_FILE = ROOT / "docs/alerts.yml"
 PREFIX = "CacheFlow"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?<=\[)\d+[smhd](?=\])|(?<=for: )\d+[smhd]")
-_METRIC = re.compile(r"\b(?:cacheflow_\w+|process_\w+|up)\b(?=[\s{\[)/]|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,12 @@ class Rule:
     @property
     def metrics(self) -> set[str]:
         """The names of the metrics that the expression reads."""
-        return metrics_of(self.expr)
+        return {name for name, _ in selectors(self.expr)}
 
 
 def seconds(duration: str) -> int:
     """Return the seconds of a duration of Prometheus, such as ``5m``."""
     return int(duration[:-1]) * _SECONDS[duration[-1]]
-
-
-def metrics_of(expr: str) -> set[str]:
-    """Return the names of the metrics that an expression of PromQL reads."""
-    return set(_METRIC.findall(expr))
 
 
 def rules() -> dict[str, Rule]:

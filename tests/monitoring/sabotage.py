@@ -103,18 +103,17 @@ def listen() -> None:
     """Serve ``sabotage`` in a thread of this process, which is going to be a node."""
     start = ReplicatedStore.start
 
-    def started(self: ReplicatedStore, *arguments: Any) -> Any:
+    def started(self: ReplicatedStore, http_address: str = "") -> ReplicatedStore:
         _stores[:] = [self]
-        return start(self, *arguments)
+        return start(self, http_address)
 
     ReplicatedStore.start = started  # type: ignore[method-assign]
     threading.Thread(target=_serve, daemon=True).start()
 
 
 def _serve() -> None:
-    # Its last process may have ended a moment ago.
-    port = int(os.environ[PORT])
-    server = wait_for(lambda: _bound(port), "the port is free")
+    # The port of its last process may not be free at once.
+    server = wait_for(lambda: _bound(int(os.environ[PORT])), "the port is free")[0]
     while True:
         client, _ = server.accept()
         with client, client.makefile("rwb") as lines:
@@ -126,8 +125,8 @@ def _serve() -> None:
                 lines.write(f"{type(error).__name__}: {error}\n".encode())
 
 
-def _bound(port: int) -> socket.socket | None:
+def _bound(port: int) -> list[socket.socket]:
     try:
-        return socket.create_server((HOST, port))
+        return [socket.create_server((HOST, port))]
     except OSError:
-        return None
+        return []

@@ -13,11 +13,11 @@ from pathlib import Path
 from cluster.disk_shim import SOURCE, let_it_hang
 from cluster.processes import HOST, NodeProcess, Nodes
 from fakes.certificates import Authority
+from monitoring.sabotage import may_be_sabotaged
 
 from cacheflow.access.roles import Role
 from cacheflow.access.users_file import line_of, new_token
 from cacheflow.cli.launcher import free_ports
-from monitoring.sabotage import may_be_sabotaged
 from scripts.bench.clock_shim import build_shim
 
 MAX_ITEMS = 500
@@ -87,7 +87,16 @@ def secured(folder: Path) -> Iterator[Scene]:
     secret = folder / "secret"
     secret.write_text("of one node alone")
     secret.chmod(0o600)
-    flags = ["--cluster-secret-file", str(secret), "--tls-cert", str(cert), "--tls-key", str(key), "--tls-ca", str(authority.crt)]
+    flags = [
+        "--cluster-secret-file",
+        str(secret),
+        "--tls-cert",
+        str(cert),
+        "--tls-key",
+        str(key),
+        "--tls-ca",
+        str(authority.crt),
+    ]
     with Nodes(1, folder, [*flags, "--users-file", str(users_file)]) as nodes:
         nodes[0].ca, nodes[0].token = authority.crt, token
         nodes.start()

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conformance import fetching
-
 from monitoring.faults import FAULTS, Fault
 from monitoring.recording import Recording, scrapes_until
 from monitoring.rules import PREFIX, rules
@@ -18,14 +16,6 @@ RULES = rules()
 WANTED = set[str]().union(*[rule.metrics for rule in RULES.values()])
 # Scrapes before the fault.
 HEALTHY = 3
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    try:
-        return fetching.program("promtool", "prometheus")
-    except fetching.Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 class Scenes:
