@@ -45,7 +45,8 @@ class RequestTimes:
 
     def note(self, command: str, outcome: str, seconds: float, times: int = 1) -> None:
         """Count ``times`` requests for ``command``, each answered within ``seconds`` seconds."""
-        self.histogram(command, outcome).note(seconds, times)
+        # Twice the time of a plain look-up would be half of what a request's measuring costs.
+        (self._histograms.get((command, outcome)) or self.histogram(command, outcome)).note(seconds, times)
 
     def by_command(self) -> dict[str, dict[str, Histogram]]:
         """Return the histograms by command and, for each command, by outcome; of commands that were asked for at least once."""

@@ -63,7 +63,7 @@ def route_of(method: str, path: str, routes: Collection[str]) -> str:
     if name not in routes or "{" in path:
         parts = path.split("/")
         name = "/".join([f"{asked} ", *parts[1:2], "{id}", *parts[3:]])
-        if len(parts) < 3 or name not in routes:
+        if len(parts) < 3 or not parts[2] or name not in routes:
             return UNKNOWN
     return name if asked == method else method + name[len(asked) :]
 

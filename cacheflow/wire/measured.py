@@ -40,9 +40,13 @@ class MeasuredConnection(asyncio.Protocol):
 
     # For subclasses ---------------------------------------------------------------------------------------------------
 
+    def outcome(self, reply: bytes) -> str:
+        """Return how the request has ended that ``reply``, or what begins with it, answers: ok, refused or error."""
+        raise NotImplementedError
+
     def outcomes(self, command: str, reply: bytes, count: int) -> list[tuple[str, int]]:
         """Return (outcome, number of requests) as ``reply``, the answer to ``count`` requests for ``command``, tells them."""
-        raise NotImplementedError
+        return [(self.outcome(reply), count)]
 
     def key_bytes(self, command: str, about: Any) -> int | None:
         """Return the length of the first key of a request for ``command``; None if it names none.
@@ -79,6 +83,12 @@ class MeasuredConnection(asyncio.Protocol):
         """Count the requests whose answers were handed to the transport just now, and keep those of them that were slow."""
         now_s = self._clock()
         answered, self._answered = self._answered, []
+        if len(answered) == 1:
+            ((command, came_s, count, about, said), reply) = answered[0]
+            if count == 1:
+                # Most often.
+                self._note(command, self.outcome(reply if said is None else said), now_s - came_s, 1, about)
+                return
         # Requests of one command that came together are one row in the slow log: a pipeline must not push out all others.
         rows: dict[tuple[str, str, float], tuple[int, Any]] = {}
         for (command, came_s, number, about, said), reply in answered:
@@ -86,12 +96,14 @@ class MeasuredConnection(asyncio.Protocol):
                 row = command, outcome, came_s
                 before = rows.get(row)
                 rows[row] = (count, about) if before is None else (before[0] + count, before[1])
-        times = self.times
         for (command, outcome, came_s), (count, about) in rows.items():
-            seconds = now_s - came_s
-            times.note(command, outcome, seconds, count)
-            if seconds >= times.slow.from_s:
-                self.note_slow(command, outcome, seconds, about, count)
+            self._note(command, outcome, now_s - came_s, count, about)
+
+    def _note(self, command: str, outcome: str, seconds: float, count: int, about: Any) -> None:
+        times = self.times
+        times.note(command, outcome, seconds, count)
+        if seconds >= times.slow.from_s:
+            self.note_slow(command, outcome, seconds, about, count)
 
 
 def shown_address(address: Any) -> str:

@@ -57,7 +57,7 @@ class WirePort:
     ) -> None:
         self.name = name
         self.tls_only = tls_only
-        self._times = times
+        self.times = times
         self._clock = clock
         # Connections that were at a request when they were looked at last: their number of requests then, and since when.
         self._begun: dict[Connection, tuple[int, float]] = {}
@@ -143,7 +143,7 @@ class WirePort:
             f"wire_refused_total{label}": self.refused,
             f"wire_overdue_total{label}": self.overdue,
             f"wire_requests_total{label}": self.requests,
-            **self._times.metrics(),
+            **self.times.metrics(),
         }
 
     def _closed(self, connection: Connection) -> None:

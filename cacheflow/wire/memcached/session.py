@@ -69,8 +69,8 @@ class MemcachedSession(Connection):
         # The words of the latest request's line.
         self.words: list[bytes] = []
 
-    def outcomes(self, command: str, reply: bytes, count: int) -> list[tuple[str, int]]:
-        return [(lines.outcome_of(reply), count)]
+    def outcome(self, reply: bytes) -> str:
+        return lines.outcome_of(reply)
 
     def key_bytes(self, command: str, about: list[bytes]) -> int | None:
         """Return the length of the first key of a request with the words ``about``, its line; None if there is none."""

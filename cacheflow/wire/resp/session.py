@@ -462,6 +462,9 @@ class RespSession(Connection):
 
     # Measuring --------------------------------------------------------------------------------------------------------
 
+    def outcome(self, reply: bytes) -> str:
+        return outcome_of(reply)
+
     def outcomes(self, command: str, reply: bytes, count: int) -> list[tuple[str, int]]:
         if command != "set" or count == 1 or b"-" not in reply:
             return [(outcome_of(reply), count)]
