@@ -77,6 +77,11 @@ class NodeLoop(asyncio.SelectorEventLoop):
         self.budget = self._order.budget = Budget()
         super().__init__(self._order)
 
+    def close(self) -> None:
+        super().close()
+        # The last turn has ended, and no other one follows.
+        self.budget.began = 0.0
+
     def descriptors(self) -> list[int]:
         """Return the file descriptors that this event loop watches, and those of its own selector and wake-up sockets."""
         if self.is_closed():

@@ -582,7 +582,8 @@ def _monitoring_paths() -> Json:
         }
     )
     slow = _object({"slow_ms": {"type": "number"}, "slow": {"type": "array", "items": request}})
-    measured = {"description": "Metrics", "content": {**text, **_json({"type": "object"})}}
+    scraped: Json = {**text, "application/openmetrics-text": {"schema": _STRING}}
+    measured = {"description": "Metrics", "content": {**scraped, **_json({"type": "object"})}}
     return {
         "/livez": health("503 when only a restart mends this node; needs no leader"),
         "/readyz": health("Ready to serve; needs a leader"),
