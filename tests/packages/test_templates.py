@@ -194,6 +194,18 @@ def test_the_pods_found_one_cluster_and_are_found_before_they_are_ready(
     assert all(selector == labels for selector in selectors)
 
 
+def test_a_prometheus_that_goes_by_annotations_finds_each_pod(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    (stateful,) = manifests["StatefulSet"]
+    annotations = stateful["spec"]["template"]["metadata"]["annotations"]
+    container, variables = next(pods(manifests))
+    assert annotations == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(told(variables).port),
+        "prometheus.io/path": "/metrics",
+    }
+    assert {"name": "http", "containerPort": told(variables).port} in container["ports"]
+
+
 def test_the_pods_are_probed_spread_and_end_in_their_time(manifests: dict[str, list[dict[str, Any]]]) -> None:
     (stateful,) = manifests["StatefulSet"]
     pod = stateful["spec"]["template"]["spec"]
