@@ -24,6 +24,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from cacheflow.rest.server import access_log
+from cacheflow.rest.server.request_ids import HEADER
 from cacheflow.rest.server.strict_http import OneWriteTask, StrictChannel, StrictServer
 from cacheflow.rest.server.suspending import SUSPENDS, Suspended, TakenOver
 
@@ -76,6 +78,9 @@ class ReadingTask(OneWriteTask):
             self.finish()
             if not self.channel.total_outbufs_len and self.channel.outbufs[0].buf is not None:
                 self.channel.drop_what_was_sent()
+            if access_log.is_on():
+                size = self.content_bytes_written or (self.content_length if self.request.command != "HEAD" else 0) or 0
+                access_log.note(self.channel, self.request, int(self.status[:3]), size, self.environ)
         except Suspended:
             self.channel.put_aside = self
             raise
@@ -137,9 +142,12 @@ class ReadingChannel(StrictChannel):
         if not self.connected or sock is None or not self.requests:
             return
         request = self.requests[0]
-        headers = request.adj.doors.answer_headers(request.headers, request.command)
+        headers = [(HEADER, request.id), *request.adj.doors.answer_headers(request.headers, request.command)]
         self.socket = None
         self.handle_close()
+        if access_log.is_on():
+            # It ends when the client leaves, or the node.
+            access_log.note(self, request, 200, 0)
         taken.begin(sock, headers)
 
     def answer_at_once(self, answer: bytes) -> None:
@@ -148,7 +156,9 @@ class ReadingChannel(StrictChannel):
         Called with waitress' requests_lock held.
         """
         request = self.requests.pop(0)
-        self.write_soon(answer)
+        self.write_soon(answer.replace(b"\r\n", f"\r\n{HEADER}: {request.id}\r\n".encode(), 1))
+        if access_log.is_on():
+            access_log.note(self, request, int(answer[9:12]), len(answer.partition(b"\r\n\r\n")[2]))
         if self.total_outbufs_len:
             self.tell_unsent()
         if request.connection_close:
