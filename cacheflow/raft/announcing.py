@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Milliseconds without a leader after which that is worth a line: elections take a tenth of it.
 NO_LEADER_MS: Final = 5000
+# Milliseconds for which a member with a connection must be silent: one that has just connected has not answered yet.
+SILENT_MS: Final = 1000
 
 
 class Announcer:
@@ -40,8 +42,8 @@ class Announcer:
         # Since when no leader is known, in ms; None while one is.
         self._without_ms: int | None = None
         self._lack_told = False
-        # The members whose connection stands and who do not answer, as was told.
-        self._silent: set[str] = set()
+        # The members whose connection stands and who do not answer this leader: (since when, in ms, whether that was told).
+        self._silent: dict[str, tuple[int, bool]] = {}
 
     def tell_leader(self, leader_id: str) -> bool:
         """Tell that ``leader_id`` leads the cluster, if that is new; return whether it is another one than before."""
@@ -60,12 +62,12 @@ class Announcer:
         if settled.index > self._told.index:
             self._tell_members(self._told.members, settled.members)
             self._told = settled
+        now_ms = self._links.now_ms()
         if self._core.is_leader or self._silent:
-            self._tell_silent()
+            self._tell_silent(now_ms)
         if self._links.route is not None or not settled.members:
             self._without_ms, self._lack_told = None, False
             return
-        now_ms = self._links.now_ms()
         if self._without_ms is None:
             self._without_ms = now_ms
         if not self._lack_told and now_ms - self._without_ms >= NO_LEADER_MS:
@@ -91,16 +93,19 @@ class Announcer:
             if member.voter != (old is not None and old.voter):
                 logger.info("%s %s", node_id, "votes now" if member.voter else "votes no more")
 
-    def _tell_silent(self) -> None:
-        links = self._links
-        silent = set()
-        if self._core.is_leader:
-            silent = {node_id for node_id in self._peers.down if links.is_connected(node_id)}
-        for node_id in sorted(silent - self._silent):
-            logger.warning(
-                "%s does not answer, although its connection stands: does its process, or its disk, hang?", node_id
-            )
-        for node_id in sorted(self._silent - silent):
-            if self._core.is_leader and links.is_connected(node_id):
+    def _tell_silent(self, now_ms: int) -> None:
+        links, before, self._silent = self._links, self._silent, {}
+        leads = self._core.is_leader
+        for node_id in self._peers.down if leads else ():
+            if not links.is_connected(node_id):
+                continue
+            since_ms, is_told = before.get(node_id, (now_ms, False))
+            if not is_told and now_ms - since_ms >= SILENT_MS:
+                is_told = True
+                logger.warning(
+                    "%s does not answer, although its connection stands: does its process hang, or its disk?", node_id
+                )
+            self._silent[node_id] = since_ms, is_told
+        for node_id, (_, is_told) in before.items():
+            if is_told and leads and node_id not in self._silent and links.is_connected(node_id):
                 logger.info("%s answers again", node_id)
-        self._silent = silent
