@@ -35,7 +35,7 @@ class Cluster:
         )
         self.peers = SimpleNamespace(down=[], down_ids=lambda: {"b", "c"} - self.connected)
         self.configurations = SimpleNamespace(latest=latest, settled=latest)
-        self.announcer = Announcer(*cast(Any, (self.core, self.links, self.peers, self.configurations)), "a")
+        self.announcer = Announcer(*cast(Any, (self.core, self.links, self.peers, self.configurations, "a")))
 
     def look(self, passed_ms: int = 0) -> list[str]:
         self.now_ms += passed_ms
