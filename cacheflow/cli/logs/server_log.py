@@ -31,13 +31,14 @@ class ServerLog:
         self._format: LineFormatter = (JsonFormatter if config.log_format == "json" else TextFormatter)(config.node_id)
         self._writer.setFormatter(self._format)
         self._level = getattr(logging, config.log_level.upper())
+        self._root, self._own = logging.getLogger(), logging.getLogger("cacheflow")
+        self._before = self._root.level, self._own.level
 
     def __enter__(self) -> ServerLog:
-        root = logging.getLogger()
-        root.addHandler(self._writer)
+        self._root.addHandler(self._writer)
         # What other packages have to say at the level debug nobody has asked for.
-        root.setLevel(max(self._level, logging.INFO))
-        logging.getLogger("cacheflow").setLevel(self._level)
+        self._root.setLevel(max(self._level, logging.INFO))
+        self._own.setLevel(self._level)
         threading.excepthook = _thread_failed
         return self
 
@@ -45,7 +46,10 @@ class ServerLog:
         threading.excepthook = threading.__excepthook__
         self.look()
         self.flush()
-        logging.getLogger().removeHandler(self._writer)
+        self._root.removeHandler(self._writer)
+        self._writer.close()
+        self._root.setLevel(self._before[0])
+        self._own.setLevel(self._before[1])
 
     def follow(self, where: Where) -> None:
         """Let each line from now on name what ``where`` returns: the node's id, its term and its applied index."""

@@ -24,7 +24,7 @@ class Writer(logging.Handler):
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
-        self._lines: queue.Queue[str | threading.Event] = queue.Queue(LINES_WAITING_MAX)
+        self._lines: queue.Queue[str | threading.Event | None] = queue.Queue(LINES_WAITING_MAX)
         # Lines that were dropped since this was last told.
         self._dropped = 0
         threading.Thread(target=self._write, name="cacheflow-log", daemon=True).start()
@@ -42,6 +42,12 @@ class Writer(logging.Handler):
             self._lines.put(written, timeout=_WRITTEN_WITHIN_S)
             written.wait(_WRITTEN_WITHIN_S)
 
+    def close(self) -> None:
+        """Have the thread end that writes, once it has written what waits."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(None)
+        super().close()
+
     def dropped(self) -> int:
         """Return how many lines were dropped since the last call of this method."""
         self.acquire()
@@ -50,8 +56,7 @@ class Writer(logging.Handler):
         return dropped
 
     def _write(self) -> None:
-        while True:
-            line = self._lines.get()
+        while (line := self._lines.get()) is not None:
             if isinstance(line, threading.Event):
                 line.set()
                 continue
