@@ -100,7 +100,7 @@ class Access:
                 return
             self._told[key] = now_s + _TOLD_EVERY_S, count
         logger.warning(
-            "the %s port has refused %s, %d since this was told last: a wrong setting of a client, or somebody who guesses",
+            "the %s port refuses %s (%d times since the last such line; one a minute): a client's wrong setting, or a guess",
             port,
             "what a user's role does not allow" if role else "clients that show no token that is known here",
             count - told,
