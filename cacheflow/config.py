@@ -22,6 +22,8 @@ from cacheflow.errors import ConfigError
 EVICTION_POLICIES = ("lru", "lfu")
 FSYNC_MODES = ("always", "interval", "never")
 PEER_TLS_MODES = ("prefer", "require")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 VOTER, OBSERVER = "voter", "observer"
 ROLES = (VOTER, OBSERVER)
 # The port of the peer protocol minus that of HTTP, unless the settings say otherwise.
@@ -104,6 +106,9 @@ class NodeConfig:
     # Names under which browsers may call this node, beside its own; other sites whose pages may.
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
+    # What a server's process writes to stderr, and how. An embedded node leaves the logging of its host alone.
+    log_level: str = "info"
+    log_format: str = "text"
     # A follower campaigns after 1 to 2 times this without a leader, and at once when its connection to the leader breaks.
     election_timeout_s: float = 1.0
     heartbeat_s: float = 0.1
@@ -152,6 +157,8 @@ class NodeConfig:
         self._check("drain_s", 0 <= self.drain_s <= 3600, "must be 0 to 3600")
         self._check("max_value_bytes", 1 <= self.max_value_bytes <= 64 * 1024 * 1024, "must be 1 to 67108864 (64 MiB)")
         self._check("http_threads", self.http_threads >= 4, "must be at least 4")
+        self._check("log_level", self.log_level in LOG_LEVELS, "must be debug, info, warning or error")
+        self._check("log_format", self.log_format in LOG_FORMATS, "must be text or json")
         self._check("election_timeout_s", 0.1 <= self.election_timeout_s <= 60, "must be 0.1 to 60")
         self._check(
             "heartbeat_s",

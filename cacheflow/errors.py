@@ -37,10 +37,14 @@ HTTPS_ONLY: Final = "urn:cacheflow:https-only"
 
 
 class CacheFlowError(Exception):
-    """The base class of every error that this package raises on purpose."""
+    """The base class of every error that this package raises on purpose.
+
+    request_id: the id (X-Request-Id) of the HTTP request that failed, by which the node's log names it; "" where there was none.
+    """
 
     http_status = 500
     title = "Internal error"
+    request_id = ""
 
 
 class ConfigError(CacheFlowError):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 TOKEN_CHARS_MIN: Final = 22
 # The names, in the metrics, of the ports at which users show their tokens.
 PORTS: Final = ("http", "memcached", "resp")
+# Seconds between two lines of the log about refused requests: strangers must not choose how long it becomes.
+_TOLD_EVERY_S: Final = 60.0
 
 
 class Access:
@@ -34,14 +38,22 @@ class Access:
     Raises ConfigError when a file is wrong.
     """
 
-    def __init__(self, token_file: Path | None = None, users_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        token_file: Path | None = None,
+        users_file: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._token_file = token_file
         self._users_file = users_file
         self._by_digest = self._read()
         # True while what the files say is refused.
         self._outdated = False
         self._refused = {(port, reason): 0 for port in PORTS for reason in ("token", "role")}
-        self._lock = threading.Lock()  # guards _refused
+        # (until when nothing is logged, how many refusals the log knows of), by the same keys.
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+        self._lock = threading.Lock()  # guards these two
 
     @classmethod
     def of(cls, config: NodeConfig) -> Access | None:
@@ -78,12 +90,24 @@ class Access:
         return True
 
     def refuse(self, port: str, role: bool = False) -> None:
-        """Count, for the metrics, a refused request at ``port``, one of PORTS.
+        """Count, for the metrics, a refused request at ``port``, one of PORTS; log the first, and at most one a minute.
 
         role: True if the request was refused for its user's role, False if for want of a known token.
         """
         with self._lock:
-            self._refused[port, "role" if role else "token"] += 1
+            key = port, "role" if role else "token"
+            count = self._refused[key] = self._refused.get(key, 0) + 1
+            now_s = self._clock()
+            quiet_until_s, told = self._told.get(key, (float("-inf"), 0))
+            if now_s < quiet_until_s:
+                return
+            self._told[key] = now_s + _TOLD_EVERY_S, count
+        logger.warning(
+            "the %s port refuses %s (%d times since the last such line; one a minute): a client's wrong setting, or a guess",
+            port,
+            "what a user's role does not allow" if role else "clients that show no token that is known here",
+            count - told,
+        )
 
     def check(self) -> tuple[str, bool, str]:
         """Return the readiness check (name, passed, detail) of the users' files. The check always passes.

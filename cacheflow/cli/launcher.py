@@ -124,6 +124,8 @@ class LocalCluster:
         ids = [f"node-{number + 1}" for number in range(size)]
         folders = [data_dir / node_id for node_id in ids]
         persistent = (_told(flags, "--persistence") or "true").lower() != "false"
+        # Lines of JSON name their node, and would be none behind its name.
+        self._is_json = _told(flags, "--log-format") == "json"
         told = _told(flags, "--cluster-secret-file")
         # The file of the secret that the nodes share; whether it is this launcher's to make.
         self.secret_file = settings.named_path(told, "--cluster-secret-file") if told else data_dir / SECRET_FILE
@@ -263,7 +265,7 @@ class LocalCluster:
             for line in lines:
                 text = line.decode(errors="replace").rstrip()
                 child.tail.append(text)
-                self._say(f"[{child.node_id}] {text}")
+                self._say(text if self._is_json else f"[{child.node_id}] {text}")
 
     def _ask(self, child: Child, path: str) -> tuple[int, Any]:
         return ask(child.url, path, self._token, ca=self.ca)

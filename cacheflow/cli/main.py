@@ -88,13 +88,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, InvalidRequest, ValueTooLarge) as error:
         return _complain(str(error), USAGE)
     except ReplicationError as error:
-        return _complain(str(error), NOBODY)
+        return _complain(_with_request(error), NOBODY)
     except CacheFlowError as error:
-        return _complain(str(error), NO)
+        return _complain(_with_request(error), NO)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return _complain(f"a port is taken: {error}", USAGE)
         return _complain(str(error), USAGE)
+
+
+def _with_request(error: CacheFlowError) -> str:
+    """Return the message of ``error``, with the id under which the log of a node names the request, if one has answered."""
+    return f"{error} [request {error.request_id}]" if error.request_id else str(error)
 
 
 def _complain(message: str, code: int) -> int:

@@ -14,7 +14,6 @@ import logging
 import os
 import queue
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +21,10 @@ from pathlib import Path
 from cacheflow.access.roles import Role
 from cacheflow.access.users import Access
 from cacheflow.cli.ending import end
+from cacheflow.cli.logs.server_log import ServerLog
 from cacheflow.cli.notifying import Notifier
 from cacheflow.cli.reloading import Reload, reload_all
-from cacheflow.config import NodeConfig, join_address, join_token, read_secret
+from cacheflow.config import NodeConfig, build_version, join_address, join_token, read_secret
 from cacheflow.errors import BadBackup, ConfigError
 from cacheflow.files.backup import verified
 from cacheflow.rest import (
@@ -47,6 +47,8 @@ from cacheflow.wire.resp.service import resp_port
 
 logger = logging.getLogger(__name__)
 
+# The exit code of a start that is refused; the command line has the same for wrong usage.
+REFUSED = 2
 # The garbage collector's passes over its middle generation before a full pass, instead of ten: then one comes every few
 # minutes under full load.
 FULL_PASS_AFTER = 1000
@@ -55,15 +57,26 @@ FULL_PASS_AFTER = 1000
 def run(config: NodeConfig) -> int:
     """Serve a node until SIGTERM or SIGINT; return the process's exit code.
 
-    Raises ConfigError before anything is served.
+    Raises ConfigError before anything is served, or logs it, where everything on stderr is to be JSON.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    with ServerLog(config) as log:
+        try:
+            return _serve(config, log)
+        except ConfigError as error:
+            if config.log_format != "json":
+                raise
+            logger.critical("%s", error)
+            return REFUSED
+
+
+def _serve(config: NodeConfig, log: ServerLog) -> int:
     # The signals that came, in order. (A queue of this kind may be filled from a signal handler.)
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(each, lambda number, _: signals.put(number))
     # Nothing else runs in this process.
     store = ReplicatedStore(replace(config, collect_garbage=True))
+    log.follow(store.position)
     notifier = Notifier.of(store, os.environ)
     if config.restore is not None:
         _check_backup(config.restore)
@@ -106,6 +119,7 @@ def run(config: NodeConfig) -> int:
     if handshakes is not None:
         address = f"https://{address}"
     try:
+        logger.info("CacheFlow %s begins, with its data in %s", build_version(), config.data_dir)
         store.start(address)
         if config.restore is not None:
             # Before anybody is served: so nobody sees a cache that is not complete.
@@ -120,13 +134,15 @@ def run(config: NodeConfig) -> int:
         def each_second() -> None:
             notifier.look()
             app.history.look()
+            log.look()
 
         while _next_signal(signals, each_second) == signal.SIGHUP:
             reload_all(reloads)
         notifier.stopping()
         end(store, http, config, signals)
     finally:
-        _close(store)
+        _close(store, log)
+    logger.info("ended in order")
     return 0
 
 
@@ -154,7 +170,7 @@ def _how_to_encrypt(config: NodeConfig) -> str:
     return "give --tls-cert, --tls-key and --tls-ca (see cacheflow cert), or put a VPN under it"
 
 
-def _close(store: ReplicatedStore) -> None:
+def _close(store: ReplicatedStore, log: ServerLog) -> None:
     """Close ``store``, which ends its node; if the disk hangs, end the process without waiting for the disk.
 
     Nothing that was promised to clients is lost by that.
@@ -163,6 +179,7 @@ def _close(store: ReplicatedStore) -> None:
     # Whether it leaves was decided before its ports were closed.
     if not store.close(leave=False):
         logger.error("the disk does not answer: this process ends without its last flush")
+        log.flush()
         os._exit(1)
 
 

@@ -147,6 +147,8 @@ SETTINGS: Final = (
     Setting(
         "max-value-bytes", "max_value_bytes", _integer, "Largest value taken; the first node of a cluster decides.", "N"
     ),
+    Setting("log-level", "log_level", str, "debug, info, warning or error: the least that is logged.", "LEVEL"),
+    Setting("log-format", "log_format", str, "text for people, or json: one object a line.", "FORMAT"),
     Setting("http-threads", "http_threads", _integer, "Requests served at the same time.", "N"),
     Setting("election-timeout", "election_timeout_s", _seconds, "Seconds without a leader before an election.", "S"),
     Setting("heartbeat", "heartbeat_s", _seconds, "Seconds between two signs of life of the leader.", "S"),

@@ -39,6 +39,8 @@ PAUSE_S_FIRST: Final = 0.05
 PAUSE_S_MAX: Final = 0.5
 # Rounds in which no node takes a connection before a call gives up: enough for a node that is just restarting.
 REFUSED_ROUNDS_MAX: Final = 3
+# The most characters of a request's id, as nodes have them (rest/server/request_ids.py); a proxy may send anything.
+REQUEST_ID_MAX: Final = 128
 
 
 class Nodes:
@@ -174,10 +176,11 @@ class Nodes:
                     continue
                 if answer.status not in (503, 504):
                     if request.write and maybe_applied is not None and _says_nothing_of_the_log(answer):
-                        raise OutcomeUnknown(f"{problem_of(answer)}; before: {maybe_applied}")
+                        raise _named(OutcomeUnknown(f"{problem_of(answer)}; before: {maybe_applied}"), answer)
                     if request.write and answer.status >= 500 and type(problem_of(answer)) is CacheFlowError:
                         # Whoever failed may have done so behind the write. Another try may well fail in the same way.
-                        raise OutcomeUnknown(f"the write may have taken place: {problem_of(answer)}")
+                        unsure = OutcomeUnknown(f"the write may have taken place: {problem_of(answer)}")
+                        raise _named(unsure, answer)
                     self._members.answered(node, answer, others_failed=bool(failures) or refusal is not None)
                     return answer
                 refusal = answer
@@ -190,7 +193,7 @@ class Nodes:
                     if isinstance(problem, OutcomeForgotten):
                         # Trying again would give the same answer.
                         if maybe_applied is not None:
-                            raise OutcomeUnknown(f"{problem}; before: {maybe_applied}")
+                            raise _named(OutcomeUnknown(f"{problem}; before: {maybe_applied}"), answer)
                         raise problem
                     maybe_applied = str(problem)
                 elif problem_document(answer).get("title") == errors.Overloaded.title:
@@ -206,7 +209,7 @@ class Nodes:
             time.sleep(wait_s)
             pause_s = min(pause_s * 2, PAUSE_S_MAX)
         if request.write and maybe_applied is not None:
-            raise OutcomeUnknown(f"the write was sent and no answer came: {maybe_applied}")
+            raise _named(OutcomeUnknown(f"the write was sent and no answer came: {maybe_applied}"), refusal)
         if refusal is not None:
             raise problem_of(refusal)
         raise NotCommitted("no node answered: " + "; ".join(f"{url}: {why}" for url, why in failures.items()))
@@ -259,7 +262,22 @@ def _retry_after_s(answer: Answer) -> float:
 
 
 def problem_of(answer: Answer) -> CacheFlowError:
-    """Return the exception that the HTTP error ``answer`` of a node stands for."""
+    """Return the exception that the HTTP error ``answer`` of a node stands for; it names the request's id."""
+    return _named(_problem_in(answer), answer)
+
+
+def _named(error: CacheFlowError, answer: Answer | None) -> CacheFlowError:
+    """Return ``error`` with the id of the request that ``answer``, an HTTP error, is about. answer: None if none came."""
+    given = None if answer is None else answer.headers.get("X-Request-Id")
+    if answer is not None and given and given.isascii() and given.isprintable():
+        error.request_id = given[:REQUEST_ID_MAX]
+        # Python shows it below the error. Of a miss or a wrong request no log says more than the error itself.
+        if error.http_status >= 500:
+            error.add_note(f"request {error.request_id} at {answer.url}")
+    return error
+
+
+def _problem_in(answer: Answer) -> CacheFlowError:
     document = problem_document(answer)
     kind = _BY_TITLE.get((answer.status, str(document.get("title")))) or _BY_STATUS.get(answer.status, CacheFlowError)
     message = document.get("detail") or document.get("title") or f"{answer.url} answered {answer.status}"

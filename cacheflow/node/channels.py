@@ -16,6 +16,7 @@ Not safe for concurrent use: the event loop owns it. Any thread may call ``metri
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypedDict
@@ -24,6 +25,7 @@ from cacheflow.contract import CHANNEL, PATTERN, SHARD, Published, Space, Subscr
 from cacheflow.errors import InvalidRequest
 from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
+from cacheflow.raft.transport.log_throttle import COMPLAINTS_EVERY_S, LogThrottle
 from cacheflow.raft.transport.network import Message, Network, Peer
 
 logger = logging.getLogger(__name__)
@@ -130,6 +132,7 @@ class Channels:
         self._budget = unsent
         self._network = network
         self._is_member = is_member
+        self._throttle = LogThrottle(COMPLAINTS_EVERY_S, time.monotonic)
         self._subscriptions = 0
         # For each pattern the function that tells whether it matches a channel.
         self._matchers: dict[bytes, Callable[[bytes], object]] = {}
@@ -241,7 +244,8 @@ class Channels:
             return
         wrong = _wrong_in(message)
         if wrong:
-            logger.warning("dropped a message of %s: its %s is wrong", peer.node_id, wrong)
+            if self._throttle.allows((peer.node_id, wrong)):
+                logger.warning("dropped a message of %s: its %s is wrong", peer.node_id, wrong)
             return
         source = self._sources.get(peer.node_id)
         if source is None or source.incarnation != peer.incarnation or source.start < peer.start:

@@ -44,6 +44,8 @@ LISTEN_S = 3.0
 AGAIN_S = 0.25
 # Seconds between two checks that this node is still a member, with the addresses that it has now.
 LOOK_S = 1.0
+# Seconds for which a node's way into a cluster may take without being worth a warning: others may start later than this one.
+QUIET_S = 10.0
 # Seconds for dialing a node and shaking hands with it.
 PROBE_TIMEOUT_S = 2.0
 # Seconds for the leader's answer: with the probe before, no longer than the newcomer's request waits (registration.py).
@@ -122,6 +124,7 @@ class Joining:
         """Try to register until this node is a member with its present addresses, or until the cluster has removed the node."""
         # Pauses are added up and time is not: nobody can dial a process that stands still.
         listened_s = 0.0
+        told = "", False
         while not self._is_current():
             if self._node.removal.removed_at is not None:
                 return
@@ -134,8 +137,10 @@ class Joining:
                 waits_for = await self._ask_leader()
             else:
                 waits_for = await self._through_peers(listened)
-            if waits_for and waits_for != self.waits_for:
-                logger.warning("not a member yet: %s", waits_for)
+            is_late = listened_s >= QUIET_S
+            if waits_for and (waits_for, is_late) != told:
+                logger.log(logging.WARNING if is_late else logging.INFO, "not a member yet: %s", waits_for)
+                told = waits_for, is_late
             self.waits_for = waits_for
             await asyncio.sleep(AGAIN_S)
             listened_s += AGAIN_S

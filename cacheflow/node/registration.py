@@ -11,6 +11,8 @@ import asyncio
 import http.client
 import io
 import json
+import os
+import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -58,13 +60,15 @@ def over_http(
         try:
             token = read_secret(token_file, "api-token-file") if secret is None else join_token(secret)
             async with asyncio.timeout(TIMEOUT_S):
-                status, body = await _post(url, json.dumps(document).encode(), token, context)
+                # So that the member's log names who asks.
+                request_id = f"join-{document.get('id')}"
+                status, body = await _post(url, json.dumps(document).encode(), token, request_id, context)
         except ConfigError as error:
             return SeedAnswer(str(error))
         except TimeoutError:
             return SeedAnswer(f"{url} cannot be asked: no answer in time")
         except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
-            return SeedAnswer(f"{url} cannot be asked: {error or type(error).__name__}")
+            return SeedAnswer(f"{url} cannot be asked: {_reason(error)}")
         return _understand(url, status, body)
 
     return ask
@@ -84,7 +88,9 @@ def _understand(url: str, status: int, body: bytes) -> SeedAnswer:
     return SeedAnswer(f"{url} answers {status}: {said['detail']}", empty_at if type(empty_at) is str else "")
 
 
-async def _post(url: str, body: bytes, token: bytes | None, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
+async def _post(
+    url: str, body: bytes, token: bytes | None, request_id: str, context: Callable[[], ssl.SSLContext]
+) -> tuple[int, bytes]:
     """Send an HTTP POST to ``url``/nodes/register on a connection of its own; return (status, body) of the response."""
     parts = split_url(url)
     secure = parts.scheme == "https"
@@ -98,6 +104,7 @@ async def _post(url: str, body: bytes, token: bytes | None, context: Callable[[]
             f"Host: {parts.netloc.rpartition('@')[2]}",
             "Connection: close",
             "Content-Type: application/json",
+            f"X-Request-Id: {request_id}",
             f"Content-Length: {len(body)}",
         ]
         if token is not None:
@@ -111,6 +118,17 @@ async def _post(url: str, body: bytes, token: bytes | None, context: Callable[[]
     response = http.client.HTTPResponse(_Heard(answer))  # type: ignore[arg-type]
     response.begin()
     return response.status, response.read(_ANSWER_BYTES_MAX)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a seed could not be asked, as text for people."""
+    number = (
+        error.errno if isinstance(error, OSError) and not isinstance(error, ssl.SSLError | socket.gaierror) else None
+    )
+    # asyncio's own words name the address once more, and say less.
+    if number:
+        return os.strerror(number).lower()
+    return str(error) or type(error).__name__
 
 
 class _Heard:

@@ -64,7 +64,7 @@ class DiskWatch:
             self._waits = self._behind = 0
             if self.hung:
                 self.hung = self.outrun = False
-                logger.warning("the disk answers again")
+                logger.info("the disk answers again")
                 core.postpone_election()
             return
         self._waits += 1

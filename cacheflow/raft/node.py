@@ -20,6 +20,7 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft import guards
+from cacheflow.raft.announcing import Announcer
 from cacheflow.raft.core import ROLE_NAMES, Core
 from cacheflow.raft.hung_disk import DiskWatch
 from cacheflow.raft.links import Links, Route
@@ -50,6 +51,7 @@ from cacheflow.raft.snapshots.sending import Sending
 from cacheflow.raft.snapshots.storage import SnapshotStorage
 from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.timings import Timings
+from cacheflow.raft.transport.log_throttle import COMPLAINTS_EVERY_S, LogThrottle
 from cacheflow.raft.transport.network import Network, Peer
 from cacheflow.raft.turn import Turn
 from cacheflow.results import RaftPosition
@@ -88,10 +90,8 @@ class RaftNode:
         self.node_id = node_id
         self.incarnation = incarnation
         self.leader_changes = 0
-        # Messages that were dropped because their type is not known here, and the type of the latest.
+        # Messages that were dropped because their type is not known here.
         self.unknown_messages = 0
-        self._unknown_type = ""
-        self._last_leader_id: str | None = None
         self._loop = loop
         self._turn = turn
         self._journal = journal
@@ -115,6 +115,8 @@ class RaftNode:
         self.hold = links.hold
         configurations = self.configurations = configurations_of(machine, journal, recovery)
         peers = self.peers = Peers(node_id, configurations, links)
+        self.announcer = Announcer(core, links, peers, configurations, node_id)
+        self._throttle = LogThrottle(COMPLAINTS_EVERY_S, passed)
         replica = self.replica = Replica(machine, core, ticks)
         disk = self.disk = DiskWatch(
             core, journal, heartbeat_s=timing.heartbeat_s, patience_s=timing.election_timeout_s
@@ -286,8 +288,7 @@ class RaftNode:
     def _follow_route(self) -> None:
         route = self._find_route()
         if route != self.links.route:
-            if route is not None and route.leader_id != self._last_leader_id:
-                self._last_leader_id = route.leader_id
+            if route is not None and self.announcer.tell_leader(route.leader_id):
                 self.leader_changes += 1
             self.links.route = route
             self.reconfiguration.route_changed()
@@ -313,6 +314,7 @@ class RaftNode:
         self.sending.consider()
         if self.replica.failure is None:
             self.removal.consider()
+            self.announcer.look()
         self.ticks.wake()
 
     def _note_clock(self) -> None:
@@ -523,8 +525,7 @@ class RaftNode:
         if handler is None:
             # A newer build may send what this one does not know.
             self.unknown_messages += 1
-            if message["type"] != self._unknown_type:
-                self._unknown_type = message["type"]
+            if self._throttle.allows((peer.node_id, "unknown")):
                 logger.warning("dropped a message of unknown type %.40r of %s", message["type"], peer.node_id)
             return
         self.peers.heard_ms[peer.node_id] = self.links.now_ms()
@@ -548,7 +549,8 @@ class RaftNode:
         except NewerCacheFlow as error:
             self.replica.outdated(error)
         except guards.BadMessage as error:
-            logger.warning("dropped a message of %s: %s", peer.node_id, error)
+            if self._throttle.allows((peer.node_id, "bad")):
+                logger.warning("dropped a message of %s: %s", peer.node_id, error)
         except guards.SafetyViolation as error:
             self.replica.fail(f"{error}. Stop this node, remove its data directory and start it with --seed to rejoin")
 

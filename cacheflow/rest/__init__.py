@@ -7,6 +7,7 @@ from cacheflow.rest.request.waiting import at_once
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.files import Uploads
 from cacheflow.rest.server.refusals import turn_away
+from cacheflow.rest.server.request_ids import served_ids
 from cacheflow.rest.server.serving import TLS_ONLY, HttpServer
 from cacheflow.rest.watches import Watches
 
@@ -21,5 +22,6 @@ __all__ = [
     "body_bytes_max",
     "create_app",
     "may",
+    "served_ids",
     "turn_away",
 ]

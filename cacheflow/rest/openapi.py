@@ -73,7 +73,8 @@ def specification(config: RestConfig) -> Json:
         "info": {
             "title": "CacheFlow",
             "version": "1",
-            "description": "A Raft-replicated cache. Every answer names X-Raft-Index, X-Raft-Term and X-Served-By; "
+            "description": "A Raft-replicated cache. Every answer names X-Raft-Index, X-Raft-Term, X-Served-By and "
+            "X-Request-Id, the request's own or a new one, by which the node's log names the request; "
             "every error is application/problem+json (RFC 9457). Times are seconds.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },

@@ -115,3 +115,23 @@ def test_without_files_nobody_is_asked(files: tuple[Path, Path]) -> None:
     assert Access.of(NodeConfig()) is None
     assert Access.of(NodeConfig(api_token_file=files[0])) is not None
     assert Access.of(NodeConfig(users_file=files[1], cluster_secret_file=files[0])) is not None
+
+
+def test_refused_requests_are_told_once_a_minute_for_each_port_and_reason(
+    files: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    now_s = 0.0
+    access = Access(*files, clock=lambda: now_s)
+    for port, role in (("http", False), ("http", False), ("http", True), ("resp", False), ("http", False)):
+        access.refuse(port, role)
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in told] == [
+        "the http port refuses clients that show no token that is known here (1 times since the last such line; one a minute)",
+        "the http port refuses what a user's role does not allow (1 times since the last such line; one a minute)",
+        "the resp port refuses clients that show no token that is known here (1 times since the last such line; one a minute)",
+    ]
+    caplog.clear()
+    now_s = 60.0
+    access.refuse("http")
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "(3 times since" in caplog.text
+    assert access.metrics()['access_refused_total{port="http",reason="token"}'] == 4

@@ -95,6 +95,39 @@ def test_a_503_hands_over_to_the_next_node(pair: tuple[FakeNode, FakeNode]) -> N
     assert keys_sent(first) == keys_sent(second) == ["1-x; number=1; lowest=1"]
 
 
+def test_an_error_names_the_request_by_which_the_log_of_a_node_knows_it(node: FakeNode) -> None:
+    node.request_id = "5f3c-17"
+    with CacheClient(node.url, timeout_s=0.2, discover=False) as client:
+        node.faults.append((400, "Invalid request"))
+        with pytest.raises(InvalidRequest) as wrong:
+            client.get("k")
+        assert wrong.value.request_id == "5f3c-17" and not hasattr(wrong.value, "__notes__")
+        node.faults.extend([(503, "No leader")] * 1000)
+        with pytest.raises(NoLeader) as refused:
+            client.set("k", "v")
+        assert refused.value.request_id == "5f3c-17"
+        assert refused.value.__notes__ == [f"request 5f3c-17 at {node.url}"]
+        node.faults.clear()
+        node.faults.extend([(504, "Outcome unknown")] * 1000)
+        with pytest.raises(OutcomeUnknown) as unsure:
+            client.set("k", "v")
+        assert unsure.value.request_id == "5f3c-17"
+        node.faults.clear()
+        node.faults.extend([(500, "Internal error")] * 1000)
+        with pytest.raises(CacheFlowError) as failed:
+            client.get("k")
+        assert failed.value.request_id == "5f3c-17"
+
+
+@pytest.mark.parametrize("given", [None, "", "\x1b[2J", "caf\xe9"])
+def test_what_is_no_id_of_a_request_is_not_shown(node: FakeNode, given: str | None) -> None:
+    node.request_id = given
+    node.faults.extend([(503, "No leader")] * 1000)
+    with CacheClient(node.url, timeout_s=0.2, discover=False) as client, pytest.raises(NoLeader) as refused:
+        client.set("k", "v")
+    assert refused.value.request_id == "" and not hasattr(refused.value, "__notes__")
+
+
 @pytest.mark.parametrize("fault", ["drop-early", "drop-late"])
 def test_a_write_whose_connection_broke_counts_once(pair: tuple[FakeNode, FakeNode], fault: str) -> None:
     first, second = pair

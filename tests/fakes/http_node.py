@@ -112,6 +112,7 @@ class FakeNode:
     "drop-early": the connection breaks before anything is done; "drop-late": after; "hang": no answer until ``stop``;
     (status, title): a problem document, nothing done; None: served as usual. Opening a scope is no request in this sense; it has
     faults of its own, ``opening_faults``.
+    request_id: what answers name as X-Request-Id; None: nothing.
     index: what answers name as X-Raft-Index; None: nothing.  delay_s: how far away this node is.
     told: what its view of the cluster has otherwise.  raw: (status, body) of answers to paths of the cluster and of monitoring.
     """
@@ -123,6 +124,7 @@ class FakeNode:
         self.opening_faults: deque[str | tuple[int, str] | None] = deque()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.connections = 0
+        self.request_id: str | None = None
         self.index: int | None = None
         self.delay_s = 0.0
         self.nodes: list[dict[str, Any]] = []
@@ -249,6 +251,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", PROBLEM if status >= 400 else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.send_header("X-Served-By", self.server.node.node_id)
+        if self.server.node.request_id is not None:
+            self.send_header("X-Request-Id", self.server.node.request_id)
         if self.server.node.index is not None:
             self.send_header("X-Raft-Index", str(self.server.node.index))
         self.end_headers()

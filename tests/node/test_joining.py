@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -272,6 +273,7 @@ def test_a_node_asks_its_seeds_until_it_is_a_member(caplog: pytest.LogCaptureFix
         node.learn(ME)
         await asyncio.wait_for(task, DEADLINE_S)
 
+    caplog.set_level(logging.INFO)
     with member_over_http([refusal, (201, {"status": "joined"})]) as (url, asked):
         asyncio.run(main(url))
     assert asked[0] == {
@@ -281,8 +283,27 @@ def test_a_node_asks_its_seeds_until_it_is_a_member(caplog: pytest.LogCaptureFix
         "was_member": False,
         "role": "voter",
     }
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    told = [record.getMessage() for record in caplog.records if "not a member yet" in record.getMessage()]
     assert len(told) == 1 and "lives at 127.0.0.1:7" in told[0], "said once, in the member's words"
+
+
+def test_a_way_into_the_cluster_that_takes_long_is_worth_a_warning_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining_module, "QUIET_S", 0.5)
+    node = FakeNode()
+
+    async def main() -> None:
+        caplog.set_level(logging.INFO)
+        task = asyncio.ensure_future(joining(node, seed=("http://127.0.0.1:1",)).run())
+        await until(task, lambda: any(record.levelno == logging.WARNING for record in caplog.records))
+        node.learn(ME)
+        await asyncio.wait_for(task, DEADLINE_S)
+
+    asyncio.run(main())
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    said = "not a member yet: http://127.0.0.1:1 cannot be asked: connection refused"
+    assert told == [("INFO", said), ("WARNING", said), ("INFO", "member of the cluster")]
 
 
 def test_a_member_at_a_new_address_tells_the_leader() -> None:

@@ -453,7 +453,7 @@ class Journal:
             self._busy = False
             if isinstance(outcome, NothingLost) and not self._closed:
                 # The writer has taken out what it has written; the rest may be empty, and a new segment still be due.
-                self.trouble = str(outcome)
+                self.trouble = outcome.strerror or str(outcome)
                 self._pending = batch + self._pending
                 self._later(TRY_AGAIN_S, self._hand_over)
                 return

@@ -132,7 +132,8 @@ class Votes:
         after = latest.with_member(replace(latest.members[leaving], voter=False))
         if not self._stands(latest) or not self._stands(after):
             return None
-        logger.warning(
+        logger.log(
+            logging.INFO if missing < 0 else logging.WARNING,
             "%s gives its vote back: %s",
             leaving,
             "more vote than replicas says" if missing < 0 else "it is down, and another node takes its place",

@@ -88,7 +88,7 @@ class Outgoing(Connection):
             if self.outbox.stalled:
                 self._reason = f"it took nothing for {self._stall_s:g} s"
             elif error is not None:
-                self._reason = str(error)
+                self._reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             self.outbox.close()
         self._fail(FrameError("the connection was closed during the handshake"))
         if self.on_end is not None:

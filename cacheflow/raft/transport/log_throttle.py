@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Final
 
+# Seconds between two equal complaints about a peer.
+COMPLAINTS_EVERY_S: Final = 30.0
 # Complaints remembered at most: a stranger chooses what we complain about and must not choose how much memory that takes.
 _KEYS_MAX: Final = 256
 

@@ -35,7 +35,7 @@ from cacheflow.raft.transport.encryption import Encryption
 from cacheflow.raft.transport.frames import encode_frame
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal
 from cacheflow.raft.transport.incoming import Incoming
-from cacheflow.raft.transport.log_throttle import LogThrottle
+from cacheflow.raft.transport.log_throttle import COMPLAINTS_EVERY_S, LogThrottle
 from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable, Traffic
 from cacheflow.raft.transport.peer_link import PeerLink
 from cacheflow.raft.transport.pieces import Budget, Pieces
@@ -60,8 +60,6 @@ HANDSHAKES_MAX: Final = 64
 STRANGERS_MAX: Final = 64
 # A node that stops lets sent messages leave for this long at most.
 _CLOSE_S: Final = 1.0
-# Pause between two equal complaints in the log.
-_COMPLAINTS_EVERY_S: Final = 30.0
 
 
 def _ignore(*_: Any) -> None:
@@ -159,7 +157,7 @@ class PeerTransport:
     async def start(self) -> None:
         """Listen for peers, and dial the peers that were set before. Raises ConfigError when the port cannot be had."""
         self.loop = asyncio.get_running_loop()
-        self._throttle = LogThrottle(_COMPLAINTS_EVERY_S, self.loop.time)
+        self._throttle = LogThrottle(COMPLAINTS_EVERY_S, self.loop.time)
         self._budget = Budget(self._unfinished_bytes_max, self.loop.time, self._dropped)
         encryption = self._encryption
         adopt = None if encryption is None else encryption.accepting(self.loop, self._make_incoming)

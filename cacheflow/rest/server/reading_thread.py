@@ -24,6 +24,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from cacheflow.rest.server import access_log
+from cacheflow.rest.server.request_ids import HEADER
 from cacheflow.rest.server.strict_http import OneWriteTask, StrictChannel, StrictParser, StrictServer
 from cacheflow.rest.server.suspending import SUSPENDS, Suspended, TakenOver
 
@@ -79,7 +81,11 @@ class ReadingTask(OneWriteTask):
             channel = self.channel
             if not channel.total_outbufs_len and channel.outbufs[0].buf is not None:
                 channel.drop_what_was_sent()
-            channel.server.answered(channel, self.request, int(self.status[:3]))
+            status = int(self.status[:3])
+            channel.server.answered(channel, self.request, status)
+            if access_log.is_on():
+                size = self.content_bytes_written or (self.content_length if self.request.command != "HEAD" else 0) or 0
+                access_log.note(channel, self.request, status, size, self.environ)
         except Suspended:
             self.channel.put_aside = self
             raise
@@ -141,10 +147,13 @@ class ReadingChannel(StrictChannel):
         if not self.connected or sock is None or not self.requests:
             return
         request = self.requests[0]
-        headers = request.adj.doors.answer_headers(request.headers, request.command)
+        headers = [(HEADER, request.id), *request.adj.doors.answer_headers(request.headers, request.command)]
         self.server.answered(self, request, 200)
         self.socket = None
         self.handle_close()
+        if access_log.is_on():
+            # It ends when the client leaves, or the node.
+            access_log.note(self, request, 200, 0)
         taken.begin(sock, headers)
 
     def answer_at_once(self, answer: bytes, status: int) -> None:
@@ -153,7 +162,9 @@ class ReadingChannel(StrictChannel):
         Called with waitress' requests_lock held.
         """
         request = self.requests.pop(0)
-        self.write_soon(answer)
+        self.write_soon(answer.replace(b"\r\n", f"\r\n{HEADER}: {request.id}\r\n".encode(), 1))
+        if access_log.is_on():
+            access_log.note(self, request, int(answer[9:12]), len(answer.partition(b"\r\n\r\n")[2]))
         if self.total_outbufs_len:
             self.tell_unsent()
         self.server.answered(self, request, status)

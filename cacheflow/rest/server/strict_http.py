@@ -34,8 +34,10 @@ from waitress.utilities import Error
 from cacheflow.net.unfinished import COUNTED_BYTES_MIN, Unfinished, has_ended, has_input
 from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
+from cacheflow.rest.server import access_log
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.files import UPLOAD_PATH, SentFile
+from cacheflow.rest.server.request_ids import HEADER, id_of, served, served_ids
 from cacheflow.rest.server.sockets import Sockets
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ JOINED_BYTES_MAX: Final = 64 * 1024
 _LINGER_S = 5.0
 # Seconds after which an idle connection makes room when there are too many.
 _IDLE_WHEN_FULL_S = 2.0
+_ID: Final = HEADER.encode()
 # Characters that a request target must not hold (see rule 2).
 _NOT_IN_TARGETS = re.compile(r"[\x00-\x20\x7f#]")
 
@@ -79,10 +82,19 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
     forbidden = ""
     # Whether its body goes into a file, however long it is (files.py).
     is_upload = False
+    # "" until somebody asks for it: most of a request's time nobody does.
+    _id = ""
 
     def __init__(self, adjustments: Any) -> None:
         super().__init__(adjustments)
         self.began_s = self.arrived_s = time.monotonic()
+
+    @property
+    def id(self) -> str:
+        """The request's id, which its answer and the log name (request_ids.py)."""
+        if not self._id:
+            self._id = id_of(self.headers.get("X_REQUEST_ID"))
+        return self._id
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
@@ -139,7 +151,8 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         channel, error = self.channel, self.request.error
         body = problem_bytes("about:blank", error.reason, error.code, str(error.body))
         self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(PROBLEM_TYPE)
+        # Where an application has failed, this is about waitress' copy of its request; the id is that of the request itself.
+        self.response_headers += [PROBLEM_TYPE, (HEADER, served_ids()[0])]
         self.response_headers.extend(channel.server.refusal_headers())
         if not self.request.forbidden:
             self.response_headers.extend(
@@ -150,6 +163,8 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         self.content_length = len(body)
         self.write(body)
         channel.server.answered(channel, self.request, error.code)
+        if access_log.is_on():
+            access_log.note(channel, self.request, error.code, len(body))
 
 
 class OneWriteTask(WSGITask):  # type: ignore[misc]
@@ -174,7 +189,8 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
             self.response_headers += request.adj.doors.answer_headers(request.headers, request.command)
         header: bytes = super().build_response_header()
         self.keeps_open = False
-        return header
+        # Here, not among the headers of before: those are spelled, sorted and looked through, one by one.
+        return b"%b%b: %b\r\n\r\n" % (header[:-2], _ID, request.id.encode())
 
     def set_close_on_finish(self) -> None:
         if not self.keeps_open:
@@ -308,11 +324,14 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         sockets = self.server.sockets
         if threading.get_ident() != self.server.reader:
             sockets.being_served.add(self)
+        served.request = self.requests[0]
         try:
             super().service()
+            served.request = None
             if self.unfinished_bytes or self._further:
                 self._go_on()
         finally:
+            served.request = None
             sockets.look_again(self._fileno)
             sockets.being_served.discard(self)
 
