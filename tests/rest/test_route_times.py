@@ -27,7 +27,6 @@ PATHS = (
         "/openapi.json",
         "/slower",
         "/cache2/k",
-        "//slow",
     ),
     *("{id}", "/{id}", "/scopes/{id}", "/livez/promote", "/nodes//promote"),
 )
