@@ -600,8 +600,8 @@ def _monitoring_paths() -> Json:
                 parameters=[_query("format", {"enum": ["prometheus", "json"]}, "instead of Accept")],
             )
         },
-        "/slow": {"get": _call("The requests that took long lately", {200: _answer("Newest first", slow)}, (401, 403))},
         **_past_paths(),
+        "/slow": {"get": _call("The requests that took long lately", {200: _answer("Newest first", slow)}, (401, 403))},
         "/openapi.json": {"get": _call("This document", {200: _answer("OpenAPI 3.1", {"type": "object"})}, (401,))},
     }
 

@@ -21,6 +21,8 @@ _POST_ROUTES: Final = {
     "cache.incr": "POST /cache/{key}/incr",
     "cache.touch": "POST /cache/{key}/touch",
 }
+# The beginning of the paths of the page's files, whose names may have several parts.
+_PAGE: Final = "/page/"
 # Answers that say no to a request that is as it should be: no such key, no such member, a condition that does not hold.
 _SAYS_NO: Final = (404, 412)
 
@@ -59,8 +61,14 @@ def route_of(method: str, path: str, routes: Collection[str]) -> str:
             return _KEY_ROUTES.get(method, UNKNOWN)
         return _POST_ROUTES.get(post_action(path[len(PREFIX) :])[0] or "", UNKNOWN)
     asked = "GET" if method == "HEAD" else method
+    # The application takes several slashes at the beginning for one.
+    path = f"/{path.lstrip('/')}"
     name = f"{asked} {path}"
-    if name not in routes or "{" in path:
+    if path.startswith(_PAGE):
+        name = f"{asked} {_PAGE}{{name}}"
+        if name not in routes or path[len(_PAGE) : len(_PAGE) + 1] in ("", "/"):
+            return UNKNOWN
+    elif name not in routes or "{" in path:
         parts = path.split("/")
         name = "/".join([f"{asked} ", *parts[1:2], "{id}", *parts[3:]])
         if len(parts) < 3 or not parts[2] or name not in routes:

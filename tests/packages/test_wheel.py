@@ -91,7 +91,7 @@ def test_what_the_wheel_needs_is_what_is_pinned_for_a_node() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     needed = re.findall(r"^([a-z]+)[<>=]", config["options"]["install_requires"], re.MULTILINE)
-    pins = (ROOT / "requirements.txt").read_text().partition("\n# What Flask brings along")[0]
+    pins = (ROOT / "requirements.txt").read_text().partition("\n# What Flask and rich bring along")[0]
     assert needed == re.findall(r"^([a-z]+)==", pins, re.MULTILINE)
 
 

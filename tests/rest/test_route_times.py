@@ -28,6 +28,7 @@ PATHS = (
         "/slower",
         "/cache2/k",
     ),
+    *("/page", "/page/", "/page/a.js", "/page/vendor/a.js", "/page//a.js", "/page/{name}", "/pages/a.js"),
     *("{id}", "/{id}", "/scopes/{id}", "/livez/promote", "/nodes//promote"),
 )
 
@@ -35,7 +36,7 @@ PATHS = (
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("path", PATHS)
 def test_a_request_counts_for_the_route_that_the_application_gives_it(app: RestApp, method: str, path: str) -> None:
-    with app.test_request_context(path or "/none", method=method or "NONE") as context:
+    with app.test_request_context("/none", method=method or "NONE", environ_overrides={"PATH_INFO": path}) as context:
         try:
             rule, _ = context.url_adapter.match(return_rule=True)  # type: ignore[union-attr]
             asked = "GET" if method == "HEAD" else method
