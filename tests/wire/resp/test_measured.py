@@ -140,9 +140,7 @@ def test_a_row_of_sets_of_which_some_are_refused_counts_each_by_its_own_answer()
     store = FakeStore(max_bytes=1024)
     port = service(store)
     client = Client(port.connection(ignore))
-    assert (
-        client.send(pack("SET", "k", "-") * 2 + pack("SET", "k", "x" * 2000) + pack("SET", "l", "-")).count(b"+OK") == 3
-    )
+    assert client.send(pack("SET", "k", "-") * 2 + pack("SET", "k", "x" * 2000) + pack("SET", "l", "-")).count(b"+OK") == 3
     assert counted(port.times) == {("set", "ok"): 3, ("set", "refused"): 1}
 
 
@@ -254,7 +252,9 @@ def test_a_slow_request_is_kept_without_its_key_and_its_value(
     while store.release():
         pass
     found = [each for each in slow(store) if each.command == command]
-    assert [(each.key_bytes, each.requests, each.seconds) for each in found] == [(key_bytes, requests, 0.0625)]
+    assert [(each.key_bytes, each.requests, each.seconds) for each in found] == [
+        (key_bytes, requests, 0.0625)
+    ]
 
 
 def test_a_quick_request_is_not_kept_and_every_one_is_if_that_is_wished(
