@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -101,7 +103,7 @@ def test_whatever_ends_it_the_terminal_is_as_before(trio: list[Counting], ends: 
         terminal.wait(lambda: row(terminal, "c"), "it is shown")
         assert terminal.settings() != terminal.before
         if isinstance(ends, signal.Signals):
-            terminal.signal(ends)
+            terminal.send(ends)
         else:
             terminal.type(ends)
         assert terminal.end() == 0
@@ -114,10 +116,8 @@ def test_whatever_ends_it_the_terminal_is_as_before(trio: list[Counting], ends: 
 def test_p_holds_what_is_shown_and_other_keys_do_nothing(trio: list[Counting]) -> None:
     with Terminal(["top", *FAST, "--url", trio[0].url], 120) as terminal:
         terminal.wait(lambda: row(terminal, "c"), "it is shown")
-        # Ctrl-Z, an arrow, a letter.
-        for keys in ("\x1a", "\x1b[A", "x"):
-            terminal.type(keys)
-        terminal.type("p")
+        # F1, whose last letter is no key, an arrow, a letter; all at once.
+        terminal.type("\x1bOP\x1b[Axp")
         terminal.wait(lambda: terminal.frame()[-1].startswith("held"), "it is held")
         trio[1].told["term"] = trio[0].told["term"] = 77
         terminal.resize(121, 24)
@@ -126,6 +126,26 @@ def test_p_holds_what_is_shown_and_other_keys_do_nothing(trio: list[Counting]) -
         assert "term 1 " in f"{terminal.frame()[0]} "
         terminal.type("p")
         terminal.wait(lambda: "term 77" in terminal.frame()[0], "it goes on")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of a process")
+def test_ctrl_z_does_not_leave_the_shell_a_terminal_that_it_cannot_use(trio: list[Counting]) -> None:
+    with Terminal(["top", *FAST, "--url", trio[0].url]) as terminal:
+        terminal.wait(lambda: row(terminal, "c"), "it is shown")
+        assert terminal.ignores(signal.SIGTSTP)
+
+
+def test_a_node_that_is_removed_is_asked_no_more(trio: list[Counting]) -> None:
+    with Terminal(["top", *FAST, "--url", trio[0].url]) as terminal:
+        terminal.wait(lambda: row(terminal, "c"), "it is shown")
+        for node in trio:
+            node.nodes = node.nodes[:2]
+        terminal.wait(lambda: terminal.frame()[0].startswith("leader a  nodes 2 of 2 up"), "it is gone")
+        asked = len(trio[2].requests)
+        looks = len(trio[1].requests)
+        terminal.wait(lambda: len(trio[1].requests) > looks + 9, "the others are asked on")
+        # One look may have been under way.
+        assert len(trio[2].requests) <= asked + 3
 
 
 def test_a_new_leader_and_a_dead_node_are_shown(trio: list[Counting]) -> None:
@@ -196,6 +216,18 @@ def test_elsewhere_a_look_is_plain_lines(trio: list[Counting], capfd: pytest.Cap
         ["b", "voter", "up"],
         ["c", "voter", "up"],
     ]
+
+
+def test_elsewhere_it_goes_on_until_it_is_interrupted(trio: list[Counting]) -> None:
+    command = [sys.executable, "-m", "cacheflow", "top", *FAST, "--url", trio[0].url]
+    environ = {**os.environ, "TERM": "xterm-256color"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        heads = [line for line in (process.stdout.readline() for _ in range(20)) if line.startswith(b"leader a")]
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert (process.wait(), process.stderr.read()) == (0, b"")
+    assert len(heads) >= 2 and b"\x1b" not in b"".join(heads) + rest
 
 
 def test_a_look_as_json_is_one_line(trio: list[Counting], capfd: pytest.CaptureFixture[str]) -> None:

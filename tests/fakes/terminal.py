@@ -14,6 +14,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 # Where a picture on the whole screen begins, and what else a terminal does not show.
@@ -72,9 +73,15 @@ class Terminal:
         """Press ``keys``."""
         os.write(self._master, keys.encode())
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal to the program."""
         self.process.send_signal(number)
+
+    def ignores(self, number: signal.Signals) -> bool:
+        """True if the program ignores a signal (Linux)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        ignored = next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+        return bool(int(ignored, 16) >> (number - 1) & 1)
 
     def settings(self) -> list[Any]:
         """Return the terminal's settings."""

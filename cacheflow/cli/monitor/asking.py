@@ -85,18 +85,15 @@ class Cluster:
             )
 
     def wait(self, times: int, until_s: float) -> dict[str, Look]:
-        """Wait until each node was asked ``times`` times, but only until ``until_s``, a monotonic time; return the looks.
-
-        A node that does not answer at all is not waited for a second time.
-        """
+        """Wait until each node was asked ``times`` times, but only until ``until_s``, a monotonic time; return the looks."""
         with self._changed:
             self._changed.wait_for(lambda: self._are_known(times), max(until_s - time.monotonic(), 0.0))
             return dict(self._looks)
 
     def _are_known(self, times: int) -> bool:
-        """True if nothing more is waited for. The caller holds the lock."""
+        """True if each node was asked ``times`` times. The caller holds the lock."""
         looks = [self._looks.get(url) for url in self._asked]
-        return all(look is not None and (look.times >= times or isinstance(look.now, Silent)) for look in looks)
+        return all(look is not None and look.times >= times for look in looks)
 
     def _begin(self, url: str) -> None:
         """Begin to ask the node at ``url``, if it is not asked already."""
