@@ -126,14 +126,17 @@ def _healthy(program: str, folder: Path, seconds: float) -> int:
         left = list(scene.all)
         while (passed_s := time.monotonic() - began) < seconds:
             time.sleep(min(5.0, seconds - passed_s))
-            fired |= prometheus.alerts()
+            if fires := prometheus.alerts() - fired:
+                print(f"[{passed_s:.0f} s] fires: {_named(fires)}", flush=True)
+            fired |= fires
             pending |= prometheus.alerts("pending")
-            if left and passed_s > seconds / 2:
+            # One after the other: the next one when all is well again.
+            if left and passed_s > seconds / 2 and scene.nodes.is_whole():
                 node = left.pop()
+                print(f"[{passed_s:.0f} s] {node.node_id} is restarted", flush=True)
                 node.signal(signal.SIGTERM)
                 node.wait()
                 node.start()
-                scene.nodes.wait_whole()
         calls = load.calls
         failures = [failure for caller in load.callers for failure in caller.failures]
         print(f"{seconds:.0f} s, {calls} calls of {len(load.callers)} clients, {len(failures)} failed {failures[:3]}")
