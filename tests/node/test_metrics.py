@@ -18,7 +18,6 @@ from cacheflow.node import proposals
 from cacheflow.node.disk_space import LOOK_EVERY_S, DiskSpace
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.peers import LOST_AFTER_MS, Progress
-from cacheflow.raft.timings import Timings
 from cacheflow.store import ReplicatedStore
 
 
@@ -214,20 +213,6 @@ def test_the_space_of_the_disk_is_looked_up_again_and_again_and_unknown_when_tha
         again()
     assert [*seen, space.bytes] == [(7, 10), None, (5, 10)]
     assert 0 < Disk().free_bytes(tmp_path) <= Disk().size_bytes(tmp_path)
-
-
-def test_commits_are_timed_from_the_leaders_append_and_forgotten_with_its_office() -> None:
-    now_s = [10.0]
-    timings = Timings(lambda: now_s[0])
-    for index in (5, 6, 7):
-        timings.appended(index)
-        now_s[0] += 1.0
-    timings.committed(6)
-    assert (timings.commits.count, timings.commits.sum_s) == (2, 5.0)
-    timings.committed(6)
-    timings.deposed()
-    timings.committed(7)
-    assert timings.commits.count == 2, "another leader may have replaced it"
 
 
 def test_the_round_trip_is_that_of_messages_which_are_answered_at_once() -> None:
