@@ -128,7 +128,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     # Clients.
     "request_seconds": Family(
         "histogram",
-        "Time from a client's request until its answer was handed to the system; docs/metrics.md has the outcomes.",
+        "Time from the end of a client's request until its answer was handed to the system. Their count is that of the requests.",
         ("front", "command", "outcome"),
     ),
     "http_waiting_requests": Family("gauge", "HTTP requests that wait for the cluster now."),

@@ -16,6 +16,7 @@ from wire.memcached_client import port
 from cacheflow import values
 from cacheflow.errors import NotCommitted
 from cacheflow.machine.language import commands
+from cacheflow.wire.arrivals import Arrival
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.port import WirePort
 
@@ -89,7 +90,7 @@ def test_gets_of_several_clients_that_come_together_count_as_well() -> None:
     store = filled()
     service = port(store)
     clients = [client_of(service) for _ in range(3)]
-    arrived = [(client.protocol, b"get k\r\n", client.transport) for client in clients]
+    arrived: list[Arrival] = [(client.protocol, b"get k\r\n", client.transport) for client in clients]
     store.slow_log.set_slow_ms(0)
     assert service.answer_many(arrived) == []
     assert counted(service.times) == {("get", "ok"): 3}
