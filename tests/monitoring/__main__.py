@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--healthy", type=float, metavar="SECONDS", help="no faults: none may fire for so long")
     given = parser.parse_args()
     try:
-        program = fetching.program("prometheus", "prometheus")
+        program = fetching.unpacked_program("prometheus", "prometheus")
     except fetching.Unavailable as reason:
         print(reason)
         return 1
