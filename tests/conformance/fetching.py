@@ -5,10 +5,12 @@ Everything is kept in the folder .venv-conformance of the checkout, and fetched 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,6 +75,29 @@ def program(name: str, package: str) -> str:
     if found is None:
         raise Unavailable(f"there is no {name} here (Debian's package {package})")
     return found
+
+
+def unpacked_program(name: str, package: str) -> str:
+    """Return the path of a program; if it is missing, apt-get fetches its package, and the program is run as it lies there.
+
+    Nothing is installed and no service is started, so nobody has to be root. Raises Unavailable.
+    """
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    folder = FOLDER / "debian" / package
+    if not folder.exists():
+        if shutil.which("apt-get") is None:
+            raise Unavailable(f"there is no {name} here (Debian's package {package})")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as fetched:
+            run_command(["apt-get", "download", "--quiet", package], Path(fetched))
+            (archive,) = Path(fetched).glob("*.deb")
+            run_command(["dpkg-deb", "--extract", str(archive), f"{fetched}/unpacked"])
+            # Another process may have been quicker.
+            with contextlib.suppress(OSError):
+                Path(f"{fetched}/unpacked").rename(folder)
+    return str(folder / "usr/bin" / name)
 
 
 def run_command(command: Sequence[str], folder: Path | None = None) -> None:

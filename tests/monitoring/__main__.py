@@ -29,9 +29,6 @@ from monitoring.rules import PREFIX, rules  # noqa: E402
 
 from cacheflow.cli.launcher import terminable  # noqa: E402
 
-# By what the times of the rules are divided: a minute lasts two seconds.
-HURRY = 30
-MINUTE_S = 60 / HURRY
 # Minutes without a fault before it is made, and after the rules' own times until an alert must fire.
 CALM_MINUTES = 3
 LATE_MINUTES = 15
@@ -43,10 +40,13 @@ def main() -> int:
     parser.add_argument(
         "faults", nargs="*", metavar="FAULT", help="a part of a fault's name, or of an alert's; default: all"
     )
+    parser.add_argument(
+        "--hurry", type=int, default=30, help="divides all times; less on a machine that is busy; default: 30"
+    )
     parser.add_argument("--healthy", type=float, metavar="SECONDS", help="no faults: none may fire for so long")
     given = parser.parse_args()
     try:
-        program = fetching.program("prometheus", "prometheus")
+        program = fetching.unpacked_program("prometheus", "prometheus")
     except fetching.Unavailable as reason:
         print(reason)
         return 1
@@ -55,7 +55,9 @@ def main() -> int:
             return _healthy(program, Path(folder), given.healthy)
         chosen = [fault for fault in FAULTS if _is_meant(fault, given.faults)]
         wrong = [
-            fault.name for number, fault in enumerate(chosen) if not _sees(program, Path(folder) / str(number), fault)
+            fault.name
+            for number, fault in enumerate(chosen)
+            if not _sees(program, Path(folder) / str(number), fault, given.hurry)
         ]
     alerts = set().union(*[fault.alerts for fault in chosen])
     print(
@@ -70,8 +72,9 @@ def _is_meant(fault: Fault, words: Sequence[str]) -> bool:
     )
 
 
-def _sees(program: str, folder: Path, fault: Fault) -> bool:
-    """Make one fault on nodes of its own; return whether Prometheus has seen its alerts."""
+def _sees(program: str, folder: Path, fault: Fault, hurry: int) -> bool:
+    """Make one fault on nodes of its own; return whether Prometheus has seen its alerts. hurry: divides all times."""
+    minute_s = 60 / hurry
     folder.mkdir()
     (folder / "prometheus").mkdir()
     began = time.monotonic()
@@ -87,8 +90,8 @@ def _sees(program: str, folder: Path, fault: Fault) -> bool:
         except scenes.Unavailable as reason:
             say(f"not made: {reason}")
             return True
-        prometheus = stack.enter_context(Prometheus(program, folder / "prometheus", scene.all, HURRY))
-        time.sleep(CALM_MINUTES * MINUTE_S)
+        prometheus = stack.enter_context(Prometheus(program, folder / "prometheus", scene.all, hurry))
+        time.sleep(CALM_MINUTES * minute_s)
         if fires := prometheus.alerts():
             say(f"before the fault there fires {_named(fires)}")
             return False
@@ -98,7 +101,7 @@ def _sees(program: str, folder: Path, fault: Fault) -> bool:
             for _ in range(minutes_max):
                 expected = {(f"{PREFIX}{alert}", node) for alert, node in next(minutes)}
                 prometheus.find_nodes()
-                minute_ends += MINUTE_S
+                minute_ends += minute_s
                 time.sleep(max(0.0, minute_ends - time.monotonic()))
                 fires |= prometheus.alerts()
                 if fires >= expected:
@@ -123,14 +126,17 @@ def _healthy(program: str, folder: Path, seconds: float) -> int:
         left = list(scene.all)
         while (passed_s := time.monotonic() - began) < seconds:
             time.sleep(min(5.0, seconds - passed_s))
-            fired |= prometheus.alerts()
+            if fires := prometheus.alerts() - fired:
+                print(f"[{passed_s:.0f} s] fires: {_named(fires)}", flush=True)
+            fired |= fires
             pending |= prometheus.alerts("pending")
-            if left and passed_s > seconds / 2:
+            # One after the other: the next one when all is well again.
+            if left and passed_s > seconds / 2 and scene.nodes.is_whole():
                 node = left.pop()
+                print(f"[{passed_s:.0f} s] {node.node_id} is restarted", flush=True)
                 node.signal(signal.SIGTERM)
                 node.wait()
                 node.start()
-                scene.nodes.wait_whole()
         calls = load.calls
         failures = [failure for caller in load.callers for failure in caller.failures]
         print(f"{seconds:.0f} s, {calls} calls of {len(load.callers)} clients, {len(failures)} failed {failures[:3]}")

@@ -22,7 +22,7 @@ from cacheflow.cli.launcher import free_ports
 def promtool() -> str:
     """The path of Prometheus' own tool for its files."""
     try:
-        return fetching.program("promtool", "prometheus")
+        return fetching.unpacked_program("promtool", "prometheus")
     except fetching.Unavailable as reason:
         pytest.skip(str(reason))
 

@@ -32,8 +32,9 @@ listen()
 from cacheflow.__main__ import run
 sys.exit(run())
 """
-# The store of this process.
+# The store of this process, and whether its loop may go on.
 _stores: list[ReplicatedStore] = []
+_released = threading.Event()
 
 
 def may_be_sabotaged(node: NodeProcess) -> NodeProcess:
@@ -57,9 +58,19 @@ def hold_loop_here(seconds: float) -> None:
     _stores[0]._engine.call(lambda: time.sleep(seconds))
 
 
-def hang_loop_here(seconds: float) -> None:
-    """Keep the node's loop for so long, and do not wait for the end."""
-    _stores[0]._engine.on_loop(lambda: time.sleep(seconds))
+def hang_loop_here() -> None:
+    """Keep the node's loop until it is released."""
+
+    def stand_still() -> None:
+        _released.wait(600)
+
+    _released.clear()
+    _stores[0]._engine.on_loop(stand_still)
+
+
+def release_loop_here() -> None:
+    """Let the node's loop go on."""
+    _released.set()
 
 
 def damage_here(key: str) -> None:

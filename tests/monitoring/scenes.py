@@ -54,7 +54,7 @@ class Scene:
 @contextlib.contextmanager
 def trio(folder: Path) -> Iterator[Scene]:
     """Three nodes that can be told to go wrong, whose disks can hang, with room for few items."""
-    with Nodes(3, folder, ["--max-items", str(MAX_ITEMS), "--request-timeout", "1"]) as nodes:
+    with Nodes(3, folder, ["--max-items", str(MAX_ITEMS)]) as nodes:
         scene = Scene(nodes, folder)
         for node in nodes.all:
             may_be_sabotaged(node)
