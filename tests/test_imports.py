@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "values": ("errors", "machine.language.fields"),
     "results": ("errors", "values"),
     "config": ("errors",),
-    "access": ("errors", "config", "access"),
+    "access": ("errors", "config", "measuring", "access"),
     "net": ("errors", "measuring", "net"),
     # Durations and counts, noted in hot paths: for everybody who has something to tell.
     "measuring": ("measuring",),
@@ -83,6 +83,7 @@ ONLY_IN = {
     "cachetools": "machine.eviction",
     "flask": "rest",
     "waitress": "rest",
+    "prometheus_client": "rest.routes.metrics",
     "click": "cli",
     "hiredis": "wire",
     "cryptography": "cli.signing",

@@ -17,11 +17,14 @@ from cacheflow.access.roles import DEFAULT_NAME, Role, User
 from cacheflow.access.users_file import read_users
 from cacheflow.config import NodeConfig, read_secret
 from cacheflow.errors import ConfigError
+from cacheflow.measuring.metrics import labelled
 
 logger = logging.getLogger(__name__)
 
 # The fewest characters of a user's token: 128 random bits in base64. Whoever reads the file could guess a shorter one.
 TOKEN_CHARS_MIN: Final = 22
+# The names, in the metrics, of the ports at which users show their tokens.
+PORTS: Final = ("http", "memcached", "resp")
 
 
 class Access:
@@ -37,7 +40,7 @@ class Access:
         self._by_digest = self._read()
         # True while what the files say is refused.
         self._outdated = False
-        self._refused: dict[tuple[str, str], int] = {}
+        self._refused = {(port, reason): 0 for port in PORTS for reason in ("token", "role")}
         self._lock = threading.Lock()  # guards _refused
 
     @classmethod
@@ -75,13 +78,12 @@ class Access:
         return True
 
     def refuse(self, port: str, role: bool = False) -> None:
-        """Count, for the metrics, a refused request at the port called ``port``.
+        """Count, for the metrics, a refused request at ``port``, one of PORTS.
 
         role: True if the request was refused for its user's role, False if for want of a known token.
         """
         with self._lock:
-            key = port, "role" if role else "token"
-            self._refused[key] = self._refused.get(key, 0) + 1
+            self._refused[port, "role" if role else "token"] += 1
 
     def check(self) -> tuple[str, bool, str]:
         """Return the readiness check (name, passed, detail) of the users' files. The check always passes.
@@ -98,8 +100,8 @@ class Access:
     def metrics(self) -> dict[str, float]:
         """Return the metrics of this node's users, by name: how many users there are, and how many requests were refused."""
         refused = {
-            f'access_refused_total{{port="{port}",reason="{reason}"}}': float(count)
-            for (port, reason), count in sorted(self._refused.copy().items())
+            labelled("access_refused_total", port=port, reason=reason): count
+            for (port, reason), count in self._refused.items()
         }
         return {"users": len(self._by_digest), "users_outdated": int(self._outdated), **refused}
 

@@ -50,6 +50,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "is_leader": Family("gauge", "1 on the leader."),
     "has_leader": Family("gauge", "1 when this node knows a leader."),
     "ready": Family("gauge", "1 when this node passes its readiness checks."),
+    "readiness_check": Family("gauge", "1 when this one of them passes; /readyz?verbose has the words.", ("check",)),
     "term": Family("gauge", "Raft term."),
     "commit_index": Family("gauge", "Highest log index known to be committed."),
     "applied_index": Family("gauge", "Highest log index applied here."),
@@ -68,7 +69,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "peer_lag": Family("gauge", "On the leader: log entries that a peer has not acknowledged.", PEER),
     "peer_connected": Family("gauge", "1 while there is a connection on which to send to a peer.", PEER),
     "peer_round_trip_seconds": Family(
-        "gauge", "Time of a packet to a peer and back, as the system estimates it for the connection.", PEER
+        "gauge", "On the leader: time from a message without entries to a peer until its answer, smoothed.", PEER
     ),
     "peer_silent_seconds": Family("gauge", "Seconds since this node or its leader heard a peer.", PEER),
     "peer_sent_bytes_total": Family("counter", "Bytes written to connections to a peer, before encryption.", PEER),
@@ -113,6 +114,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "log_entries": Family("gauge", "Entries in the log since the last snapshot."),
     "journal_bytes": Family("gauge", "Space that the journal takes on this node's disk."),
     "disk_free_bytes": Family("gauge", "Free bytes of the disk with this node's data directory, looked up every 5 s."),
+    "disk_size_bytes": Family("gauge", "Size of that disk."),
     "disk_hung": Family("gauge", "1 while this node's disk does not answer."),
     "disk_wait_seconds": Family("gauge", "Seconds for which the disk has flushed nothing, though records wait."),
     "snapshot_age_seconds": Family("gauge", "Seconds since this node built a snapshot or took one over, or started."),

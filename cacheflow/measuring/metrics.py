@@ -1,7 +1,7 @@
 """Metrics: what a node tells of itself in numbers: by name and labels, a counter, a gauge or a histogram.
 
-A name says what it is: ``_total`` is a counter, ``_info`` is always 1 and has facts in its labels, a Histogram is one, and the rest
-are gauges. ``families.py`` has the meaning of each name. Labels stand behind the name as Prometheus writes them.
+A name says what it is: ``_total`` is a counter, ``_info`` is always 1 and has facts in its labels, a Histogram is one, and all
+else is a gauge. ``families.py`` has the meaning of each name. Labels stand behind the name as Prometheus writes them.
 """
 
 from __future__ import annotations

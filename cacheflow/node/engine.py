@@ -32,7 +32,7 @@ from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.tls.trust import trusting
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock, passed_s
-from cacheflow.node.free_space import FreeSpace
+from cacheflow.node.disk_space import DiskSpace
 from cacheflow.node.leaving import LEAVE_WITHIN_S
 from cacheflow.node.registration import over_http
 from cacheflow.node.supervisor import Supervisor
@@ -84,7 +84,7 @@ class Engine:
         self._limited: list[Callable[[int], None]] = [self.ports.limit_values]
         self.local: LocalNode
         self.helper: HelperProcess
-        self.space: FreeSpace
+        self.space: DiskSpace
         # The digest of the whole contents that is being made, or was made last.
         self.full_digest: asyncio.Task[Digest] | None = None
         # Where the node keeps its files, from ``start`` on.
@@ -296,7 +296,7 @@ class Engine:
         secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
         self.data_path = data.path
         self.helper = HelperProcess(data.path, supervisor)
-        self.space = FreeSpace(Disk(), data.path, snapshot_writer.submit, loop.call_later)
+        self.space = DiskSpace(Disk(), data.path, snapshot_writer.submit, loop.call_later)
         self.space.look()
         self.full_digest = None
         encryption = None

@@ -91,11 +91,13 @@ def _cluster(engine: Engine) -> dict[str, float]:
     failure = node.replica.failure
     voters_up = sum([voter not in down and (voter != node.node_id or failure is None) for voter in voters])
     staleness_ms = node.freshness.staleness_ms()
+    checks = readiness(engine)
     told_index = 0 if node.is_leader else node.following.told_commit_index
     return {
         "is_leader": int(node.is_leader),
         "has_leader": int(node.links.route is not None),
-        "ready": int(all(good for _, good, _ in readiness(engine))),
+        "ready": int(all(good for _, good, _ in checks)),
+        **{labelled("readiness_check", check=check): int(good) for check, good, _ in checks},
         "term": node.term,
         "commit_index": node.commit_index,
         "applied_index": node.last_applied,
@@ -128,11 +130,11 @@ def _peers(local: LocalNode) -> Iterator[tuple[str, float]]:
             continue
         traffic = network.traffic(member.id)
         silent_ms = node.peers.last_seen_ms(member.id)
-        is_connected = network.is_connected(member.id)
+        progress = node.peers.progress.get(member.id) if node.is_leader else None
         numbers = {
             "peer_lag": node.lag_of(member.id),
-            "peer_connected": int(is_connected),
-            "peer_round_trip_seconds": traffic.round_trip_s() if is_connected else None,
+            "peer_connected": int(network.is_connected(member.id)),
+            "peer_round_trip_seconds": None if progress is None else progress.round_trip_s,
             "peer_silent_seconds": None if silent_ms is None else silent_ms / 1000,
             "peer_sent_bytes_total": traffic.sent_bytes,
             "peer_received_bytes_total": traffic.received_bytes,
@@ -170,11 +172,11 @@ def _proposals(local: LocalNode) -> dict[str, float]:
 
 
 def _disk(engine: Engine) -> dict[str, float]:
-    node, free = engine.local.node, engine.space.bytes
+    node = engine.local.node
     return {
         "log_entries": node.log_entries,
         "journal_bytes": node.journal_bytes,
-        **({} if free is None else {"disk_free_bytes": free}),
+        **dict(zip(("disk_free_bytes", "disk_size_bytes"), engine.space.bytes or (), strict=False)),
         "disk_hung": int(node.disk.hung),
         "disk_wait_seconds": node.disk.waits_s,
         "snapshot_age_seconds": node.building.age_s,

@@ -444,10 +444,12 @@ class RaftNode:
         core, replica, journal = self._core, self.replica, self._journal
         machine = replica.machine
         index, commit_index = core.last_applied, core.commit_index
-        self.timings.committed(commit_index)
         if index >= commit_index or replica.stumbled is not None or replica.doubt is not None:
             return
-        clock, turn_ends, applies = self._loop.time, self._loop.budget.ends, self.timings.applies
+        clock, turn_ends, timings = self._loop.time, self._loop.budget.ends, self.timings
+        if 0 < timings.waits_for <= commit_index:
+            timings.commits.note(clock() - timings.since_s)
+            timings.waits_for = 0
         if self._applied_in == turn_ends and clock() > turn_ends:
             # Several messages of a turn may each commit something.
             self.ticks.nudge()
@@ -471,7 +473,7 @@ class RaftNode:
             except Exception:
                 replica.stumble(f"entry {index} could not be applied to the end")
                 raise
-            applies.note(clock() - began)
+            timings.applies.note(clock() - began)
             core.last_applied = index
             self._events.applied(settled)
             if index < commit_index and clock() > turn_ends:

@@ -19,6 +19,8 @@ from cacheflow.raft.membership.configuration import Configurations
 
 # The states of a follower (see the module).
 PROBE, REPLICATE, SNAPSHOT = "probe", "replicate", "snapshot"
+# The answer to a message without entries that has not come after so long does not come any more.
+LOST_AFTER_MS = 5000
 
 
 @dataclass(slots=True)
@@ -42,10 +44,30 @@ class Progress:
     peer_clock_at_ms: int = 0
     # When it was last told how long ago the other followers were heard.
     told_seen_at_ms: int = 0
+    # When a message without entries was sent that it has not answered; 0 if there is none. It answers those at once, while
+    # entries wait for its disk: so they tell how far away it is.
+    asked_at_ms: int = 0
+    # The seconds from such a message to its answer, smoothed; None before the first answer.
+    round_trip_s: float | None = None
     # The newest commit index that it was sent.
     sent_commit: int = 0
     # Another incarnation is another disk: nothing of what the one before had verified holds for it.
     incarnation: str = ""
+
+    def asked(self, at_ms: int) -> None:
+        """Note that a follower was sent a message without entries at ``at_ms``, unless it still owes the answer to another."""
+        if not self.asked_at_ms or at_ms - self.asked_at_ms > LOST_AFTER_MS:
+            self.asked_at_ms = at_ms
+
+    def answered(self, at_ms: int, now_ms: int) -> None:
+        """Note that at ``now_ms`` a follower's answer to a message came that was sent at ``at_ms``."""
+        if self.asked_at_ms and at_ms == self.asked_at_ms:
+            self.asked_at_ms = 0
+            took_s = (now_ms - at_ms) / 1000
+            # As TCP smooths (RFC 6298). Each time is whole milliseconds, and their mean is exact.
+            self.round_trip_s = (
+                took_s if self.round_trip_s is None else self.round_trip_s + (took_s - self.round_trip_s) / 8
+            )
 
     def probe_from(self, next_index: int) -> None:
         """Forget the messages in flight to a follower; search from ``next_index`` for where its log departs from the leader's.

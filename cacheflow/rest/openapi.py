@@ -11,6 +11,7 @@ from cacheflow.config import ROLES
 from cacheflow.machine.state.settings import MAX_BYTES_MIN, REPLICAS_MAX, VALUE_BYTES_MAX
 from cacheflow.rest.page_files import INDEX, page_files
 from cacheflow.rest.request.auth import NEEDS
+from cacheflow.rest.request.checks import MOMENT_S_MAX
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.verbs import OPS_MAX
 
@@ -571,7 +572,8 @@ def _monitoring_paths() -> Json:
         passed, failed = {"description": "ok", "content": text}, {"description": "A line a check", "content": text}
         return {"get": _call(summary, {200: passed, 503: failed}, (400,), parameters=verbose)}
 
-    measured = {"description": "Metrics", "content": {**text, **_json({"type": "object"})}}
+    scraped: Json = {**text, "application/openmetrics-text": {"schema": _STRING}}
+    measured = {"description": "Metrics", "content": {**scraped, **_json({"type": "object"})}}
     return {
         "/livez": health("503 when only a restart mends this node; needs no leader"),
         "/readyz": health("Ready to serve; needs a leader"),
@@ -619,7 +621,13 @@ def _past_paths() -> Json:
                 "What this node has measured of itself in the last hour",
                 {200: _answer("Samples", samples)},
                 (400, 401),
-                parameters=[_query("since", {"type": "number", "minimum": 0}, "only samples later than this moment")],
+                parameters=[
+                    _query(
+                        "since",
+                        {"type": "number", "minimum": 0, "maximum": MOMENT_S_MAX},
+                        "only samples later than this moment",
+                    )
+                ],
             )
         },
         "/events": {

@@ -319,8 +319,8 @@ def test_who_may_only_read_changes_nothing_by_memcached(guarded: Guarded) -> Non
 def refusals(guarded: Guarded) -> dict[tuple[str, str], int]:
     """The node's counts of refused requests, by port and reason."""
     text = guarded.node.ask("GET", "/metrics").body.decode()
-    assert "cacheflow_users 3\n" in text and "cacheflow_users_outdated 0\n" in text
-    rows = re.findall(r'^cacheflow_access_refused_total{port="(\w+)",reason="(\w+)"} (\d+)$', text, re.M)
+    assert "cacheflow_users 3.0\n" in text and "cacheflow_users_outdated 0.0\n" in text
+    rows = re.findall(r'^cacheflow_access_refused_total{port="(\w+)",reason="(\w+)"} (\d+)\.0$', text, re.M)
     return {(port, reason): int(count) for port, reason, count in rows}
 
 
@@ -347,7 +347,7 @@ def test_each_refusal_is_counted_once(guarded: Guarded, port: str, role: str, da
     else:
         with {"resp": resp, "memcached": memcached}[port](guarded, role) as wire:
             wire.ask(data)
-    assert refusals(guarded) == {**before, (port, reason): before.get((port, reason), 0) + 1}
+    assert refusals(guarded) == {**before, (port, reason): before[port, reason] + 1}
 
 
 def test_readiness_tells_whose_users_these_are(guarded: Guarded) -> None:

@@ -103,6 +103,10 @@ def test_refusals_are_counted_by_port_and_reason_alone() -> None:
         "users": 0,
         "users_outdated": 0,
         'access_refused_total{port="http",reason="token"}': 2,
+        'access_refused_total{port="http",reason="role"}': 0,
+        'access_refused_total{port="memcached",reason="token"}': 0,
+        'access_refused_total{port="memcached",reason="role"}': 0,
+        'access_refused_total{port="resp",reason="token"}': 0,
         'access_refused_total{port="resp",reason="role"}': 1,
     }
 

@@ -60,7 +60,8 @@ def check_one_hung_disk(
         said = wait_for(lambda: disk_check(victim), "the node says that its disk hangs")
         assert "has not answered for" in said
         assert victim.try_get("/livez").status == 200, "a restart would not help"
-        assert victim.try_get("/metrics?format=json").body["disk_hung"] == 1
+        told = victim.try_get("/metrics?format=json").body
+        assert told["disk_hung"] == 1 and told["disk_wait_seconds"] > 0
         assert victim.put("through it", 1).status == 503, "its own clients are told at once to go elsewhere"
         assert nodes.leader() in others
         load.wait_progress(10)

@@ -33,6 +33,8 @@ def test_a_follower_that_was_down_comes_back_through_a_snapshot(folder: Path) ->
         absent.start()
         nodes.wait_whole()
         wait_for(lambda: "took over the leader's snapshot" in absent.output(), "it took the snapshot")
+        assert absent.try_get("/metrics?format=json").body["snapshots_received_total"] == 1
+        assert leader.try_get("/metrics?format=json").body["snapshots_sent_total"] == 1
         nodes.wait_level()
         wait_for(lambda: len({node.digest("?full") for node in nodes.all}) == 1, "the whole contents are equal")
         assert absent.value(f"large-{WRITES - 1}") == VALUE

@@ -42,6 +42,10 @@ READS = (
         "/nodes/list",
         "/cluster/status",
         "/metrics",
+        "/events?since=2",
+        "/history?since=1",
+        "/",
+        "/page/vendor/../index.html",
     ),
     *("/cluster/digest", "/openapi.json", "/nosuch", "/cache/", "/cache/{k}?max_staleness=5"),
 )

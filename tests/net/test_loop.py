@@ -59,3 +59,23 @@ def test_a_turn_knows_when_it_should_end() -> None:
     with asyncio.Runner(loop_factory=NodeLoop) as runner:
         first, second, now = runner.run(ask())
     assert second >= first + TURN_S and now <= second
+
+
+def test_each_turn_counts_with_the_time_for_which_it_held_the_loop_and_waiting_does_not() -> None:
+    loop = NodeLoop()
+    ages_s: list[float] = []
+
+    def hold() -> None:
+        time.sleep(0.03)
+        ages_s.append(loop.budget.age_s())
+
+    try:
+        loop.call_soon(hold)
+        loop.call_later(0.2, loop.stop)
+        loop.run_forever()
+    finally:
+        loop.close()
+    assert 0.03 <= ages_s[0] < 0.2
+    turns = loop.budget.turns
+    assert turns.count and 0.03 <= turns.sum_s < 0.2, "the wait for the timer is in no turn"
+    assert loop.budget.age_s() == 0

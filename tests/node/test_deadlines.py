@@ -27,6 +27,9 @@ def test_at_its_deadline_an_unsent_call_is_withdrawn_and_a_sent_one_unknown() ->
     cluster.apply()
     assert numbers(later.outcome) == [1]
     assert len(sent.outcomes) == 1 and cluster.proposals.pending == 0
+    # Each of the three is counted once, by its end.
+    assert cluster.proposals.answered_total == 1
+    assert cluster.proposals.errors_total == {OutcomeUnknown: 1, NoLeader: 1}
 
 
 @pytest.mark.parametrize(("has_route", "told"), [(True, OutcomeUnknown), (False, NoLeader)])

@@ -142,6 +142,10 @@ class Disk:
         """Return the number of free bytes that this user may fill on the file system of ``directory``."""
         return shutil.disk_usage(directory).free
 
+    def size_bytes(self, directory: Path) -> int:
+        """Return the size of the file system of ``directory``."""
+        return shutil.disk_usage(directory).total
+
 
 class ThreadWriter:
     """A thread that runs disk operations in the order of their submission; the event loop gets each result by a callback.

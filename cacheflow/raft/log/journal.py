@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Protocol, TypeVar, overload
 
 from cacheflow.errors import ConfigError
-from cacheflow.measuring.histogram import Histogram
 from cacheflow.raft.log.disk import Disk, ThreadWriter
 from cacheflow.raft.log.records import (
     CLOCK,
@@ -91,21 +90,19 @@ class Journal:
         on_failure: Callable[[BaseException], None],
         defer: Callable[[Callable[[], None]], None],
         later: Callable[[float, Callable[[], None]], object],
-        clock: Callable[[], float],
     ) -> None:
         self.on_durable = on_durable
         self.on_failure = on_failure
         self.failed: BaseException | None = None
         self.position = 0
         self.durable_position = 0
-        # How long each write to the disk took, with its flush; the disk's thread notes it.
-        self.flushes = Histogram()
+        # How long each write to the disk took, with its flush.
+        self.flushes = files.flushes
         # Why the disk refuses to take the pending records for the moment; None while it takes them.
         self.trouble: str | None = None
         self._submit = submit
         self._defer = defer
         self._later = later
-        self._clock = clock
         self._fsync = fsync
         self._files = files
         replay = files.recover(lambda record: record.payload, b"")
@@ -171,7 +168,9 @@ class Journal:
         clock: returns seconds, in any thread.
         Raises CorruptJournal for a damaged journal, ConfigError when the disk refuses.
         """
-        files = SegmentWriter(disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes)
+        files = SegmentWriter(
+            disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes, clock=clock
+        )
         try:
             return cls(
                 files,
@@ -181,7 +180,6 @@ class Journal:
                 on_failure=on_failure,
                 defer=defer,
                 later=later,
-                clock=clock,
             )
         except OSError as error:
             files.abandon()
@@ -449,7 +447,7 @@ class Journal:
         self._scheduled = self._busy = True
         self._marked = False
         self._handed_index = self.last_index
-        position = self.position
+        files, position = self._files, self.position
 
         def done(outcome: int | BaseException) -> None:
             self._busy = False
@@ -470,14 +468,7 @@ class Journal:
             self._continue()
             self.on_durable()
 
-        self._submit(partial(self._write, batch, sync), done)
-
-    def _write(self, batch: list[Pending], sync: bool) -> int:
-        """Write records to the disk, and flush them if ``sync`` is true; return the journal's size. In the disk's thread."""
-        began = self._clock()
-        disk_bytes = self._files.append(batch, sync)
-        self.flushes.note(self._clock() - began)
-        return disk_bytes
+        self._submit(partial(files.append, batch, sync), done)
 
     def _marked_done(self, outcome: BaseException | None) -> None:
         self._busy = False

@@ -36,6 +36,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
+from cacheflow.measuring.histogram import Histogram
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.formats import FORMAT_BYTES, encode_format, is_format
 from cacheflow.raft.log.records import (
@@ -192,8 +193,18 @@ class SegmentWriter:
     """
 
     def __init__(
-        self, disk: Disk, directory: Path, *, segment_bytes: int, group: int, random_bytes: Callable[[int], bytes]
+        self,
+        disk: Disk,
+        directory: Path,
+        *,
+        segment_bytes: int,
+        group: int,
+        random_bytes: Callable[[int], bytes],
+        clock: Callable[[], float],
     ) -> None:
+        # How long each ``append`` took.
+        self.flushes = Histogram()
+        self._clock = clock
         self._disk = disk
         self._directory = directory
         self._segment_bytes = segment_bytes
@@ -277,6 +288,7 @@ class SegmentWriter:
         written records were removed from ``batch``: call this again with the rest and with newer records. After an OSError
         nothing may be written any more.
         """
+        began = self._clock()
         buffer: list[bytes] = []
         written = 0
         sync = sync or self._sync_due
@@ -316,6 +328,7 @@ class SegmentWriter:
         if sync:
             self._sync()
         self._sync_due = self._removal_due = False
+        self.flushes.note(self._clock() - began)
         return self.disk_bytes
 
     def mark(self, clock: Clock | None) -> None:

@@ -139,7 +139,7 @@ class Leading:
     def end(self) -> None:
         """Stop leading: drop the queued blocks; the nodes whose clients wait for these blocks send them again."""
         self.queue.clear()
-        self._timings.deposed()
+        self._timings.waits_for = 0
 
     # Proposing --------------------------------------------------------------------------------------------------------
 
@@ -265,7 +265,9 @@ class Leading:
         """Append ``blocks`` to the log as one entry of that ``kind``, with the cluster's time and the level in force."""
         self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
         self._membership.append(kind + commands.encode_entry(self._last_stamp_ms, blocks, self._replica.machine.level))
-        self._timings.appended(self._journal.last_index)
+        timings = self._timings
+        if not timings.waits_for:
+            timings.waits_for, timings.since_s = self._journal.last_index, timings.clock()
 
     def _on_propose(self, peer: Peer, message: dict[str, Any]) -> None:
         blocks = message.get("blocks")
@@ -297,6 +299,7 @@ class Leading:
         progress.peer_clock_ms = guards.natural(message, "clock")
         progress.peer_clock_at_ms = self._links.now_ms()
         match_index = self._replicator.acknowledged(peer.node_id, message)
+        progress.answered(message["at"], progress.peer_clock_at_ms)
         core.acknowledge(peer.node_id, match_index)
         if match_index is not None:
             self._replicator.push(peer.node_id)

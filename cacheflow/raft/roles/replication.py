@@ -209,6 +209,7 @@ class Replicator:
                 continue
             progress.sent_commit = max(progress.sent_commit, header["commit_index"])
             if not entries:
+                progress.asked(header["at"])
                 return
             heartbeat = False
             size = sum(len(entry[0]) for entry in entries)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 from collections.abc import Callable
 
@@ -14,7 +13,6 @@ from cacheflow.raft.transport.frames import FrameError, encode_frame
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal, failure
 from cacheflow.raft.transport.network import PeerRefused, PeerUnreachable, Traffic
 from cacheflow.raft.transport.outbox import Outbox
-from cacheflow.raft.transport.round_trip import round_trip_s
 
 
 class Outgoing(Connection):
@@ -67,7 +65,6 @@ class Outgoing(Connection):
         """Count what is sent from now on in ``traffic``, the numbers of the node to which this connection leads."""
         assert self.outbox is not None
         self.outbox.traffic = traffic
-        traffic.round_trip_s = functools.partial(round_trip_s, self.transport)
 
     def close(self) -> None:
         if self.outbox is not None and not self.closed:

@@ -68,15 +68,10 @@ class Peer:
 
 @dataclass(slots=True)
 class Traffic:
-    """How many bytes went over all connections with one other node, handshakes and encryption aside.
-
-    round_trip_s: returns the time in seconds of a packet to that node and back, as the system estimates it; None if that is
-    unknown.  Any thread may read the numbers and call the function.
-    """
+    """How many bytes went over all connections with one other node, handshakes and encryption aside. Any thread may read it."""
 
     sent_bytes: int = 0
     received_bytes: int = 0
-    round_trip_s: Callable[[], float | None] = lambda: None
 
 
 class Network(Protocol):

@@ -135,7 +135,9 @@ class Outbox:
         the system takes bytes.
         """
         if self._parts:
-            self._write(b"".join(self._parts))
+            self._transport.write(b"".join(self._parts))
+            self._written_bytes += self._parts_bytes
+            self.traffic.sent_bytes += self._parts_bytes
             self._parts.clear()
             self._parts_bytes = 0
         while self._queue and not self._paused and not self._transport.is_closing():
@@ -188,7 +190,10 @@ class Outbox:
             if end == len(body):
                 self._queue.popleft()
                 self._left_bytes = 0
-        self._write(b"".join(parts))
+        data = b"".join(parts)
+        self._transport.write(data)
+        self._written_bytes += len(data)
+        self.traffic.sent_bytes += len(data)
 
     def _write_last(self) -> None:
         """Write published messages to the peer, now that no other message waits: as many as fit into one write, at least one."""
@@ -199,12 +204,9 @@ class Outbox:
             parts.append(last.popleft())
             size += len(parts[-1])
         self._last_bytes -= size
-        self._write(b"".join(parts))
-
-    def _write(self, data: bytes) -> None:
-        self._transport.write(data)
-        self._written_bytes += len(data)
-        self.traffic.sent_bytes += len(data)
+        self._transport.write(b"".join(parts))
+        self._written_bytes += size
+        self.traffic.sent_bytes += size
 
     def _end_of_turn(self) -> None:
         self._scheduled = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from cacheflow.arguments import positive_seconds, shown
 from cacheflow.errors import InvalidRequest
@@ -15,7 +15,9 @@ from cacheflow.rest.request.paths import Query
 from cacheflow.values import check_key
 
 # Numbers of bounded length: float() and int() also take "nan", "1_0" and any number of digits.
-_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,3})?")
+_DECIMAL = re.compile(r"[0-9]{1,17}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,3})?")
+# The latest moment that a request may name: later than any, and less than the milliseconds that some clients count in.
+MOMENT_S_MAX: Final = 10**12
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
@@ -57,8 +59,8 @@ def moment(query: Query, name: str) -> float | None:
     text = query.get(name)
     if text is None:
         return None
-    if not _DECIMAL.fullmatch(text):
-        raise InvalidRequest(f"{name} is a moment in seconds since 1970, not {shown(text)}")
+    if not _DECIMAL.fullmatch(text) or float(text) > MOMENT_S_MAX:
+        raise InvalidRequest(f"{name} is a moment in seconds since 1970, at most {MOMENT_S_MAX}, not {shown(text)}")
     return float(text)
 
 

@@ -49,7 +49,7 @@ class Scraped:
 
     def __init__(self, read: Callable[[], Metrics]) -> None:
         self._read = read
-        self._process = _Process(registry=None)
+        self._process = ProcessNumbers(registry=None)
         self._registry = CollectorRegistry()
         self._registry.register(NodeCollector(read))
         self._registry.register(self._process)
@@ -68,7 +68,7 @@ class Scraped:
         return {name: _plain(value) for name, value in {**self._read(), **process}.items()}
 
 
-class _Process(ProcessCollector):
+class ProcessNumbers(ProcessCollector):
     """Processor time, memory and descriptors of this process; nothing where the system does not tell of them."""
 
     def collect(self) -> Iterable[Metric]:
@@ -78,32 +78,37 @@ class _Process(ProcessCollector):
             return []
 
 
-def _family(name: str, several: list[tuple[dict[str, str], float | Histogram]]) -> Metric:
-    """Return prometheus-client's metric family of all metrics called ``name``, given as (labels, value)."""
+def _family(name: str, several: list[tuple[dict[str, str], Any]]) -> Metric:
+    """Return prometheus-client's metric family of all metrics called ``name``, given as (labels, number or histogram)."""
     known = FAMILIES.get(name)
     meaning = known.meaning if known is not None else name.replace("_", " ").capitalize() + "."
-    labels_of = list(several[0][0])
-    histograms = HistogramMetricFamily(PREFIX + name, meaning, labels=labels_of)
-    facts = InfoMetricFamily(PREFIX + name.removesuffix("_info"), meaning)
-    numbers = (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(
-        PREFIX + name, meaning, labels=labels_of
-    )
-    for labels, value in several:
-        if isinstance(value, Histogram):
-            counts = itertools.accumulate(value.counts.copy())
-            histograms.add_metric(list(labels.values()), list(zip(_BOUNDS, counts, strict=True)), value.sum_s)
-        elif name.endswith("_info"):
+    first_labels, first = several[0]
+    if isinstance(first, Histogram):
+        durations = HistogramMetricFamily(PREFIX + name, meaning, labels=list(first_labels))
+        for labels, histogram in several:
+            # Of a copy, so that they add up while the node notes more.
+            counts = itertools.accumulate(histogram.counts.copy())
+            durations.add_metric(list(labels.values()), list(zip(_BOUNDS, counts, strict=True)), histogram.sum_s)
+        return durations
+    if name.endswith("_info"):
+        facts = InfoMetricFamily(PREFIX + name.removesuffix("_info"), meaning)
+        for labels, _ in several:
             facts.add_metric([], labels)
-        else:
-            numbers.add_metric(list(labels.values()), value)
-    return next((family for family in (histograms, facts) if family.samples), numbers)
+        return facts
+    kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+    numbers = kind(PREFIX + name, meaning, labels=list(first_labels))
+    for labels, number in several:
+        numbers.add_metric(list(labels.values()), number)
+    return numbers
 
 
 def _plain(value: float | Histogram) -> Any:
+    """Return a number or a histogram as JSON has it."""
     if isinstance(value, Histogram):
         return {
             "count": value.count,
             "sum": value.sum_s,
             **{name: value.quantile(share) for name, share in _QUANTILES.items()},
+            "buckets": value.counts.copy(),
         }
     return value if math.isfinite(value) else None

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from cacheflow.machine.language import commands
+from cacheflow.raft.membership.configuration import Configuration
 from cacheflow.raft.roles.leader import Leading
+from cacheflow.raft.timings import Timings
 
 
 class Log:
@@ -34,7 +36,7 @@ class Log:
         pass
 
 
-def leading(log: Log) -> Leading:
+def leading(log: Log, timings: Timings | None = None) -> Leading:
     make: Any = Leading
     made: Leading = make(
         *(log, log, log, {}),
@@ -46,6 +48,7 @@ def leading(log: Log) -> Leading:
         replicator=None,
         hand_over=log,
         freshness=None,
+        timings=timings or Timings(log.now),
     )
     return made
 
@@ -61,3 +64,16 @@ def test_the_next_entry_waits_until_the_last_one_is_applied_for_that_may_raise_t
     leader.propose_queued()
     (command,) = log.appended
     assert commands.decode_entry(command[1:])[:2] == (2, 7)
+
+
+def test_the_commit_of_the_oldest_entry_on_its_way_is_timed_until_this_node_leads_no_more() -> None:
+    log, now_s = Log(), [10.0]
+    timings = Timings(lambda: now_s[0])
+    leader = leading(log, timings)
+    configuration = Configuration(0, "c", {})
+    for _ in range(2):
+        now_s[0] += 1.0
+        leader.append_configuration(configuration)
+    assert (timings.waits_for, timings.since_s) == (log.last_index - 1, 11.0)
+    leader.end()
+    assert timings.waits_for == 0

@@ -39,7 +39,7 @@ def replicator(sent: list[dict[str, Any]], backlog: list[int]) -> Replicator:
         journal,
         send=send,
         backlog=lambda node_id: backlog[0],
-        header=lambda: {"commit_index": COMMITTED},
+        header=lambda: {"commit_index": COMMITTED, "at": 1},
         message_for=message_for,
         leader=SimpleNamespace(commit_index=COMMITTED),
         peers=Peers("n1", Configurations(NOBODY, ()), SimpleNamespace()),  # type: ignore[arg-type]

@@ -275,6 +275,29 @@ async def test_a_peer_that_starts_again_is_found_again() -> None:
 
 
 @on_a_loop
+async def test_bytes_are_counted_by_node_over_all_its_connections() -> None:
+    a, b = await started("a"), await started("b")
+    await connected(a, b)
+    assert (a.traffic("b").sent_bytes, a.traffic("b").received_bytes, a.traffic("nobody").sent_bytes) == (0, 0, 0)
+    a.send("b", number(1, data=bytes(200_000)))
+    a.send("b", number(2, data=bytes(2_000)))
+    a.broadcast({"type": "publish", "data": bytes(1_000)})
+    await eventually(lambda: b.numbers() == [1, 2])
+    await eventually(lambda: b.traffic("a").received_bytes == a.traffic("b").sent_bytes > 203_000)
+    assert a.traffic("b").sent_bytes < 204_000 and a.traffic("b").received_bytes == 0
+    port, before = b.port, a.traffic("b").sent_bytes
+    await b.stop()
+    again = await started("b", port=port)
+    again.set_peers({"a": a.raft_address})
+    await eventually(lambda: a.is_connected("b") and again.is_connected("a"))
+    a.send("b", number(3, data=bytes(1_000)))
+    await eventually(lambda: again.numbers() == [3])
+    assert before + 1_000 < a.traffic("b").sent_bytes < before + 1_200
+    again.send("a", number(4, data=bytes(500)))
+    await eventually(lambda: 500 < a.traffic("b").received_bytes < 700)
+
+
+@on_a_loop
 async def test_a_peer_that_dials_us_is_dialed_at_once() -> None:
     a = await started("a", retry_s=(60, 60))
     b = Node("b")

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
@@ -15,11 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from rest.client import Client
 from rest.fake_store import FakeStore
 
-from cacheflow.measuring.histogram import BOUNDS_S, Histogram
+from cacheflow.measuring.histogram import BOUNDS_S, BUCKETS, Histogram
 from cacheflow.measuring.metrics import Metrics, labelled
 from cacheflow.rest.app import create_app
 from cacheflow.rest.request.context import RestConfig
-from cacheflow.rest.routes.metrics import Scraped
+from cacheflow.rest.routes.metrics import ProcessNumbers, Scraped
 
 # What a Prometheus server asks with.
 PROMETHEUS = (
@@ -131,7 +132,8 @@ def test_json_has_what_a_histogram_says_and_null_for_what_is_not_finite() -> Non
     assert told["loop_turn_seconds"]["count"] == 100 and told["loop_turn_seconds"]["sum"] == pytest.approx(1.6485)
     assert 0.001024 < told["loop_turn_seconds"]["p50"] < told["loop_turn_seconds"]["p90"] < 0.002048
     assert told["loop_turn_seconds"]["p99"] <= 0.002048 < 1.5 < told["loop_turn_seconds"]["max"] < 2.1
-    assert told["nothing_seconds"] == {"count": 0, "sum": 0.0, "p50": None, "p90": None, "p99": None, "max": None}
+    nothing = {"count": 0, "sum": 0.0, "p50": None, "p90": None, "p99": None, "max": None, "buckets": [0] * BUCKETS}
+    assert told["nothing_seconds"] == nothing and told["loop_turn_seconds"]["buckets"] == durations.counts
     assert told["age"] is None
 
 
@@ -143,3 +145,16 @@ def test_nothing_of_ours_is_in_the_registry_of_an_application() -> None:
     # An application that embeds a node does not even load the package.
     code = "import sys, cacheflow, cacheflow.aio; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_process_of_which_the_system_tells_nothing_useful_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "self" / "fd").mkdir(parents=True)
+    (tmp_path / "stat").write_text("btime 1700000000\n")
+    (tmp_path / "self" / "stat").write_text("1 (python) " + " ".join(["S"] + ["7"] * 40))
+    limits = tmp_path / "self" / "limits"
+    limits.write_text("Max open files 1024 4096 files\n")
+    assert {family.name for family in ProcessNumbers(registry=None, proc=str(tmp_path)).collect()} >= {
+        "process_max_fds"
+    }
+    limits.write_text("Max open files unlimited unlimited files\n")
+    assert list(ProcessNumbers(registry=None, proc=str(tmp_path)).collect()) == []
