@@ -25,7 +25,7 @@ from browser.watched import Watched, launch, missing, traced  # noqa: E402 - the
 from cluster.processes import NodeProcess, Nodes  # noqa: E402
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 
-# The bounds: seconds until first data, milliseconds of processor that a script takes at once, how much more memory late than early.
+# The bounds: seconds until first data, milliseconds of processor of a script at once, how much more memory late than early.
 FIRST_DATA_S = 1.0
 SCRIPT_MS = 50
 GROWN = 1.25
