@@ -1,6 +1,7 @@
 # Sourced by the scripts here. `prepare_environment FOLDER` makes a virtual environment in this checkout, once: .venv has what
 # a node needs, .venv-test what the tests need as well. Both have the project itself, editable, so that FOLDER/bin/cacheflow
 # runs what stands here. Sets $root, the checkout, and $python, the environment's. Needs nothing but bash and Python.
+# `prepare_browser` installs what the tests of the page need beside it, where that can be done.
 
 root=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd -P)
 
@@ -84,4 +85,18 @@ prepare_environment() {
         fail "cannot install the project"
     printf '%s\n' "$made_from" >"$folder/stamp"
     unlock
+}
+
+# Debian's Chromium, which tests/browser use. Where it is missing and cannot be installed they are skipped, and say so.
+prepare_browser() {
+    if command -v chromium >/dev/null; then
+        return
+    fi
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "No Chromium, and it cannot be installed here: the tests of the page are skipped." >&2
+        return
+    fi
+    echo "Installing Chromium ..." >&2
+    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null ||
+        echo "Chromium could not be installed: the tests of the page are skipped." >&2
 }

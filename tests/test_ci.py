@@ -55,7 +55,7 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
     for program in PROGRAMS:
         script(tmp_path / program, f"echo ran {program} $*")
-    (tmp_path / "scripts/environment.sh").write_text("prepare_environment() { :; }\n")
+    (tmp_path / "scripts/environment.sh").write_text("prepare_environment() { :; }\nprepare_browser() { :; }\n")
     (tmp_path / "requirements.txt").touch()
     return tmp_path
 

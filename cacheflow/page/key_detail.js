@@ -2,7 +2,7 @@
 
 import { NoAnswer, call, pathOf } from "./calls.js";
 import { confirmed } from "./confirming.js";
-import { button, element, say } from "./dom.js";
+import { button, element, renew, say } from "./dom.js";
 import { KeyForm } from "./key_form.js";
 import { save } from "./saving.js";
 import { ticking } from "./ticking.js";
@@ -88,12 +88,11 @@ export class KeyDetail {
       this.#found(value);
     } catch (error) {
       if (round.signal.aborted) return;
-      if (error.status === 404) this.#gone();
-      else {
-        say(this.notice, `${error.message}.`);
-        // A value that was replaced between two questions, and a node that is away.
-        if (error instanceof NoAnswer || error.status === 412 || error.status >= 500) this.lookAgain(AGAIN_MS);
-      }
+      if (error.status === 404) return this.#gone();
+      // The value was replaced between two questions about it.
+      if (error.status === 412) return this.lookAgain();
+      say(this.notice, `${error.message}.`);
+      if (error instanceof NoAnswer || error.status >= 500) this.lookAgain(AGAIN_MS);
     }
   }
 
@@ -122,11 +121,9 @@ export class KeyDetail {
   }
 
   #frame(...parts) {
-    this.place.replaceChildren(
-      element("h3", { class: "key-name", tabindex: "-1" }, foreign(this.key)),
-      this.notice,
-      ...parts.filter((part) => part !== null),
-    );
+    // What stays as it is keeps its focus, and how far it is scrolled.
+    const head = element("h3", { class: "key-name" }, foreign(this.key));
+    renew(this.place, [head, this.notice, ...parts.filter((part) => part !== null)]);
   }
 
   #draw() {
@@ -148,7 +145,7 @@ export class KeyDetail {
     if (value.kind === "hash" || value.kind === "set") {
       fact("Changed by", `Redis' commands of ${value.kind === "hash" ? "hashes" : "sets"} alone`);
     } else if (value.whole) {
-      actions.append(button("Change …", () => this.#openForm(value, ""), { class: "first" }));
+      actions.append(button("Change …", () => this.#openForm(this.value, ""), { class: "first" }));
     }
     actions.append(button("Delete …", () => this.#delete(), { class: "danger" }));
     this.#frame(facts, shown, cut ? element("p", { class: "hint" }, `${cut} Download has all.`) : null, actions);

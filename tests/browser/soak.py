@@ -1,7 +1,8 @@
 """``python -m tests.browser.soak --minutes 10``: the page of a node at half load with a million keys, for as long as told.
 
-A reader goes from view to view, pages through keys and looks at some. What is told: how soon a new page shows its first data, and
-keys; the longest run of a script of the page; the browser's memory for it, early and late. Exit code 1 when a bound is missed.
+A reader goes from view to view, pages through keys and looks at some. What is told: how soon a new page shows its first data; the
+longest run of a script of the page, in milliseconds of processor; the browser's memory for it, early and late. Exit code 1 when a
+bound is missed.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from browser.watched import Watched, launch, missing  # noqa: E402 - the path comes first
+from browser.watched import Watched, launch, missing, traced  # noqa: E402 - the path comes first
 from cluster.processes import NodeProcess, Nodes  # noqa: E402
-from playwright.sync_api import Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 
-# The bounds: seconds until first data, milliseconds of a script, and how much more memory late than early.
+# The bounds: seconds until first data, milliseconds of processor of a script at once, how much more memory late than early.
 FIRST_DATA_S = 1.0
 SCRIPT_MS = 50
 GROWN = 1.25
@@ -91,17 +92,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(why, file=sys.stderr)
         return 2
     flags = ["--max-items", str(2 * given.keys)]
-    with tempfile.TemporaryDirectory(prefix="cacheflow-page-") as folder, Nodes(given.nodes, Path(folder), flags) as nodes:
+    with (
+        tempfile.TemporaryDirectory(prefix="cacheflow-page-") as folder,
+        Nodes(given.nodes, Path(folder), flags) as nodes,
+    ):
         nodes.start()
         node = nodes.leader()
         fill(node, given.keys)
         load = Load(node, given.keys)
-        print(f"{given.keys:,} keys; load on the node: {load.start():,.0f} requests a second, half of what it could", flush=True)
+        print(
+            f"{given.keys:,} keys; load on the node: {load.start():,.0f} requests a second, half of what it could",
+            flush=True,
+        )
         try:
             with sync_playwright() as playwright:
                 browser = launch(playwright)
                 reader = Watched(browser)
-                failed = look(reader, node, given.minutes)
+                failed = look(browser, reader, node, given.minutes)
                 reader.check()
                 browser.close()
         finally:
@@ -118,26 +125,27 @@ def fill(node: NodeProcess, count: int) -> None:
             assert answer.status == 200, answer
 
 
-def look(reader: Watched, node: NodeProcess, minutes: float) -> bool:
+def look(browser: Browser, reader: Watched, node: NodeProcess, minutes: float) -> bool:
     """Use the page; print what was measured; return whether a bound was missed."""
     opened = {view: [seconds_to_data(reader, node.url, view) for _ in range(5)] for view in SIGNS}
     page = reader.open(node.url)
     session = reader.context.new_cdp_session(page)
     heap: list[float] = []
+    scripts: list[tuple[float, str]] = []
     until = time.monotonic() + 60 * minutes
-    rounds = 0
     while time.monotonic() < until:
-        use(page)
-        rounds += 1
+        with traced(browser, page, scripts):
+            use(page)
         session.send("HeapProfiler.collectGarbage")
         heap.append(session.send("Runtime.getHeapUsage")["usedSize"] / 2**20)
-    scripts = [(ms, url) for url, ms in page.evaluate("window.longScripts") if node.url in url]
-    longest = max(scripts, default=(0, ""))
+    longest = max(scripts)
     quarter = max(1, len(heap) // 4)
     early, late = median(heap[:quarter]), median(heap[-quarter:])
     for view, took in opened.items():
         print(f"first data of {view}: median {median(took):.2f} s, most {max(took):.2f} s of {len(took)}")
-    print(f"{rounds} rounds through all views in {minutes:g} minutes; longest script of the page: {longest[0]} ms {longest[1]}")
+    print(
+        f"{len(heap)} rounds through all views in {minutes:g} minutes; longest script: {longest[0]:.0f} ms, {longest[1]}"
+    )
     print(f"memory of the page's scripts: {early:.1f} MiB early, {late:.1f} MiB late")
     print(f"load average of the machine: {os.getloadavg()[0]:.1f}", flush=True)
     # A list of a million keys takes the node longer than the bound for first data: it is told, and no part of it.

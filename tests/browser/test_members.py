@@ -108,8 +108,8 @@ def test_a_node_that_asks_for_a_token_gets_the_right_one_and_keeps_it_nowhere(
     expect(dialog).to_be_hidden()
     expect(page.locator("#state")).to_contain_text("ready")
     expect(page.locator("#view-cluster tbody tr")).to_have_count(1)
-    everything = "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href, document.documentElement.outerHTML])"
-    assert TOKENS["read"] not in page.evaluate(everything)
+    everything = "[localStorage, sessionStorage, document.cookie, location.href, document.documentElement.outerHTML]"
+    assert TOKENS["read"] not in page.evaluate(f"JSON.stringify({everything})")
     assert not any(TOKENS["read"] in url for url in reader.asked)
     page.reload()
     expect(dialog).to_contain_text("This node asks for a token")

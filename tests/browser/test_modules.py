@@ -9,7 +9,7 @@ from browser.watched import Watched
 from cluster.processes import Nodes
 from playwright.sync_api import Page
 
-from cacheflow.rest.page_files import FOLDER
+from cacheflow.rest.page_files import FOLDER, INDEX
 
 
 @pytest.fixture
@@ -61,7 +61,9 @@ def test_what_is_not_seen_in_a_text_is_named(page: Page) -> None:
 def test_json_gets_lines_and_stays_what_it_is(page: Page, json: str) -> None:
     shown = call(page, "value", "return m.indented(a)", json)
     assert shown.replace("\n", "").replace("  ", "").replace(": ", ":") == json
-    assert call(page, "value", "return JSON.stringify(JSON.parse(m.indented(a))) === JSON.stringify(JSON.parse(a))", json)
+    assert call(
+        page, "value", "return JSON.stringify(JSON.parse(m.indented(a))) === JSON.stringify(JSON.parse(a))", json
+    )
 
 
 def test_long_json_is_not_gone_through_to_its_end(page: Page) -> None:
@@ -169,6 +171,12 @@ def test_a_key_that_a_path_cannot_hold_is_refused_and_not_turned_into_another(pa
     refused = "try { return m.pathOf(a); } catch (error) { return error.message; }"
     assert "a browser cannot name this key" in call(page, "calls", refused, key)
     assert call(page, "calls", refused, f"{key}/x") == f"/cache/{key}%2Fx"
+
+
+def test_all_modules_are_asked_for_at_once() -> None:
+    text = (FOLDER / INDEX).read_text()
+    named = {path.name for path in FOLDER.glob("*.js") if f'"/page/{path.name}"' in text}
+    assert named == {path.name for path in FOLDER.glob("*.js")}
 
 
 def test_no_module_has_a_way_to_parse_a_text_as_html() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,15 +18,19 @@ CHROMIUM = "chromium"
 DEADLINE_MS = 30_000
 # Chromium says this by itself of an answer of 4xx and 5xx, which may be what a test asks for, and of a node that is away.
 NETWORK = "Failed to load resource"
-# Tells scripts of this page that ran for long, by the browser's own measure: [address, milliseconds].
-LONG_SCRIPTS = """
-window.longScripts = [];
-new PerformanceObserver((list) => {
-  for (const frame of list.getEntries()) {
-    for (const script of frame.scripts) window.longScripts.push([script.sourceURL, Math.round(script.duration)]);
-  }
-}).observe({ type: "long-animation-frame", buffered: true });
-"""
+# What the browser traces of scripts, with the processor's time that each took: a loaded machine makes none look long.
+CATEGORIES = ("devtools.timeline", "v8.execute")
+SCRIPTS = frozenset(
+    (
+        "FunctionCall",
+        "EvaluateScript",
+        "v8.evaluateModule",
+        "RunMicrotasks",
+        "FireAnimationFrame",
+        "TimerFire",
+        "EventDispatch",
+    )
+)
 
 
 def missing() -> str:
@@ -54,7 +59,6 @@ class Watched:
         self._hosts: set[str] = set()
         self.context: BrowserContext = browser.new_context(**options)
         self.context.set_default_timeout(DEADLINE_MS)
-        self.context.add_init_script(LONG_SCRIPTS)
         self.context.on("request", lambda request: self.asked.append(request.url))
         self.context.on("console", self._console)
         self.context.on("weberror", lambda error: self.said.append(f"uncaught: {error.error}"))
@@ -70,7 +74,9 @@ class Watched:
     def check(self) -> None:
         """Raise AssertionError if a page has said something, or has asked anybody but its own node."""
         assert self.said == []
-        elsewhere = [url for url in self.asked if urlsplit(url).netloc not in self._hosts and urlsplit(url).scheme != "blob"]
+        elsewhere = [
+            url for url in self.asked if urlsplit(url).netloc not in self._hosts and urlsplit(url).scheme != "blob"
+        ]
         assert elsewhere == []
 
     def _console(self, message: ConsoleMessage) -> None:
@@ -81,6 +87,22 @@ class Watched:
         # The page never opens one: a foreign script has.
         self.said.append(f"dialog: {dialog.message}")
         dialog.dismiss()
+
+
+@contextlib.contextmanager
+def traced(browser: Browser, page: Page, scripts: list[tuple[float, str]]) -> Iterator[None]:
+    """Add to ``scripts`` each run of a script of ``page`` inside: the milliseconds of processor that it took, and what it was."""
+    browser.start_tracing(page=page, categories=list(CATEGORIES))
+    try:
+        yield
+    finally:
+        events = json.loads(browser.stop_tracing())["traceEvents"]
+    # The browser's own pages have scripts, too, in processes of their own.
+    origin = page.evaluate("location.origin")
+    ours = {event["pid"] for event in events if f'"{origin}/' in json.dumps(event.get("args", {}))}
+    for event in events:
+        if event["pid"] in ours and event["name"] in SCRIPTS and "tdur" in event:
+            scripts.append((event["tdur"] / 1000, f"{event['name']} {json.dumps(event.get('args', {}))[:200]}"))
 
 
 @contextlib.contextmanager
