@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from waitress.buffers import OverflowableBuffer
 from waitress.channel import ClientDisconnected, HTTPChannel
@@ -38,6 +38,10 @@ from cacheflow.rest.server import access_log
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.files import UPLOAD_PATH, SentFile
 from cacheflow.rest.server.request_ids import HEADER, id_of, served, served_ids
+from cacheflow.rest.server.sockets import Sockets
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 # A longer body is not joined with its header, and leaves in pieces.
 JOINED_BYTES_MAX: Final = 64 * 1024
@@ -316,13 +320,18 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         return True
 
     def service(self) -> None:
+        sockets = self.server.sockets
+        if threading.get_ident() != self.server.reader:
+            sockets.being_served.add(self)
         served.request = self.requests[0]
         try:
             super().service()
+            if self.unfinished_bytes or self._further:
+                self._go_on()
         finally:
             served.request = None
-        if self.unfinished_bytes or self._further:
-            self._go_on()
+            sockets.look_again(self._fileno)
+            sockets.being_served.discard(self)
 
     def _go_on(self) -> None:
         """Give back the memory budget of the request just answered, and parse what this client has sent behind it."""
@@ -393,6 +402,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
         Any thread may call it.
         """
+        self.server.sockets.look_again(self._fileno)
         self.server.wake()
 
     def readable(self) -> bool:
@@ -499,6 +509,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self.tell_unfinished()
             self.requests.append(request)
             self.server.add_task(self)
+        self.server.sockets.look_again(self._fileno)
 
     @property
     def idle(self) -> bool:
@@ -516,6 +527,8 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
 
     def __init__(
         self,
+        application: WSGIApplication,
+        sockets: Sockets,
         *args: Any,
         deadline_s: float,
         refusal_headers: Callable[[], list[tuple[str, str]]],
@@ -529,7 +542,8 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         self._looked_s = 0.0
         self.deadline_s = deadline_s
         self.refusal_headers = refusal_headers
-        super().__init__(*args, **kwargs)
+        self.sockets = sockets
+        super().__init__(application, sockets, *args, **kwargs)
 
     def wake(self) -> None:
         """Wake the HTTP server's poll loop. Any thread may call it."""
@@ -547,6 +561,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
                 before = channel.unsent_bytes
                 # This node itself may have been slow.
                 channel.handle_write()
+                self.sockets.look_again(channel._fileno)
                 if 0 < before == channel.unsent_bytes:
                     self.unsent.ended += 1
                     channel.handle_close()
@@ -575,3 +590,4 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
             channel.enforce(now_s, now, self.deadline_s)
             if full and channel.idle and now - channel.last_activity > _IDLE_WHEN_FULL_S:
                 channel.will_close = True
+        self.sockets.look_at_all()
