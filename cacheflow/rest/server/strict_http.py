@@ -411,7 +411,13 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         return self.lingers_until_s is not None or not (self._further or self.waits or not super().readable())
 
     def writable(self) -> bool:
-        return self.held or bool(super().writable())
+        if self.held or not super().writable():
+            return self.held
+        # While a thread of the pool sends, there is nothing to do here: it wakes the poll loop behind that.
+        if not self.outbuf_lock.acquire(False):
+            return False
+        self.outbuf_lock.release()
+        return True
 
     def handle_read(self) -> None:
         try:
