@@ -28,30 +28,30 @@ class RequestTimes:
     """Histograms of the times that a front's answers took. One thread notes, or one at a time; any thread may read.
 
     front: http, resp or memcached.  slow: the node's slow log.  clock: returns seconds, by which requests are timed.
+    histograms: those that there are so far, by command and outcome: for hot paths.
     """
 
     def __init__(self, front: str, slow: SlowLog, clock: Callable[[], float] = time.monotonic) -> None:
         self.front = front
         self.slow = slow
         self.clock = clock
-        self._histograms: dict[tuple[str, str], Histogram] = {}
+        self.histograms: dict[tuple[str, str], Histogram] = {}
 
     def histogram(self, command: str, outcome: str = OK) -> Histogram:
         """Return the histogram of the answers to ``command`` that had this outcome, always the same object."""
-        found = self._histograms.get((command, outcome))
+        found = self.histograms.get((command, outcome))
         if found is None:
-            found = self._histograms[command, outcome] = Histogram()
+            found = self.histograms[command, outcome] = Histogram()
         return found
 
     def note(self, command: str, outcome: str, seconds: float, times: int = 1) -> None:
         """Count ``times`` requests for ``command``, each answered within ``seconds`` seconds."""
-        # Twice the time of a plain look-up would be half of what a request's measuring costs.
-        (self._histograms.get((command, outcome)) or self.histogram(command, outcome)).note(seconds, times)
+        self.histogram(command, outcome).note(seconds, times)
 
     def by_command(self) -> dict[str, dict[str, Histogram]]:
         """Return the histograms by command and, for each command, by outcome; of commands that were asked for at least once."""
         found: dict[str, dict[str, Histogram]] = {}
-        for (command, outcome), histogram in sorted(self._histograms.items(), key=lambda each: each[0]):
+        for (command, outcome), histogram in sorted(self.histograms.items(), key=lambda each: each[0]):
             found.setdefault(command, {})[outcome] = histogram
         return found
 

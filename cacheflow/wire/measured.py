@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
-from cacheflow.measuring.request_times import RequestTimes
+from cacheflow.measuring.request_times import OK, RequestTimes
 from cacheflow.wire.promises import Call, Promise
 
 
@@ -22,6 +22,9 @@ class MeasuredConnection(asyncio.Protocol):
 
     times: where answered requests are counted, with the time that their answers took.
     """
+
+    # The beginnings of the replies to requests that failed.
+    FAILURES: ClassVar[bytes | tuple[bytes, ...]]
 
     # See Connection.
     __slots__ = ("_answered", "_came_s", "_clock", "_output", "_output_bytes", "_promises", "_transport", "times")
@@ -41,7 +44,7 @@ class MeasuredConnection(asyncio.Protocol):
     # For subclasses ---------------------------------------------------------------------------------------------------
 
     def outcome(self, reply: bytes) -> str:
-        """Return how the request has ended that ``reply``, or what begins with it, answers: ok, refused or error."""
+        """Return how a request has ended by ``reply``, the beginning of its answer: ok, refused, or error for the node's own."""
         raise NotImplementedError
 
     def outcomes(self, command: str, reply: bytes, count: int) -> list[tuple[str, int]]:
@@ -82,12 +85,18 @@ class MeasuredConnection(asyncio.Protocol):
     def _note_answered(self) -> None:
         """Count the requests whose answers were handed to the transport just now, and keep those of them that were slow."""
         now_s = self._clock()
-        answered, self._answered = self._answered, []
+        answered = self._answered
         if len(answered) == 1:
-            ((command, came_s, count, about, said), reply) = answered[0]
-            if count == 1:
-                # Most often.
-                self._note(command, self.outcome(reply if said is None else said), now_s - came_s, 1, about)
+            ((command, came_s, number, about, said), reply) = answered[0]
+            if number == 1:
+                answered.clear()
+                # Most often: without a call that is not needed, as each costs a write one part in a hundred.
+                reply = reply if said is None else said
+                outcome = self.outcome(reply) if reply.startswith(self.FAILURES) else OK
+                times, seconds = self.times, now_s - came_s
+                (times.histograms.get((command, outcome)) or times.histogram(command, outcome)).note(seconds)
+                if seconds >= times.slow.from_s:
+                    self.note_slow(command, outcome, seconds, about)
                 return
         # Requests of one command that came together are one row in the slow log: a pipeline must not push out all others.
         rows: dict[tuple[str, str, float], tuple[int, Any]] = {}
@@ -96,14 +105,12 @@ class MeasuredConnection(asyncio.Protocol):
                 row = command, outcome, came_s
                 before = rows.get(row)
                 rows[row] = (count, about) if before is None else (before[0] + count, before[1])
+        answered.clear()
         for (command, outcome, came_s), (count, about) in rows.items():
-            self._note(command, outcome, now_s - came_s, count, about)
-
-    def _note(self, command: str, outcome: str, seconds: float, count: int, about: Any) -> None:
-        times = self.times
-        times.note(command, outcome, seconds, count)
-        if seconds >= times.slow.from_s:
-            self.note_slow(command, outcome, seconds, about, count)
+            seconds = now_s - came_s
+            self.times.note(command, outcome, seconds, count)
+            if seconds >= self.times.slow.from_s:
+                self.note_slow(command, outcome, seconds, about, count)
 
 
 def shown_address(address: Any) -> str:

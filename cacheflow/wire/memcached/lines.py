@@ -44,13 +44,13 @@ KEY_PLACES: Final = {
     **dict.fromkeys(("flush_all", "version", "verbosity", "stats", "consistency", "quit", "mn", AUTH, UNKNOWN), 0),
 }
 # The beginnings of replies to requests that failed, and of those that the node could not carry out.
-_FAILED: Final = (b"SERVER_ERROR ", b"CLIENT_ERROR ", b"ERROR")
+FAILURES: Final = (b"SERVER_ERROR ", b"CLIENT_ERROR ", b"ERROR")
 _ERRORS: Final = (b"SERVER_ERROR not ready", b"SERVER_ERROR not committed", b"SERVER_ERROR outcome unknown")
 
 
 def outcome_of(reply: bytes) -> str:
     """Return how a request has ended by ``reply``, the beginning of its answer: ok, refused, or error for the node's own."""
-    if not reply.startswith(_FAILED):
+    if not reply.startswith(FAILURES):
         return request_times.OK
     return request_times.ERROR if reply.startswith(_ERRORS) else request_times.REFUSED
 

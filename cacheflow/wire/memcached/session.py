@@ -69,6 +69,8 @@ class MemcachedSession(Connection):
         # The words of the latest request's line.
         self.words: list[bytes] = []
 
+    FAILURES = lines.FAILURES
+
     def outcome(self, reply: bytes) -> str:
         return lines.outcome_of(reply)
 

@@ -462,6 +462,8 @@ class RespSession(Connection):
 
     # Measuring --------------------------------------------------------------------------------------------------------
 
+    FAILURES = b"-"
+
     def outcome(self, reply: bytes) -> str:
         return outcome_of(reply)
 

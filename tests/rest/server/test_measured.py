@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -110,6 +111,19 @@ def test_a_write_is_timed_with_its_wait_and_kept_when_it_was_slow(
     [slow] = store.slow_log.latest()
     assert (slow.command, slow.key_bytes, slow.client) == ("PUT /cache/{key}", 8, client)
     assert slow.seconds == app.services.times.times.histogram("PUT /cache/{key}").sum_s > 0
+
+
+def test_the_time_that_a_client_takes_to_send_a_request_does_not_count(app: RestApp, server: HttpServer) -> None:
+    data = request("PUT", "/cache/k", b"value")
+    with Connection(server.port) as connection:
+        connection.send(data[:-1])
+        until(lambda: any(each.request is not None for each in server._channels()), "a part of it has come")
+        [channel] = server._channels()
+        channel.request.began_s = channel.request.arrived_s = time.monotonic() - 20
+        connection.send(data[-1:])
+        assert connection.reply().status == 201
+    until_counted(app, {("PUT /cache/{key}", "ok"): 1})
+    assert app.services.times.times.histogram("PUT /cache/{key}").sum_s < 15
 
 
 def test_each_request_of_a_pipeline_has_a_time_of_its_own(app: RestApp, server: HttpServer) -> None:

@@ -147,6 +147,12 @@ def test_a_row_of_sets_of_which_some_are_refused_counts_each_by_its_own_answer()
     assert counted(port.times) == {("set", "ok"): 3, ("set", "refused"): 1}
 
 
+def test_values_that_look_like_errors_are_values(client: Client, port: RespService) -> None:
+    client.send(pack("get", "k") * 3)
+    client.send(pack("GET", "k") * 3)
+    assert counted(port.times) == {("get", "ok"): 6}
+
+
 @pytest.mark.parametrize("failure", [NoLeader("x"), NotCommitted("x"), OutcomeUnknown("x"), NotReady("x")])
 @pytest.mark.parametrize("said", ["SET k v", "INCR n", "APPEND k v", "EVAL 'return 1' 0"])
 def test_what_the_node_could_not_do_is_an_error(failure: ReplicationError, said: str) -> None:
@@ -275,6 +281,15 @@ def test_a_quick_request_is_not_kept_and_every_one_is_if_that_is_wished(
         ("get", 1, 1),
         ("ping", None, 1),
     ]
+
+
+def test_a_key_of_another_database_is_as_long_as_its_client_wrote_it(store: FakeStore, client: Client) -> None:
+    store.slow_log.set_slow_ms(0)
+    client.send(pack("SELECT", "3"))
+    client.send(pack("GET", "abc"))
+    client.send(pack("GET", "abc") * 2)
+    client.send(pack("SET", "abc", "v"))
+    assert [each.key_bytes for each in slow(store)[:3]] == [3, 3, 3]
 
 
 def test_gets_of_several_clients_that_were_slow_together_are_one_row(store: FakeStore, port: RespService) -> None:
