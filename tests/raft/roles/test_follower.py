@@ -173,3 +173,18 @@ def test_a_commit_counts_where_the_log_has_that_very_entry(node: Node) -> None:
     assert taken == [("n2", 4, 8)]
     with pytest.raises(guards.BadMessage):
         hear(8, -1)
+
+
+def test_a_node_knows_how_far_the_leader_is_also_where_it_lacks_the_entries(node: Node) -> None:
+    node.core.term, node.core.receive = 4, lambda node_id, message: None
+    log = SimpleNamespace(first_index=1, last_index=3, last_term=4, term_at={1: 4, 2: 4, 3: 4}.get)
+    follower: Any = following(node, log=log)
+    follower._disk, follower._elections = SimpleNamespace(hung=False), SimpleNamespace(leader_heard=lambda: None)
+    sent: list[Any] = []
+    follower._links = SimpleNamespace(send=lambda node_id, message: sent.append(message), now_ms=node.now_ms)
+    peer: Any = SimpleNamespace(node_id="n2")
+    where = {"prevLogIdx": 8, "prevLogTerm": 4, "entries": []}
+    follower.handlers["append_entries"](peer, {**header(0, commit_index=9), **where, "term": 4})
+    assert sent[0]["ok"] is False and follower.told_commit_index == 9
+    follower.handlers["commit"](peer, {"type": "commit", "term": 4, "index": 11, "index_term": 4})
+    assert follower.told_commit_index == 11
