@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from cacheflow.measuring.request_times import OK, RequestTimes
 from cacheflow.wire.promises import Call, Promise
+
+# The outcome of one request that did not fail.
+_PLAIN: Final = ((OK, 1),)
 
 
 class MeasuredConnection(asyncio.Protocol):
@@ -101,7 +104,9 @@ class MeasuredConnection(asyncio.Protocol):
         # Requests of one command that came together are one row in the slow log: a pipeline must not push out all others.
         rows: dict[tuple[str, str, float], tuple[int, Any]] = {}
         for (command, came_s, number, about, said), reply in answered:
-            for outcome, count in self.outcomes(command, reply if said is None else said, number):
+            reply = reply if said is None else said
+            is_plain = number == 1 and not reply.startswith(self.FAILURES)
+            for outcome, count in _PLAIN if is_plain else self.outcomes(command, reply, number):
                 row = command, outcome, came_s
                 before = rows.get(row)
                 rows[row] = (count, about) if before is None else (before[0] + count, before[1])
