@@ -107,6 +107,9 @@ class NodeConfig:
     # A follower campaigns after 1 to 2 times this without a leader, and at once when its connection to the leader breaks.
     election_timeout_s: float = 1.0
     heartbeat_s: float = 0.1
+    # A request that takes so many milliseconds or more is kept in the slow log; 0: all are, negative: none is, as in Redis. Most
+    # take one, a write on a slow disk ten.
+    slow_ms: float = 50.0
     # Have the garbage collector look at the newest objects ten times a second while writes come, so that it need not look at a
     # million entries at once: for a process that does nothing else. It would look at an application's objects, too.
     collect_garbage: bool = False
@@ -154,6 +157,9 @@ class NodeConfig:
             "heartbeat_s",
             0.01 <= self.heartbeat_s < self.election_timeout_s / 3,
             "must be below a third of the election timeout",
+        )
+        self._check(
+            "slow_ms", -1 <= self.slow_ms <= 3_600_000, "must be 0, for all requests, -1, for none, or at most 3600000"
         )
         self._check("tls_cert", self.tls_cert is None or self.tls_key is not None, "needs its --tls-key")
         self._check("tls_key", self.tls_key is None or self.tls_cert is not None, "needs its --tls-cert")

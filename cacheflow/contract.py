@@ -16,6 +16,7 @@ from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
 from cacheflow.measuring.metrics import Metrics
+from cacheflow.measuring.slow_log import SlowLog
 from cacheflow.results import Change, ClusterSettings, Digest, Event, Item, RaftPosition
 
 __all__ = [
@@ -250,6 +251,10 @@ class RestStore(Protocol):
     @property
     def watching(self) -> Watching: ...
 
+    # The requests that took long lately, over all fronts of the node.
+    @property
+    def slow_log(self) -> SlowLog: ...
+
     # Counters, gauges and histograms by name, the checks of liveness and readiness, and the latest events, oldest first.
     def metrics(self) -> Metrics: ...
     def readiness(self) -> Sequence[Check]: ...
@@ -334,5 +339,9 @@ class WireStore(Protocol):
 
     def settings(self) -> ClusterSettings:
         """Return the settings that all nodes of the cluster have. Raises NotReady."""
+
+    @property
+    def slow_log(self) -> SlowLog:
+        """The requests that took long lately, over all fronts of the node."""
 
     def metrics(self) -> Metrics: ...

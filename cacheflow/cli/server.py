@@ -99,6 +99,7 @@ def run(config: NodeConfig) -> int:
         ),
         uploads=Uploads(lambda shown: may(access, shown, Role.ADMIN), store.backups.new_file, store.backups.room),
         secure=None if handshakes is None else handshakes.secure("http", TLS_ONLY),
+        note=app.services.times.note,
     )
     store.on_value_limit(lambda value_bytes_max: http.limit_bodies(body_bytes_max(value_bytes_max)))
     address = join_address(config.advertise or config.host, http.port)

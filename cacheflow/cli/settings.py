@@ -64,6 +64,7 @@ def _number(kind: Callable[[str], Any], rule: str) -> Callable[[str], Any]:
 _integer = _number(int, "must be a whole number")
 _integer_or_none = _number(lambda text: None if text.lower() == "none" else int(text), "must be a whole number or none")
 _seconds = _number(float, "must be a number of seconds")
+_milliseconds = _number(float, "must be a number of milliseconds")
 
 
 def _port(text: str) -> int:
@@ -149,6 +150,13 @@ SETTINGS: Final = (
     Setting("http-threads", "http_threads", _integer, "Requests served at the same time.", "N"),
     Setting("election-timeout", "election_timeout_s", _seconds, "Seconds without a leader before an election.", "S"),
     Setting("heartbeat", "heartbeat_s", _seconds, "Seconds between two signs of life of the leader.", "S"),
+    Setting(
+        "slow-ms",
+        "slow_ms",
+        _milliseconds,
+        "Milliseconds from which on a request is kept in the slow log; 0: all, -1: none.",
+        "MS",
+    ),
     Setting("cluster-secret-file", "cluster_secret_file", path, "What the nodes of a cluster share.", "FILE"),
     Setting("allow-host", "allow_host", str, "A name under which browsers may call; repeatable.", "NAME", many=True),
     Setting("allow-origin", "allow_origin", str, "A site whose pages may call; repeatable.", "URL", many=True),

@@ -126,6 +126,11 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "counter", "Snapshots of a leader that came and could not be taken over."
     ),
     # Clients.
+    "request_seconds": Family(
+        "histogram",
+        "Time from the end of a client's request until its answer was handed to the system. Their count is that of the requests.",
+        ("front", "command", "outcome"),
+    ),
     "http_waiting_requests": Family("gauge", "HTTP requests that wait for the cluster now."),
     "http_waiting_requests_max": Family("gauge", "How many may."),
     "http_refused_total": Family("counter", "HTTP requests turned away because too many waited."),

@@ -12,6 +12,7 @@ from cacheflow.arguments import check_digest, check_node_id
 from cacheflow.config import OBSERVER, VOTER, NodeConfig
 from cacheflow.errors import MemberConflict, NoLeader, NotReady, OutcomeUnknown
 from cacheflow.measuring.metrics import Metrics
+from cacheflow.measuring.slow_log import SlowLog
 from cacheflow.node import leaving, promoting, status
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
@@ -26,6 +27,8 @@ class Administration:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self._engine = Engine(config)
+        # The requests that took long lately, over all fronts of this node.
+        self.slow_log = SlowLog(config.slow_ms)
         # The node, once it has been started.
         self._local: LocalNode | None = None
 

@@ -8,10 +8,11 @@ from cacheflow.contract import RestStore
 from cacheflow.rest.answers import Answer
 from cacheflow.rest.history import History
 from cacheflow.rest.problems import answer_error
-from cacheflow.rest.request.auth import role_check
+from cacheflow.rest.request.auth import NEEDS, role_check
 from cacheflow.rest.request.context import Limits, RestConfig, Services
 from cacheflow.rest.request.gate import WaitingGate
 from cacheflow.rest.request.routing import KeyMap
+from cacheflow.rest.route_times import RouteTimes
 from cacheflow.rest.routes.backups import backups_blueprint
 from cacheflow.rest.routes.cache import cache_blueprint
 from cacheflow.rest.routes.cluster import cluster_blueprint
@@ -20,6 +21,7 @@ from cacheflow.rest.routes.page import page_blueprint
 from cacheflow.rest.routes.past import past_blueprint
 from cacheflow.rest.routes.scopes import scopes_blueprint
 from cacheflow.rest.routes.settings import settings_blueprint
+from cacheflow.rest.routes.slow import slow_blueprint
 from cacheflow.rest.routes.watch import watch_blueprint
 from cacheflow.rest.watches import Watches
 
@@ -49,7 +51,8 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
     app = RestApp("cacheflow.rest", static_folder=None)
     thread_gate = WaitingGate(max(1, config.threads * 3 // 4))
     limits = Limits(store.value_bytes_max)
-    app.services = services = Services(store, config, WaitingGate(config.waiting_max), thread_gate, limits)
+    times = RouteTimes(store.slow_log, NEEDS)
+    app.services = services = Services(store, config, WaitingGate(config.waiting_max), thread_gate, limits, times)
     store.on_value_limit(limits.take)
     app.register_blueprint(cache_blueprint(services))
     app.watches = Watches(store.watching, config.access)
@@ -58,6 +61,7 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
     app.register_blueprint(cluster_blueprint(services))
     app.register_blueprint(settings_blueprint(services))
     app.register_blueprint(monitoring_blueprint(services))
+    app.register_blueprint(slow_blueprint(services))
     app.register_blueprint(backups_blueprint(services))
     app.history = History(services.measured)
     app.register_blueprint(past_blueprint(services, app.history))

@@ -572,6 +572,20 @@ def _monitoring_paths() -> Json:
         passed, failed = {"description": "ok", "content": text}, {"description": "A line a check", "content": text}
         return {"get": _call(summary, {200: passed, 503: failed}, (400,), parameters=verbose)}
 
+    request = _object(
+        {
+            "id": _INTEGER,
+            "time": {"type": "number", "description": "when it was answered, in seconds since 1970"},
+            "front": {"enum": ["http", "resp", "memcached"]},
+            "command": _STRING,
+            "outcome": {"enum": ["ok", "refused", "error"]},
+            "duration_ms": {"type": "number"},
+            "key_bytes": {"type": ["integer", "null"], "description": "the length of its first key"},
+            "requests": {**_INTEGER, "description": "how many of these came, and were answered, together"},
+            "client": {"type": ["string", "null"]},
+        }
+    )
+    slow = _object({"slow_ms": {"type": "number"}, "slow": {"type": "array", "items": request}})
     scraped: Json = {**text, "application/openmetrics-text": {"schema": _STRING}}
     measured = {"description": "Metrics", "content": {**scraped, **_json({"type": "object"})}}
     return {
@@ -586,6 +600,7 @@ def _monitoring_paths() -> Json:
             )
         },
         **_past_paths(),
+        "/slow": {"get": _call("The requests that took long lately", {200: _answer("Newest first", slow)}, (401, 403))},
         "/openapi.json": {"get": _call("This document", {200: _answer("OpenAPI 3.1", {"type": "object"})}, (401,))},
     }
 

@@ -10,6 +10,7 @@
    that is not complete are kept, and a client that does not take its replies is not read, nor answered further. A long
    reply is made piece by piece, as the client takes it (streams.py).
 5. Nobody keeps the event loop for long: whoever has used up this turn's slice goes on in the next turn (net/slices.py).
+6. All requests are measured (measured.py).
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -19,17 +20,18 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections import deque
 from collections.abc import Callable
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from cacheflow.contract import Outcome
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.measuring.request_times import RequestTimes
 from cacheflow.net.slices import Slices
+from cacheflow.wire.measured import MeasuredConnection
 from cacheflow.wire.promises import Promise
-from cacheflow.wire.streams import JOINED_BYTES_MAX, Reply, Stream
+from cacheflow.wire.streams import HEAD_BYTES, JOINED_BYTES_MAX, Reply, Stream
 
 logger = logging.getLogger("cacheflow.wire")
 
@@ -50,7 +52,7 @@ def _count_nothing(change: int) -> None:
     """Do nothing: takes the place of the methods ``reserve`` and ``hold``, which count bytes, of a transport without them."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(MeasuredConnection):
     """One client's connection that speaks a wire protocol: it takes input, and sends replies in the order of the requests.
 
     linearizable: True if reads see every write acknowledged before them, which costs each read a barrier in the log.
@@ -74,16 +76,12 @@ class Connection(asyncio.Protocol):
         "_input",
         "_last_read",
         "_on_closed",
-        "_output",
-        "_output_bytes",
         "_paused",
         "_pieces",
-        "_promises",
         "_request_bytes_max",
         "_reserve",
         "_slices",
         "_stalled",
-        "_transport",
         "_waits",
         "_writes_waiting",
         "_written",
@@ -99,8 +97,14 @@ class Connection(asyncio.Protocol):
     TOO_LONG: ClassVar[bytes]
 
     def __init__(
-        self, store: Store, request_bytes_max: int, on_closed: Callable[[Connection], None], slices: Slices
+        self,
+        store: Store,
+        request_bytes_max: int,
+        on_closed: Callable[[Connection], None],
+        slices: Slices,
+        times: RequestTimes,
     ) -> None:
+        super().__init__(times)
         self.store = store
         self.linearizable = False
         self.requests = 0
@@ -115,18 +119,14 @@ class Connection(asyncio.Protocol):
         self._waits = False
         # Tell the transport how many more bytes a reply keeps that is not written yet, and how many unfinished requests keep.
         self._reserve = self._hold = _count_nothing
-        self._transport: asyncio.Transport
         self._input = b""
         # Input behind ``_input`` that came while bytes were missing.
         self._pieces = bytearray()
-        self._promises: deque[Promise] = deque()
         # The number of requests, beside one, that the first promise stands for.
         self._in_row = 0
         # The latest read that waits for its turn, and the number of writes that wait for such a read.
         self._last_read: Promise | None = None
         self._writes_waiting = 0
-        self._output: list[bytes] = []
-        self._output_bytes = 0
         # The writes of this piece of input, what more the machine could run instead, in plain commands; the promise of each, and
         # the function that renders its result.
         self._commands: list[Command] = []
@@ -281,9 +281,12 @@ class Connection(asyncio.Protocol):
             self._last_read = promise
         self._reserve(stream.held)
 
-    def read_alone(self, answer: Callable[[], Reply]) -> None:
-        """Answer a client's read, before which no request waits, with what ``answer`` returns after a barrier in the log."""
-        promise = self._last_read = Promise()
+    def read_alone(self, answer: Callable[[], Reply], command: str, about: Any) -> None:
+        """Answer a client's read, before which no request waits, with what ``answer`` returns after a barrier in the log.
+
+        command, about: as ``asked`` takes them.
+        """
+        promise = self._last_read = Promise(None, (command, self._came_s, 1, about, None))
         self._promises.append(promise)
 
         def done(outcome: Outcome) -> Callable[[], None]:
@@ -328,9 +331,14 @@ class Connection(asyncio.Protocol):
         self._written.append((promise, answer))
         return b""
 
-    def write_row(self, commands: list[Command], answer: Callable[[list[Result]], bytes]) -> None:
-        """Replicate ``commands``, writes of one client, together; send the client what ``answer`` makes of their results."""
-        promise = Promise()
+    def write_row(
+        self, commands: list[Command], answer: Callable[[list[Result]], bytes], command: str, about: Any
+    ) -> None:
+        """Replicate ``commands``, writes of one client, together; send the client what ``answer`` makes of their results.
+
+        command, about: as ``asked`` takes them.
+        """
+        promise = Promise(None, (command, self._came_s, len(commands), about, None))
         self.at_rest = False
         self._promises.append(promise)
         self._in_row = len(commands) - 1
@@ -442,6 +450,7 @@ class Connection(asyncio.Protocol):
         self._on_closed(self)
 
     def data_received(self, data: bytes) -> None:
+        self._came_s = self._clock()
         self.at_rest = False
         if not self._input:
             self._input = data
@@ -523,7 +532,11 @@ class Connection(asyncio.Protocol):
             if isinstance(outcome, ReplicationError):
                 failure = self.failure(outcome)
                 for promise, answer in written:
-                    promise.answer = b"" if answer is no_reply else failure
+                    promise.answer = failure
+                    if answer is no_reply:
+                        promise.answer = b""
+                        if promise.call is not None:
+                            promise.call = (*promise.call[:4], failure)
             else:
                 for (promise, answer), result in zip(written, outcome, strict=True):
                     promise.answer = answer, result
@@ -550,13 +563,15 @@ class Connection(asyncio.Protocol):
         while promises and not self._stalled:
             promise = promises[0]
             answer = promise.answer
+            head = b""
             if answer is None:
                 break
             if isinstance(answer, Stream):
                 if not self._send_pieces(answer):
                     break
-                answer = b""
+                head, answer = answer.head, b""
             promises.popleft()
+            left = len(promises)
             self._in_row = 0
             if promise is self._last_read:
                 self._last_read = None
@@ -567,7 +582,14 @@ class Connection(asyncio.Protocol):
                 data = answer if isinstance(answer, bytes) else answer()
             if isinstance(data, Stream):
                 self._begin_stream(data)
+                promises[0].call = promise.call
                 continue
+            if len(promises) > left:
+                # The reply is still to come: another promise stands in the place of this one.
+                promises[0].call = promise.call
+                continue
+            if promise.call is not None:
+                self._answered.append((promise.call, head or data))
             self._output.append(data)
             self._output_bytes += len(data)
             if self._output_bytes >= REPLY_BYTES_MAX:
@@ -578,6 +600,8 @@ class Connection(asyncio.Protocol):
         """Send pieces of ``stream``, a reply, while the client takes them and time is left; return whether all are sent."""
         for piece in stream.pieces:
             size = len(piece)
+            if size and not stream.head:
+                stream.head = piece[:HEAD_BYTES]
             if size > JOINED_BYTES_MAX:
                 self.flush()
                 self._transport.write(piece)
@@ -613,6 +637,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(output[0] if len(output) == 1 else b"".join(output))
             self._output = []
             self._output_bytes = 0
+        if self._answered:
+            self._note_answered()
 
     def _set_reading(self) -> None:
         pause = not self.goes_on

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Final, cast
 
+from cacheflow.measuring.metrics import Metrics
+from cacheflow.measuring.request_times import RequestTimes
 from cacheflow.wire.arrivals import Arrival
 from cacheflow.wire.connection import Connection
 
@@ -37,6 +39,7 @@ class WirePort:
     tls_only: the reply to a client that speaks no TLS where it has to.
     answer_many: is given the input of several connections, answers what it can together, and returns the input that is left.
     limit: sets the most bytes of a value that the protocol takes; returns the most bytes of a request from then on.
+    times: where the connections count their answered requests, with the time that their answers took.
     clock: returns seconds.
     """
 
@@ -49,10 +52,12 @@ class WirePort:
         connections_max: int,
         answer_many: AnswerMany,
         limit: Callable[[int], int],
+        times: RequestTimes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.tls_only = tls_only
+        self.times = times
         self._clock = clock
         # Connections that were at a request when they were looked at last: their number of requests then, and since when.
         self._begun: dict[Connection, tuple[int, float]] = {}
@@ -128,8 +133,8 @@ class WirePort:
         """The number of requests that clients have sent to this port so far."""
         return self._requests_before + sum([connection.requests for connection in list(self._connections)])
 
-    def metrics(self) -> dict[str, float]:
-        """Return this port's counts of connections and requests, as values by metric name, with the port as a label."""
+    def metrics(self) -> Metrics:
+        """Return this port's counts of connections and requests, and the times of its answers, by metric name with labels."""
         label = f'{{port="{self.name}"}}'
         return {
             f"wire_connections{label}": self.connections,
@@ -138,6 +143,7 @@ class WirePort:
             f"wire_refused_total{label}": self.refused,
             f"wire_overdue_total{label}": self.overdue,
             f"wire_requests_total{label}": self.requests,
+            **self.times.metrics(),
         }
 
     def _closed(self, connection: Connection) -> None:

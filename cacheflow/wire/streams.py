@@ -13,6 +13,8 @@ from typing import Final
 WHOLE_BYTES_MAX: Final = 1024 * 1024
 # A longer piece is written by itself, as it is, and not joined with its neighbours.
 JOINED_BYTES_MAX: Final = 32 * 1024
+# Enough of a reply to know what kind of error it is.
+HEAD_BYTES: Final = 64
 
 
 class Stream:
@@ -20,13 +22,15 @@ class Stream:
 
     pieces: an iterator of the pieces.
     held: the bytes of stored values in the reply that are still to be sent, and stay in memory although their keys may change.
+    head: the beginning of what was sent so far: tells a reply from an error.
     """
 
-    __slots__ = ("held", "pieces")
+    __slots__ = ("head", "held", "pieces")
 
     def __init__(self, pieces: Iterator[bytes], held: int = 0) -> None:
         self.pieces = pieces
         self.held = held
+        self.head = b""
 
 
 Reply = bytes | Stream

@@ -22,6 +22,7 @@ from cacheflow.files.backup import BackupMeta
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.settings import Settings, changed
+from cacheflow.measuring.slow_log import SlowLog
 from cacheflow.results import ClusterSettings, Digest, Event, Item, RaftPosition
 from cacheflow.verbs import seconds_left, settings_told
 
@@ -139,6 +140,7 @@ class FakeStore:
         self.leader_id: str | None = "n1"
         self.level = 1
         self.backups = FakeBackups()
+        self.slow_log = SlowLog(50, wall=lambda: self.clock_ms / 1000)
         self.watching = FakeWatching()
         self.alive: list[tuple[str, bool, str]] = [("loop", True, "")]
         self.ready: list[tuple[str, bool, str]] = [("leader", True, ""), ("applied", True, "")]

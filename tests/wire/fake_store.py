@@ -17,6 +17,7 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.listing import KeysCopy
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.measuring.slow_log import SlowLog
 from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
 from cacheflow.node.channels import Channels
@@ -79,6 +80,7 @@ class FakeStore:
         self.hits = 0
         self.misses = 0
         self.next_turn = NextTurn()
+        self.slow_log = SlowLog(50, wall=lambda: START_MS / 1000)
         self.channels = Channels(
             self.next_turn.slices, self.next_turn.unsent, cast(Network, self.next_turn), lambda peer: True
         )

@@ -79,6 +79,7 @@ async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_l
         'wire_refused_total{port="memcached"}': 1,
         'wire_overdue_total{port="memcached"}': 0,
         'wire_requests_total{port="memcached"}': 5,
+        **service.times.metrics(),
     }
     await ports.close()
 

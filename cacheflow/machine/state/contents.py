@@ -53,7 +53,7 @@ POLICIES: Final[dict[str, type[Items]]] = {"lru": LruItems, "lfu": LfuItems}
 EXPIRED_PER_ENTRY_MAX: Final = 1000
 SWEPT_PER_ENTRY_MAX: Final = 5000
 BURIED_PER_ENTRY_MAX: Final = 1000
-EVICTED_PER_ENTRY_MAX: Final = 120
+EVICTED_PER_ENTRY_MAX: Final = 60
 # Keys that a sweep looks at in one step, and those that the writes of one entry may have it look at beyond its turn, where they
 # need room.
 SWEPT_AT_ONCE: Final = 256

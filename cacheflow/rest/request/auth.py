@@ -56,6 +56,8 @@ NEEDS: Final[Mapping[str, Role]] = {
     "GET /metrics": Role.READ,
     "GET /history": Role.READ,
     "GET /events": Role.READ,
+    # It names clients by their addresses, as CLIENT LIST does.
+    "GET /slow": Role.ADMIN,
     "GET /openapi.json": Role.READ,
 }
 # The route that a node which knows the cluster's secret may use without a user's token.

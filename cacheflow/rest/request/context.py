@@ -8,6 +8,7 @@ from cacheflow.access.users import Access
 from cacheflow.contract import Check, RestStore
 from cacheflow.measuring.metrics import Metrics
 from cacheflow.rest.request.gate import WaitingGate
+from cacheflow.rest.route_times import RouteTimes
 
 MIB = 1024 * 1024
 
@@ -60,6 +61,8 @@ class Services:
     gate: WaitingGate
     thread_gate: WaitingGate
     limits: Limits
+    # The times of all answers: the server around the application notes them.
+    times: RouteTimes
 
     def raft_headers(self) -> list[tuple[str, str]]:
         """Return this node's present headers X-Raft-Index, X-Raft-Term and X-Served-By, which every HTTP answer carries."""
@@ -80,4 +83,5 @@ class Services:
             "http_waiting_requests_max": sum(gate.waiting_max for gate in gates),
             "http_refused_total": sum(gate.refused for gate in gates),
             **({} if access is None else access.metrics()),
+            **self.times.times.metrics(),
         }

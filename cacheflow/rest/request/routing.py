@@ -17,7 +17,8 @@ from typing import Any
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import Map, MapAdapter, Rule
 
-_PREFIX = "/cache/"
+# What stands before a key in a path.
+PREFIX = "/cache/"
 _ITEM_ENDPOINTS = {"GET": "cache.get", "HEAD": "cache.get", "PUT": "cache.put", "DELETE": "cache.delete"}
 
 
@@ -38,8 +39,8 @@ class KeyMap(Map):
     def bind_to_environ(self, environ: Any, server_name: str | None = None, subdomain: str | None = None) -> MapAdapter:
         environ = getattr(environ, "environ", environ)
         path = environ["PATH_INFO"]
-        if path.startswith(_PREFIX):
-            return KeyAdapter(self, path[len(_PREFIX) :], environ["REQUEST_METHOD"])
+        if path.startswith(PREFIX):
+            return KeyAdapter(self, path[len(PREFIX) :], environ["REQUEST_METHOD"])
         return super().bind_to_environ(environ, server_name, subdomain)
 
 

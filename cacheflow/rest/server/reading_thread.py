@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from cacheflow.rest.server.strict_http import OneWriteTask, StrictChannel, StrictServer
+from cacheflow.rest.server.strict_http import OneWriteTask, StrictChannel, StrictParser, StrictServer
 from cacheflow.rest.server.suspending import SUSPENDS, Suspended, TakenOver
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class SecuredSocket(Protocol):
 
 # Shakes hands on an accepted socket in a thread of its own, and calls the function there with what came of it.
 Secure = Callable[[socket.socket, Callable[[SecuredSocket], None]], None]
+# Is told of each answer: method, path, status, seconds, the client's address as the system names it.
+Note = Callable[[str, str, int, float, Any], None]
 
 
 class ReadingTask(OneWriteTask):
@@ -74,8 +76,10 @@ class ReadingTask(OneWriteTask):
             self.start()
             self.execute()
             self.finish()
-            if not self.channel.total_outbufs_len and self.channel.outbufs[0].buf is not None:
-                self.channel.drop_what_was_sent()
+            channel = self.channel
+            if not channel.total_outbufs_len and channel.outbufs[0].buf is not None:
+                channel.drop_what_was_sent()
+            channel.server.answered(channel, self.request, int(self.status[:3]))
         except Suspended:
             self.channel.put_aside = self
             raise
@@ -138,12 +142,13 @@ class ReadingChannel(StrictChannel):
             return
         request = self.requests[0]
         headers = request.adj.doors.answer_headers(request.headers, request.command)
+        self.server.answered(self, request, 200)
         self.socket = None
         self.handle_close()
         taken.begin(sock, headers)
 
-    def answer_at_once(self, answer: bytes) -> None:
-        """Send ``answer``, a whole HTTP response, to the oldest unanswered request of this connection.
+    def answer_at_once(self, answer: bytes, status: int) -> None:
+        """Send ``answer``, a whole HTTP response with this ``status``, to the oldest unanswered request of this connection.
 
         Called with waitress' requests_lock held.
         """
@@ -151,6 +156,7 @@ class ReadingChannel(StrictChannel):
         self.write_soon(answer)
         if self.total_outbufs_len:
             self.tell_unsent()
+        self.server.answered(self, request, status)
         if request.connection_close:
             self.close_when_flushed = True
         request.close()
@@ -159,7 +165,8 @@ class ReadingChannel(StrictChannel):
 class ReadingServer(StrictServer):
     """A waitress server of one listening socket, whose reading thread serves short requests itself.
 
-    turn_away: given a request's method and path, returns the whole response that refuses the request, or None to serve it.
+    turn_away: given a request's method and path, returns the whole response (503) that refuses the request, or None to serve it.
+    note: is given, for each answer, the request's method and path, the status, the seconds that it took, the client's address.
     at_once: given a request's path and the length of its body, returns whether it is short work that never blocks.
     secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
     """
@@ -173,11 +180,13 @@ class ReadingServer(StrictServer):
         turn_away: Callable[[str, str], bytes | None],
         at_once: Callable[[str, int], bool],
         secure: Secure | None,
+        note: Note,
         **kwargs: Any,
     ) -> None:
         self._turn_away = turn_away
         self._at_once = at_once
         self._secure = secure
+        self._note = note
         # Clients whose hands were shaken, with their addresses, and who have no channel yet.
         self._secured: deque[tuple[SecuredSocket, Any]] = deque()
         # Requests for the node's health, and other short ones, served at the end of this turn of the poll loop or of a later one.
@@ -234,11 +243,12 @@ class ReadingServer(StrictServer):
             channel.held = True
             return
         request = channel.requests[0]
+        request.arrived_s = time.monotonic()
         # (A browser would not show its page an answer that is made without looking at the request.)
         if request.error is None and not self.draining and "ORIGIN" not in request.headers:
             answer = self._turn_away(request.command, request.path)
             if answer is not None:
-                channel.answer_at_once(answer)
+                channel.answer_at_once(answer, 503)
                 return
         self._place(channel)
 
@@ -271,6 +281,10 @@ class ReadingServer(StrictServer):
         """
         self._taken.append((channel, taken))
         self.wake()
+
+    def answered(self, channel: StrictChannel, request: StrictParser, status: int) -> None:
+        seconds = time.monotonic() - request.arrived_s
+        self._note(request.command, request.path, status, seconds, channel.addr)
 
     def wake(self) -> None:
         """Wake the HTTP server's reading thread from its poll. Any thread may call it."""

@@ -27,7 +27,8 @@ from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.files import Uploads
 from cacheflow.rest.server.lanes import TwoLanes
-from cacheflow.rest.server.reading_thread import ReadingServer, Secure
+from cacheflow.rest.server.reading_thread import Note, ReadingServer, Secure
+from cacheflow.rest.server.sockets import Sockets
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -67,6 +68,7 @@ class HttpServer:
     at_once: given a path and a body's length, returns whether the request is short and never blocks: it gets no thread then.
     secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
     uploads: which requests' bodies are written into files; None: no bodies are.
+    note: is told of each answer: method, path, status, seconds, the client's address as the system names it.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class HttpServer:
         unfinished: Unfinished | None = None,
         secure: Secure | None = None,
         uploads: Uploads | None = None,
+        note: Note = lambda *_: None,
     ) -> None:
         sockets = _listen(host, port)
         self.host = host
@@ -95,8 +98,6 @@ class HttpServer:
             sockets=sockets,
             threads=threads,
             connection_limit=_connections_within_limits(connections_max),
-            # select() ends at descriptor 1023.
-            asyncore_use_poll=True,
             # Seconds of nothing at all on a connection. Longer than the pauses of client pools, which keep theirs
             # for a minute or less, so that it is rarely the server who closes on a request under way.
             channel_timeout=120,
@@ -126,14 +127,14 @@ class HttpServer:
         settings.uploads = uploads
         self._unsent = Unsent() if unsent is None else unsent
         self._unfinished = Unfinished() if unfinished is None else unfinished
-        self._map: dict[int, Any] = {}
+        self._sockets = Sockets()
         self._dispatcher = ThreadedTaskDispatcher()
         self._dispatcher.queue = TwoLanes()
         self._dispatcher.queue_logger = _QueueWarning()
         self._servers = [
             ReadingServer(
                 app,
-                self._map,
+                self._sockets,
                 False,
                 listening,
                 dispatcher=self._dispatcher,
@@ -147,6 +148,7 @@ class HttpServer:
                 unsent=self._unsent,
                 unfinished=self._unfinished,
                 secure=secure,
+                note=note,
             )
             for listening in sockets
         ]
@@ -180,7 +182,7 @@ class HttpServer:
             else:
                 self._draining_until_s = until_s
                 if self._thread.ident is None:
-                    wasyncore.close_all(self._map)
+                    self._close_all()
                 else:
                     self._servers[0].pull_trigger()
                 self._woken.set()
@@ -223,7 +225,7 @@ class HttpServer:
             for server in self._servers:
                 if server.short or server.health or server.long:
                     timeout_s = min(timeout_s, server.due_in_s())
-            wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
+            self._sockets.poll(timeout_s)
             for server in self._servers:
                 server.end_turn()
                 if self._unsent.bytes > self._unsent.bytes_max or self._unfinished.crowded:
@@ -234,6 +236,10 @@ class HttpServer:
 
     def _channels(self) -> list[Any]:
         return [channel for server in self._servers for channel in server.active_channels.values()]
+
+    def _close_all(self) -> None:
+        wasyncore.close_all(self._sockets)
+        self._sockets.close()
 
     def _close(self) -> None:
         for server in self._servers:
@@ -248,7 +254,7 @@ class HttpServer:
         if self._dispatcher.threads:
             # They still hold the trigger's descriptor and will write to its number, whoever has it then.
             return
-        wasyncore.close_all(self._map)
+        self._close_all()
 
 
 class _QueueWarning:

@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from waitress.buffers import OverflowableBuffer
 from waitress.channel import ClientDisconnected, HTTPChannel
@@ -36,6 +36,10 @@ from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.files import UPLOAD_PATH, SentFile
+from cacheflow.rest.server.sockets import Sockets
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 # A longer body is not joined with its header, and leaves in pieces.
 JOINED_BYTES_MAX: Final = 64 * 1024
@@ -64,7 +68,7 @@ class Forbidden(Error):  # type: ignore[misc]
 class StrictParser(HTTPRequestParser):  # type: ignore[misc]
     """A parser of one HTTP request as its bytes arrive, stricter than waitress' own.
 
-    began_s: when the first byte came, by the monotonic clock.
+    began_s: when the first byte came, by the monotonic clock.  arrived_s: when it was complete and could be answered.
     """
 
     # waitress names these in its own log lines, also for requests whose header never came.
@@ -78,7 +82,7 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
 
     def __init__(self, adjustments: Any) -> None:
         super().__init__(adjustments)
-        self.began_s = time.monotonic()
+        self.began_s = self.arrived_s = time.monotonic()
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
@@ -145,6 +149,7 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         channel.refused = True
         self.content_length = len(body)
         self.write(body)
+        channel.server.answered(channel, self.request, error.code)
 
 
 class OneWriteTask(WSGITask):  # type: ignore[misc]
@@ -300,9 +305,16 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         return True
 
     def service(self) -> None:
-        super().service()
-        if self.unfinished_bytes or self._further:
-            self._go_on()
+        sockets = self.server.sockets
+        if threading.get_ident() != self.server.reader:
+            sockets.being_served.add(self)
+        try:
+            super().service()
+            if self.unfinished_bytes or self._further:
+                self._go_on()
+        finally:
+            sockets.look_again(self._fileno)
+            sockets.being_served.discard(self)
 
     def _go_on(self) -> None:
         """Give back the memory budget of the request just answered, and parse what this client has sent behind it."""
@@ -373,6 +385,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
         Any thread may call it.
         """
+        self.server.sockets.look_again(self._fileno)
         self.server.wake()
 
     def readable(self) -> bool:
@@ -479,6 +492,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self.tell_unfinished()
             self.requests.append(request)
             self.server.add_task(self)
+        self.server.sockets.look_again(self._fileno)
 
     @property
     def idle(self) -> bool:
@@ -496,6 +510,8 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
 
     def __init__(
         self,
+        application: WSGIApplication,
+        sockets: Sockets,
         *args: Any,
         deadline_s: float,
         refusal_headers: Callable[[], list[tuple[str, str]]],
@@ -509,10 +525,15 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         self._looked_s = 0.0
         self.deadline_s = deadline_s
         self.refusal_headers = refusal_headers
-        super().__init__(*args, **kwargs)
+        self.sockets = sockets
+        super().__init__(application, sockets, *args, **kwargs)
 
     def wake(self) -> None:
         """Wake the HTTP server's poll loop. Any thread may call it."""
+        raise NotImplementedError
+
+    def answered(self, channel: StrictChannel, request: StrictParser, status: int) -> None:
+        """Measure the answer to ``request``, with the HTTP status ``status``, that was handed to the connection ``channel``."""
         raise NotImplementedError
 
     def end_overdue(self) -> None:
@@ -527,6 +548,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
                 before = channel.unsent_bytes
                 # This node itself may have been slow.
                 channel.handle_write()
+                self.sockets.look_again(channel._fileno)
                 if 0 < before == channel.unsent_bytes:
                     self.unsent.ended += 1
                     channel.handle_close()
@@ -555,3 +577,4 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
             channel.enforce(now_s, now, self.deadline_s)
             if full and channel.idle and now - channel.last_activity > _IDLE_WHEN_FULL_S:
                 channel.will_close = True
+        self.sockets.look_at_all()

@@ -16,10 +16,11 @@ from typing import ClassVar, Final
 from cacheflow.access.users import Access
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady, OutcomeUnknown, ReplicationError
+from cacheflow.measuring.request_times import OK, UNKNOWN, RequestTimes
 from cacheflow.net.slices import Slices
-from cacheflow.wire.connection import REPLY_BYTES_MAX
+from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
 from cacheflow.wire.memcached import lines
-from cacheflow.wire.memcached.fetch import END, not_ready, value_line
+from cacheflow.wire.memcached.fetch import END, value_line
 from cacheflow.wire.memcached.gets import answer_gets, value_lines
 from cacheflow.wire.memcached.meta.commands import META
 from cacheflow.wire.memcached.meta.store import meta_set
@@ -39,6 +40,8 @@ _WITH_VALUE: Final = {
     **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), store),
     b"ms": meta_set,
 }
+# The names of all commands, as they are measured.
+_NAMES: Final = {name: name.decode() for name in (*_WITH_VALUE, *COMMANDS, *META)}
 _MANY_KEYS: Final = (b"get ", b"gets ", b"gat ", b"gats ")
 
 
@@ -55,15 +58,17 @@ def memcached_port(
 
     slices: limits how much of each turn long work may take; shared with the other ports of the event loop.
     """
-    shared = Shared(version_text(), value_bytes_max, access, wall_s, slices)
+    times = RequestTimes("memcached", store.slow_log)
+    shared = Shared(version_text(), value_bytes_max, access, wall_s, times, slices)
     shared.port = WirePort(
         "memcached",
         lambda closed: MemcachedConnection(store, shared, closed),
         REFUSAL,
         TLS_ONLY,
         connections_max,
-        functools.partial(answer_gets, store),
+        functools.partial(answer_gets, store, times),
         shared.limit_values,
+        times,
     )
     return shared.port
 
@@ -73,13 +78,25 @@ class MemcachedConnection(MemcachedSession):
 
     TOO_LONG: ClassVar[bytes] = lines.TOO_LONG
 
+    def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
+        super().__init__(store, shared, on_closed)
+        # What each get that is answered at once is noted in, and the name of the latest other request.
+        self._gets = self.times.histogram("get")
+        self._command = UNKNOWN
+
     def data_received(self, data: bytes) -> None:
         if self.at_rest and data.startswith(b"get ") and data.endswith(b"\r\n"):
+            came_s, before = self._clock(), self.requests
             line = data[4:-2]
             answer = self._found(line) or self._found_row(line)
             if answer is not None:
                 self.requests += 1
                 self._transport.write(answer)
+                seconds = self._clock() - came_s
+                self._gets.note(seconds, self.requests - before)
+                if seconds >= self.times.slow.from_s:
+                    words = data.split(b"\r\n", 1)[0].split(b" ")
+                    self.note_slow("get", OK, seconds, words, self.requests - before)
                 return
         super().data_received(data)
 
@@ -113,12 +130,9 @@ class MemcachedConnection(MemcachedSession):
             return None
         try:
             entry = self.store.lookup(key)
-        except NotReady as error:
-            return not_ready(error)
-        try:
             return END if entry is None else value_line(word, entry) + END
-        except lines.Refused as refused:
-            return refused.reply
+        except (NotReady, lines.Refused):
+            return None
 
     def _found_all(self, data: bytes, at: int) -> int:
         """Answer memcached gets of one key each that stand in a row from position ``at`` of the client's input ``data``.
@@ -126,7 +140,7 @@ class MemcachedConnection(MemcachedSession):
         Returns the position behind the last get that was answered.
         """
         answers: list[bytes] = []
-        size = 0
+        size, first = 0, at
         while size < REPLY_BYTES_MAX and data.startswith(b"get ", at):
             end = data.find(b"\r\n", at)
             answer = self._found(data[at + 4 : end]) if end > 0 else None
@@ -138,6 +152,7 @@ class MemcachedConnection(MemcachedSession):
         if answers:
             self.requests += len(answers)
             self.reply(b"".join(answers))
+            self.asked("get", data[first : data.find(b"\r\n", first)].split(b" "), len(answers))
         return at
 
     def take(self, data: bytes) -> int:
@@ -167,6 +182,7 @@ class MemcachedConnection(MemcachedSession):
             if behind == INCOMPLETE:
                 break
             self.requests += 1
+            self.asked(self._command, self.words)
             at = behind
         return at
 
@@ -187,8 +203,9 @@ class MemcachedConnection(MemcachedSession):
         """
         stop = end - 1 if end > at and data[end - 1] == 13 else end
         if self.fetch is None:
-            words = lines.words_of(data[at:stop])
+            words = self.words = lines.words_of(data[at:stop])
             name = words[0] if words else b""
+            self._command = _NAMES.get(name, UNKNOWN)
             if not self.may_write and name not in READS and (name in _WITH_VALUE or name in COMMANDS or name in META):
                 self._forbid(words)
                 return end + 1
@@ -236,7 +253,8 @@ class MemcachedConnection(MemcachedSession):
         Its command line is ``data[at:end]`` in the client's input ``data``. Returns the position behind the request, or
         INCOMPLETE when the value has not arrived in full.
         """
-        words = lines.words_of(data[at:end].rstrip(b"\r"))
+        words = self.words = lines.words_of(data[at:end].rstrip(b"\r"))
+        self._command = lines.AUTH
         size = lines.number_of(words[4]) if len(words) >= 5 and words[0] == b"set" else None
         access = self.shared.access
         assert access is not None

@@ -63,11 +63,12 @@ class Fetch:
         self._keys = keys
         self._show = value_line_with_cas if with_cas else value_line
         self._next = 0
-        self._failed = False
+        # What the reply ends with once a key could not be answered, in place of END.
+        self._failure = b""
 
     def go_on(self, connection: Connection) -> bool:
         """Answer as many keys of this get as the client's ``connection`` may answer now; return whether all are answered."""
-        if connection.answers_at_once and not self._failed:
+        if connection.answers_at_once and not self._failure:
             return self._at_once(connection)
         keys = self._keys
         while self._next < len(keys):
@@ -75,7 +76,7 @@ class Fetch:
                 return False
             connection.read(functools.partial(self._one, connection, self._next), self._refused)
             self._next += 1
-        connection.read(self._end, self._refused)
+        connection.read(self._end, self._end_refused)
         return True
 
     def _at_once(self, connection: Connection) -> bool:
@@ -109,7 +110,7 @@ class Fetch:
         yield END
 
     def _one(self, connection: Connection, number: int) -> bytes:
-        if self._failed:
+        if self._failure:
             return b""
         try:
             entry = connection.store.lookup(self._keys[number])
@@ -121,14 +122,15 @@ class Fetch:
             return self._refused(refused.reply)
 
     def _refused(self, failure: bytes) -> bytes:
-        """Return the error reply ``failure`` for a key of this get, or no bytes if an earlier key had an error reply."""
-        if self._failed:
-            return b""
-        self._failed = True
-        return failure
+        """Have the reply to this get end with the error ``failure``, if it is the first one; return no bytes."""
+        self._failure = self._failure or failure
+        return b""
 
     def _end(self) -> bytes:
-        return b"" if self._failed else END
+        return self._failure or END
+
+    def _end_refused(self, failure: bytes) -> bytes:
+        return self._failure or failure
 
 
 def fetch_and_touch(connection: Connection, words: list[bytes], keys: list[str], ttl_ms: int, with_cas: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cacheflow.contract import DATA, KIND, META
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
+from cacheflow.measuring.request_times import OK, RequestTimes
 from cacheflow.values import VALUE_MAX
 from cacheflow.wire.arrivals import Arrival, others
 from cacheflow.wire.connection import REPLY_BYTES_MAX
@@ -44,11 +45,13 @@ def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
         return None
 
 
-def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
+def answer_gets(store: Store, times: RequestTimes, arrived: list[Arrival]) -> list[Arrival]:
     """Answer those memcached clients that sent exactly one get of one key and have no unanswered request.
 
     Returns the arrivals (connection, input, transport) of all other clients.
+    times: counts the gets, each as answered when all were.
     """
+    came_s = times.clock()
     asking = [
         arrival
         for arrival in arrived
@@ -64,4 +67,8 @@ def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
     for (connection, _, transport), shown in zip(asking, found, strict=True):
         connection.requests += 1
         transport.write(shown + END)
+    seconds = times.clock() - came_s
+    times.note("get", OK, seconds, len(asking))
+    if seconds >= times.slow.from_s:
+        times.slow.note(times.front, "get", OK, seconds, None, len(asking))
     return others(arrived, asking)

@@ -6,6 +6,8 @@ from typing import Final
 
 from cacheflow.contract import META, Entry
 from cacheflow.errors import InvalidRequest
+from cacheflow.measuring import request_times
+from cacheflow.measuring.request_times import UNKNOWN
 from cacheflow.values import check_key
 
 KEY_BYTES_MAX: Final = 250
@@ -22,6 +24,9 @@ FLAGS: Final = UINT32_MAX
 STALE: Final = 1 << 32
 WON: Final = 1 << 33
 
+# What the request with which a client shows its token is measured as: it is spelled as a set.
+AUTH: Final = "auth"
+
 ERROR: Final = b"ERROR\r\n"
 BAD_FORMAT: Final = b"CLIENT_ERROR bad command line format\r\n"
 BAD_EXPTIME: Final = b"CLIENT_ERROR invalid exptime argument\r\n"
@@ -31,6 +36,23 @@ NON_NUMERIC: Final = b"CLIENT_ERROR cannot increment or decrement non-numeric va
 TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
 WRONG_KIND: Final = b"SERVER_ERROR wrong kind\r\n"
 TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
+
+
+# Where the first key stands in the line of a command, 0 for none; for all others it is the first word behind the name.
+KEY_PLACES: Final = {
+    **dict.fromkeys(("gat", "gats"), 2),
+    **dict.fromkeys(("flush_all", "version", "verbosity", "stats", "consistency", "quit", "mn", AUTH, UNKNOWN), 0),
+}
+# The beginnings of replies to requests that failed, and of those that the node could not carry out.
+_FAILED: Final = (b"SERVER_ERROR ", b"CLIENT_ERROR ", b"ERROR")
+_ERRORS: Final = (b"SERVER_ERROR not ready", b"SERVER_ERROR not committed", b"SERVER_ERROR outcome unknown")
+
+
+def outcome_of(reply: bytes) -> str:
+    """Return how a request has ended by ``reply``, the beginning of its answer: ok, refused, or error for the node's own."""
+    if not reply.startswith(_FAILED):
+        return request_times.OK
+    return request_times.ERROR if reply.startswith(_ERRORS) else request_times.REFUSED
 
 
 class Refused(Exception):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cacheflow.access.roles import Role, User
 from cacheflow.access.users import Access
 from cacheflow.contract import WireStore as Store
+from cacheflow.measuring.request_times import RequestTimes
 from cacheflow.net.slices import Slices
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached import lines
@@ -21,6 +22,7 @@ class Shared:
     """The settings that all connections of memcached's port share.
 
     access: the users, one of whose tokens clients must show; None if they need none.
+    times: where answered requests are counted, with the time that their answers took.
     slices: limits how much of each turn long work may take; shared with the other ports of the event loop.
     """
 
@@ -32,8 +34,10 @@ class Shared:
         value_bytes_max: int,
         access: Access | None,
         wall_s: Callable[[], float],
+        times: RequestTimes,
         slices: Slices | None = None,
     ) -> None:
+        self.times = times
         self.version = version
         self.slices = Slices() if slices is None else slices
         self.limit_values(value_bytes_max)
@@ -54,7 +58,7 @@ class MemcachedSession(Connection):
     """
 
     def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
-        super().__init__(store, shared.request_bytes_max, on_closed, shared.slices)
+        super().__init__(store, shared.request_bytes_max, on_closed, shared.slices, shared.times)
         self.shared = shared
         self.wall_s = shared.wall_s
         self.admit(None)
@@ -62,6 +66,16 @@ class MemcachedSession(Connection):
         self.skip = 0
         # The get at the start of the input whose reply is given in parts, as replies may be given; None when there is none.
         self.fetch: Fetch | None = None
+        # The words of the latest request's line.
+        self.words: list[bytes] = []
+
+    def outcome(self, reply: bytes) -> str:
+        return lines.outcome_of(reply)
+
+    def key_bytes(self, command: str, about: list[bytes]) -> int | None:
+        """Return the length of the first key of a request with the words ``about``, its line; None if there is none."""
+        place = lines.KEY_PLACES.get(command, 1)
+        return len(about[place]) if place and len(about) > place else None
 
     def admit(self, user: User | None) -> None:
         """Let this client act as ``user``, whose token it has shown; None: it has shown no token."""

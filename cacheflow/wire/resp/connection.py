@@ -20,12 +20,14 @@ from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, growth_o
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.databases import MARK_BYTE
+from cacheflow.measuring.request_times import OK as OUTCOME_OK
+from cacheflow.measuring.request_times import UNKNOWN
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
 from cacheflow.wire.resp.arguments import database_named, key_of
 from cacheflow.wire.resp.commands.keys import OTHER_DATABASE
 from cacheflow.wire.resp.commands.strings import counted, failed, get
 from cacheflow.wire.resp.commands.transaction import COMMANDS_MAX, run_steps
-from cacheflow.wire.resp.gets import bulks_of
+from cacheflow.wire.resp.gets import bulks_of, note_gets
 from cacheflow.wire.resp.parser import WORD_BYTES, Request
 from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, error, failure
 from cacheflow.wire.resp.rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
@@ -70,6 +72,9 @@ class RespConnection(RespSession):
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(service, number, on_closed)
         self._table = service.table
+        # What each GET that is answered at once is noted in.
+        self._gets = self.times.histogram("get")
+        self._slow = self.times.slow
         self._pending: deque[Request] = deque()
         # The bytes of fields that this client's requests under way write, by key.
         self._growth: dict[str, int] = {}
@@ -77,15 +82,21 @@ class RespConnection(RespSession):
     # Input ----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        came_s = self._came_s = self._clock()
         if self._parser.holds:
             data = self._complete(data)
         if self.at_rest:
             head = LONE_GETS.get(len(data))
             if head is not None and data.startswith(head) and data.endswith(b"\r\n"):
-                answer = self._found(data[len(head) : -2])
+                raw = data[len(head) : -2]
+                answer = self._found(raw)
                 if answer is not None:
                     self.requests += 1
                     self._transport.write(answer)
+                    seconds = self._clock() - came_s
+                    self._gets.note(seconds)
+                    if seconds >= self._slow.from_s:
+                        self.note_slow("get", OUTCOME_OK, seconds, [b"GET", raw])
                     return
             elif data.startswith(GET):
                 data = self._answer_row_of_gets(data)
@@ -97,7 +108,8 @@ class RespConnection(RespSession):
             head = LONE_GETS.get(len(data))
             if head is not None and data.startswith(head) and data.endswith(b"\r\n"):
                 self.requests += 1
-                self.read_alone(functools.partial(self._found_or_not, data[len(head) : -2]))
+                raw = data[len(head) : -2]
+                self.read_alone(functools.partial(self._found_or_not, raw), "get", [b"GET", raw])
                 return
         elif self.prefix and not self._pending and not self._parser.holds and super().may_rest():
             # The same for rows of a database above 0: a little slower, so that they cost database 0 nothing.
@@ -113,8 +125,10 @@ class RespConnection(RespSession):
             # Reads, with nothing before them, of a client that takes its answers: most of what a cache ever sees.
             if self.plain and not (self._promises or self._pending or self._stalled or self.linearizable):
                 answered = self._answer_gets(requests)
-                self.requests += answered
-                del requests[:answered]
+                if answered:
+                    self.requests += answered
+                    self.asked("get", requests[0], answered)
+                    del requests[:answered]
             self._pending.extend(requests)
         except Exception:
             self._stumbled()
@@ -133,8 +147,7 @@ class RespConnection(RespSession):
     def _found(self, raw: bytes) -> bytes | None:
         """Return the reply to a Redis GET of the key ``raw``, from memory.
 
-        Returns None where GET has to be answered in a slower, general way: the key is not UTF-8, this node may not be read,
-        or the value is long, or no string.
+        Returns None where GET has to be answered in a slower, general way: with an error, or with a long value.
         """
         try:
             key = raw.decode()
@@ -149,9 +162,7 @@ class RespConnection(RespSession):
             whole = size <= WHOLE_BYTES_MAX and entry[KIND] <= values.VALUE_MAX
             return b"$%d\r\n%b\r\n" % (size, value) if whole else None
         # Bytes that are no key are an error, not a miss.
-        if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():
-            return self.null
-        return self.said(functools.partial(self._missing, raw))
+        return self.null if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable() else None
 
     def _found_or_not(self, raw: bytes) -> Reply:
         answer = self._found(raw)
@@ -196,7 +207,12 @@ class RespConnection(RespSession):
             return data
         self.requests += len(keys)
         null = self.null
-        self._transport.write(b"".join([answer or null for answer in bulks_of(entries)]))
+        answers, refused = bulks_of(entries)
+        self._transport.write(b"".join([answer or null for answer in answers]))
+        seconds = self._clock() - self._came_s
+        note_gets(self.times, seconds, len(keys), refused)
+        if seconds >= self._slow.from_s:
+            self.note_slow("get", OUTCOME_OK, seconds, keys[0].removeprefix(self.prefix), len(keys))
         return rest
 
     def _take_sets(self, data: bytes) -> bytes:
@@ -212,9 +228,8 @@ class RespConnection(RespSession):
             self.requests += 1
             self.called, self.called_at = b"set", self.requests
             kind = values.TEXT if value.isascii() else values.kind_of(value)
-            if self.prefix:
-                key = self.prefix + key
-            self.write_row([(c.SET, key, value, kind, None, 0, 0, 0)], _set_answers)
+            place = self.prefix + key if self.prefix else key
+            self.write_row([(c.SET, place, value, kind, None, 0, 0, 0)], _set_answers, "set", key)
             return b""
         pairs = pairs_of_sets(data)
         rest = b""
@@ -230,12 +245,15 @@ class RespConnection(RespSession):
             return data
         self.requests += len(keys)
         self.called, self.called_at = b"set", self.requests
+        first = keys[0]
         if self.prefix:
             keys = [self.prefix + key for key in keys]
         kinds = repeat(values.TEXT) if data.isascii() else map(values.kind_of, datas)
         self.write_row(
             [(c.SET, key, value, kind, None, 0, 0, 0) for key, value, kind in zip(keys, datas, kinds, strict=False)],
             _set_answers,
+            "set",
+            first,
         )
         return rest
 
@@ -255,10 +273,6 @@ class RespConnection(RespSession):
             answered += 1
         self._output_bytes = size
         return answered
-
-    def _missing(self, raw: bytes) -> bytes:
-        key_of(raw)
-        return self.null
 
     def connection_lost(self, error: Exception | None) -> None:
         self._pending.clear()
@@ -302,6 +316,7 @@ class RespConnection(RespSession):
     def _general(self, request: Request) -> None:
         name = request[0]
         spec = self._table.get(name) or self._table.get(name.lower())
+        words = request
         self.called_at = self.requests
         if spec is not None:
             self.called = name
@@ -321,9 +336,9 @@ class RespConnection(RespSession):
                     request = self._placed(spec, request)
                 if self.queue is not None and spec.name not in _NEVER_QUEUED:
                     self._enqueue(spec, request)
-                else:
-                    self._run(spec, request)
+                    # It is a part of EXEC.
                     return
+                self._run(spec, request)
         except CommandError as wrong:
             if spec is not None and spec.name in _WHERE_AND_WHO:
                 self._leave(spec.name)
@@ -332,6 +347,7 @@ class RespConnection(RespSession):
             self.reply(wrong.reply)
         except ReplicationError as failed_:
             self.reply(failure(failed_))
+        self.asked(UNKNOWN if spec is None else spec.name, words)
 
     def _denied(self, spec: Spec) -> CommandError:
         """Return the error for the Redis command ``spec``, which this client's role does not allow, and count the refusal."""
@@ -462,29 +478,29 @@ class RespConnection(RespSession):
             self._general(request)
             return
         key = self._key(request[1])
-        if key is None:
-            return
-        data = request[2]
-        kind = values.TEXT if data.isascii() else values.kind_of(data)
-        self.write((c.SET, key, data, kind, None, 0, 0, 0), _set_answer)
+        if key is not None:
+            data = request[2]
+            kind = values.TEXT if data.isascii() else values.kind_of(data)
+            self.write((c.SET, key, data, kind, None, 0, 0, 0), _set_answer)
+        self.asked("set", request)
 
     def _incr(self, request: Request) -> None:
         if len(request) != 2:
             self._general(request)
             return
         key = self._key(request[1])
-        if key is None:
-            return
-        self.write((c.INCR, key, 1, 0, 0), counted)
+        if key is not None:
+            self.write((c.INCR, key, 1, 0, 0), counted)
+        self.asked("incr", request)
 
     def _del(self, request: Request) -> None:
         if len(request) != 2:
             self._general(request)
             return
         key = self._key(request[1])
-        if key is None:
-            return
-        self.write((c.DELETE, key, 0), _delete_answer)
+        if key is not None:
+            self.write((c.DELETE, key, 0), _delete_answer)
+        self.asked("del", request)
 
 
 def _most(spec: Spec) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, cast
 
 from cacheflow.errors import NoLeader, NotCommitted, NotReady, ReplicationError
+from cacheflow.measuring import request_times
 from cacheflow.wire.streams import WHOLE_BYTES_MAX, Reply, Stream
 
 OK: Final = b"+OK\r\n"
@@ -17,6 +18,8 @@ EMPTY: Final = b"$0\r\n\r\n"
 NULL: Final = {2: b"$-1\r\n", 3: b"_\r\n"}
 NULL_ARRAY: Final = {2: b"*-1\r\n", 3: b"_\r\n"}
 
+# The codes of errors that are no fault of the request: see ``failure``.
+_FAILURES: Final = frozenset((b"LOADING", b"CLUSTERDOWN", b"TRYAGAIN", b"OUTCOMEUNKNOWN"))
 _LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -144,6 +147,14 @@ def failure(failed: ReplicationError) -> bytes:
     codes = ((NotReady, "LOADING"), (NoLeader, "CLUSTERDOWN"), (NotCommitted, "TRYAGAIN not committed:"))
     code = next((code for kind, code in codes if isinstance(failed, kind)), "OUTCOMEUNKNOWN")
     return error(f"{code} {failed}")
+
+
+def outcome_of(reply: bytes) -> str:
+    """Return how a request has ended by ``reply``, the beginning of its answer: ok, refused, or error for the node's own."""
+    if not reply.startswith(b"-"):
+        return request_times.OK
+    code = reply[1:].split(b" ", 1)[0]
+    return request_times.ERROR if code in _FAILURES else request_times.REFUSED
 
 
 def said_in_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:

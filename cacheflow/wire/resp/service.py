@@ -35,14 +35,16 @@ def resp_port(
     slices: the queue of long work that is done in slices, shared with other ports of the event loop.
     """
     service = RespService(store, TABLE, access=access, value_bytes_max=value_bytes_max, slices=slices)
+    times = service.times
     return WirePort(
         "resp",
         service.connection,
         REFUSAL,
         TLS_ONLY,
         connections_max,
-        functools.partial(answer_gets, store),
+        functools.partial(answer_gets, store, times),
         service.limit_values,
+        times,
     )
 
 

@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from cacheflow.access.roles import DEFAULT_NAME, Role, User
 from cacheflow.access.users import Access
@@ -30,13 +30,16 @@ from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import FIELDS_AT_ONCE_MAX, Command, Result
 from cacheflow.machine.language.databases import PREFIXES
+from cacheflow.measuring.request_times import RequestTimes
 from cacheflow.net.slices import Slices
 from cacheflow.wire.connection import Connection
+from cacheflow.wire.measured import shown_address
 from cacheflow.wire.optimistic import Condition, unchanged
 from cacheflow.wire.resp.arguments import PlacedRequest, placed
+from cacheflow.wire.resp.command_stats import CommandStats
 from cacheflow.wire.resp.mailbox import Mailbox
 from cacheflow.wire.resp.parser import RequestParser
-from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
+from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure, outcome_of
 from cacheflow.wire.resp.scans import GivenUp, Scans
 from cacheflow.wire.resp.scripting.scripts import Scripts
 from cacheflow.wire.streams import Reply
@@ -206,6 +209,8 @@ class Shared:
         slices: Slices | None = None,
     ) -> None:
         self.store = store
+        # Where answered requests are counted, with the time that their answers took.
+        self.times = RequestTimes("resp", store.slow_log)
         self.slices = Slices() if slices is None else slices
         self.table = table
         self.access = access
@@ -218,6 +223,7 @@ class Shared:
         # Requests of the connections that are closed, and what the counters in INFO were at CONFIG RESETSTAT.
         self.requests_before = 0
         self.stats_before: dict[str, int] = {}
+        self.commands_before: dict[str, CommandStats] = {}
         self.started_at = wall()
         self.run_id = os.urandom(20).hex()
 
@@ -268,7 +274,7 @@ class RespSession(Connection):
     """
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
-        super().__init__(service.store, service.request_bytes_max, on_closed, service.slices)
+        super().__init__(service.store, service.request_bytes_max, on_closed, service.slices, service.times)
         self.service: Shared = service
         self.id = number
         self.name = ""
@@ -395,14 +401,9 @@ class RespSession(Connection):
         return self.mailbox is not None and self.mailbox.subscriptions > 0
 
     @property
-    def address(self) -> str:
-        """The client's address, as CLIENT LIST shows it."""
-        return _address(self._transport.get_extra_info("peername"))
-
-    @property
     def own_address(self) -> str:
         """The address of this node that the client is connected to."""
-        return _address(self._transport.get_extra_info("sockname"))
+        return shown_address(self._transport.get_extra_info("sockname"))
 
     @property
     def user_name(self) -> str:
@@ -459,6 +460,25 @@ class RespSession(Connection):
         self.forget_subscriptions()
         super().connection_lost(error)
 
+    # Measuring --------------------------------------------------------------------------------------------------------
+
+    def outcome(self, reply: bytes) -> str:
+        return outcome_of(reply)
+
+    def outcomes(self, command: str, reply: bytes, count: int) -> list[tuple[str, int]]:
+        if command != "set" or count == 1 or b"-" not in reply:
+            return [(outcome_of(reply), count)]
+        # A row of SETs, some of which were refused: a reply is a line.
+        return [(outcome_of(line), 1) for line in reply.splitlines()]
+
+    def key_bytes(self, command: str, about: Arguments | str) -> int | None:
+        """Return the length of the first key in ``about``: the words of a request, or a key; None if there is none."""
+        if isinstance(about, str):
+            return len(about.encode())
+        spec = self.service.table.get(command.encode())
+        keys = [] if spec is None else spec.keys_in(about)
+        return len(keys[0]) if keys else None
+
     # Answers ----------------------------------------------------------------------------------------------------------
 
     def in_turn(self, answer: Callable[[], bytes]) -> None:
@@ -498,7 +518,3 @@ def no_permission(session: RespSession, name: str, needs: Role) -> CommandError:
     return CommandError(
         f"NOPERM this user has no permissions to run the '{name}' command: it needs the role {needs.word}"
     )
-
-
-def _address(address: Any) -> str:
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "?:0"

@@ -13,11 +13,13 @@ from cacheflow.wire.resp.commands import (
     hashes,
     info,
     keys,
+    latency,
     objects,
     scan,
     scripts,
     server,
     sets,
+    slowlog,
     strings,
 )
 from cacheflow.wire.resp.session import Spec
@@ -31,6 +33,8 @@ _ALL: Final = (
     *objects.SPECS,
     *server.SPECS,
     *info.SPECS,
+    *slowlog.SPECS,
+    *latency.SPECS,
     *config.SPECS,
     *catalogue.SPECS,
     *clients.SPECS,

@@ -31,7 +31,7 @@ def test_it_answers_as_redis_does(name: str) -> None:
 def test_every_command_is_in_some_conversation_or_has_a_test_of_its_own() -> None:
     said = {words.split()[0].lower() for conversation in ALL.values() for words, _ in conversation}
     assert {name.decode() for name in TABLE} - said == {
-        *("time", "info", "readonly", "readwrite"),
+        *("time", "info", "latency", "slowlog", "readonly", "readwrite"),
         *("eval", "evalsha", "eval_ro", "evalsha_ro", "script"),
     }
 

@@ -103,7 +103,7 @@ REQUESTS: dict[str, str] = {
 # Those that are about no key, and the one that is about all databases.
 ABOUT_NO_KEY = {
     *("auth", "client", "command", "config", "discard", "echo", "exec", "hello", "info", "multi", "ping", "quit"),
-    *("readonly", "readwrite", "reset", "select", "time", "unwatch", "wait"),
+    *("latency", "readonly", "readwrite", "reset", "select", "slowlog", "time", "unwatch", "wait"),
     *("publish", "pubsub", "spublish"),
     *("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"),
 }

@@ -182,15 +182,15 @@ class Round:
 
     def __init__(self, store: FakeStore, count: int) -> None:
         self.store = store
-        port = service(store)
-        self.clients = [Client(port.connection(ignore)) for _ in range(count)]
+        self.service = service(store)
+        self.clients = [Client(self.service.connection(ignore)) for _ in range(count)]
 
     def say(self, *said: bytes) -> list[bytes]:
         """What each is answered; who is left over gets its bytes as from the loop."""
         arrived: list[Arrival] = [
             (client.protocol, data, client.transport) for client, data in zip(self.clients, said, strict=True)
         ]
-        for connection, data, _ in answer_gets(self.store, arrived):
+        for connection, data, _ in answer_gets(self.store, self.service.times, arrived):
             connection.data_received(data)
         return [client.replies() for client in self.clients]
 
@@ -258,10 +258,10 @@ def test_large_values_are_not_in_memory_for_all_at_once() -> None:
     store.apply([commands.set_("large", b"x" * 700_000, 0)])
     here = Round(store, 3)
     arrived: list[Arrival] = [(each.protocol, pack("GET", "large"), each.transport) for each in here.clients]
-    assert answer_gets(store, arrived) == arrived
+    assert answer_gets(store, here.service.times, arrived) == arrived
     count = MANY_BYTES_MAX // 50
     arrived = [(each.protocol, pack("GET", "k") * count, each.transport) for each in here.clients]
-    assert answer_gets(store, arrived) == arrived
+    assert answer_gets(store, here.service.times, arrived) == arrived
 
 
 def test_a_length_of_too_many_digits_is_left_to_the_parser() -> None:

@@ -10,7 +10,9 @@ from typing import Any, Final
 from cacheflow.errors import CacheFlowError
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.databases import DATABASES
+from cacheflow.measuring.slow_log import KEPT
 from cacheflow.verbs import settings_command, settings_of
+from cacheflow.wire.resp.command_stats import command_stats
 from cacheflow.wire.resp.commands.clients import chosen, subcommand
 from cacheflow.wire.resp.commands.info import stats
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
@@ -29,12 +31,14 @@ _OTHER_POLICIES: Final = (
 )
 # A size as Redis writes it: 100mb is 100 * 1024 * 1024 bytes, 100m is 100,000,000.
 _SIZE: Final = re.compile(r"([0-9]{1,18})([kmg]?)(b?)", re.IGNORECASE)
+_MICROSECONDS: Final = re.compile(r"-?[0-9]{1,13}")
 _UNITS: Final = {"": 0, "k": 1, "m": 2, "g": 3}
 
 
 def _told(session: RespSession) -> dict[str, str]:
     """Return the parameters that CONFIG GET knows, with their values."""
     settings = session.service.store.settings()
+    slow_ms = session.service.store.slow_log.slow_ms
     return {
         "appendonly": "yes",
         "databases": str(DATABASES),
@@ -42,6 +46,8 @@ def _told(session: RespSession) -> dict[str, str]:
         "maxmemory-policy": _NAMES_OF[settings.eviction],
         "proto-max-bulk-len": str(settings.max_value_bytes),
         "save": "",
+        "slowlog-log-slower-than": str(round(slow_ms * 1000)) if slow_ms >= 0 else "-1",
+        "slowlog-max-len": str(KEPT),
         "timeout": "0",
     }
 
@@ -78,15 +84,28 @@ def _policy(text: str) -> str:
     return policy
 
 
-# Redis' name of a parameter: the setting's own, and what its text means.
+def _slow_ms(text: str) -> float:
+    """Return the milliseconds that ``text``, a number of microseconds, stands for. Raises ValueError."""
+    if not _MICROSECONDS.fullmatch(text):
+        raise ValueError("argument couldn't be parsed into an integer")
+    return int(text) / 1000
+
+
+# Redis' name of a parameter of the cluster: the setting's own, and what its text means.
 _SETTABLE: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "maxmemory": ("max_bytes", _max_bytes),
     "maxmemory-policy": ("eviction", _policy),
 }
+# The parameter that this node alone has, until its next start.
+_SLOWER_THAN: Final = "slowlog-log-slower-than"
 
 
-def _change(session: RespSession, arguments: Arguments) -> Command:
-    """Return the state machine's command that does a CONFIG SET: changes all settings or none. Raises CommandError."""
+def _change(session: RespSession, arguments: Arguments) -> tuple[Command | None, float | None]:
+    """Return (command, slow_ms) for a CONFIG SET: what it has to change, all or nothing. Raises CommandError.
+
+    command: the state machine's, which changes the cluster's settings; None if it names none of these.
+    slow_ms: from how many milliseconds on a request of this node is slow; None if that does not change.
+    """
     words = [argument.decode("utf-8", "replace") for argument in arguments[2:]]
     if len(words) % 2:
         raise CommandError("ERR wrong number of arguments for 'config|set' command")
@@ -95,7 +114,7 @@ def _change(session: RespSession, arguments: Arguments) -> Command:
         name = name.lower()
         if name in changes:
             raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - duplicate parameter")
-        if name not in _SETTABLE:
+        if name not in (*_SETTABLE, _SLOWER_THAN):
             known = name in _told(session)
             raise CommandError(
                 f"ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config"
@@ -103,23 +122,33 @@ def _change(session: RespSession, arguments: Arguments) -> Command:
                 else f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'"
             )
         try:
-            changes[name] = _SETTABLE[name][1](value)
+            changes[name] = _slow_ms(value) if name == _SLOWER_THAN else _SETTABLE[name][1](value)
         except ValueError as wrong:
             raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {wrong}") from None
+    slow_ms = changes.pop(_SLOWER_THAN, None)
+    if not changes:
+        return None, slow_ms
     try:
-        return settings_command(
+        command = settings_command(
             {_SETTABLE[name][0]: value for name, value in changes.items()},
             by="" if session.user is None else session.user.name,
         )
+        return command, slow_ms
     except CacheFlowError as wrong:
         raise CommandError(f"ERR CONFIG SET failed - {wrong}") from None
 
 
-def _changed(result: Result) -> bytes:
+def _changed(session: RespSession, slow_ms: float | None, result: Result) -> bytes:
     try:
         settings_of(result)
     except CacheFlowError as failed:
         return error(f"ERR CONFIG SET failed - {failed}")
+    return _set_slow(session, slow_ms)
+
+
+def _set_slow(session: RespSession, slow_ms: float | None) -> bytes:
+    if slow_ms is not None:
+        session.service.store.slow_log.set_slow_ms(slow_ms)
     return OK
 
 
@@ -130,6 +159,7 @@ def _set(session: RespSession, arguments: Arguments) -> bytes:
 def _resetstat(session: RespSession, arguments: Arguments) -> bytes:
     """Answer CONFIG RESETSTAT: set the counters in INFO back to 0. The counters in ``/metrics`` stay: they never fall."""
     session.service.stats_before = stats(session)
+    session.service.commands_before = command_stats(session.service.times, {})
     return OK
 
 
@@ -145,7 +175,11 @@ _CONFIG: Final[dict[bytes, tuple[int, Local]]] = {
 def _control(session: RespSession, arguments: Arguments) -> None:
     answer = chosen(_CONFIG, session, arguments)
     if answer is _set:
-        session.write(_change(session, arguments), _changed, CHANGE_WORK)
+        command, slow_ms = _change(session, arguments)
+        if command is None:
+            session.in_turn(functools.partial(_set_slow, session, slow_ms))
+        else:
+            session.write(command, functools.partial(_changed, session, slow_ms), CHANGE_WORK)
     else:
         session.in_turn(lambda: whole(answer(session, arguments)))
 
@@ -154,7 +188,7 @@ SPECS: Final = (
     Spec(
         "config",
         -2,
-        "Tells settings, and changes those of the cluster.",
+        "Tells settings, and changes them.",
         group="server",
         flags=("admin", "noscript", "loading", "stale", "fast"),
         control=_control,

@@ -10,6 +10,8 @@ from typing import Final
 
 from cacheflow.contract import CHANNEL, PATTERN, SHARD
 from cacheflow.machine.language.databases import DATABASES
+from cacheflow.measuring.histogram import quantile_of
+from cacheflow.wire.resp.command_stats import command_stats
 from cacheflow.wire.resp.replies import text
 from cacheflow.wire.resp.session import Arguments, RespSession, Spec
 
@@ -94,6 +96,24 @@ def stats(session: RespSession) -> dict[str, int]:
     }
 
 
+def _of_commands(session: RespSession) -> dict[str, dict[str, object]]:
+    """Return the sections of INFO that tell of each command; as in Redis they are shown to who asks for them, or for all."""
+    stats = command_stats(session.service.times, session.service.commands_before)
+    calls: dict[str, object] = {}
+    latencies: dict[str, object] = {}
+    for name, told in stats.items():
+        us = told.seconds * 1e6
+        calls[f"cmdstat_{name}"] = (
+            f"calls={told.calls},usec={us:.0f},usec_per_call={us / told.calls:.2f}"
+            f",rejected_calls={told.refused},failed_calls={told.failed}"
+        )
+        shares = ((share, quantile_of(told.counts, share / 100) or 0.0) for share in (50, 99, 99.9))
+        latencies[f"latency_percentiles_usec_{name}"] = ",".join(
+            f"p{share:g}={seconds * 1e6:.3f}" for share, seconds in shares
+        )
+    return {"Commandstats": calls, "Latencystats": latencies}
+
+
 def _keyspace(session: RespSession) -> dict[str, object]:
     store = session.service.store
     told: dict[str, object] = {}
@@ -111,11 +131,13 @@ def _human(size: int) -> str:
 
 def info(session: RespSession, arguments: Arguments) -> bytes:
     wanted = {argument.decode("utf-8", "replace").lower() for argument in arguments[1:]}
-    everything = not wanted or not wanted.isdisjoint({"all", "default", "everything"})
+    everything = not wanted.isdisjoint({"all", "everything"})
+    usual = everything or not wanted or "default" in wanted
     shown = [
         "\r\n".join([f"# {title}", *[f"{name}:{value}" for name, value in lines.items()], ""])
-        for title, lines in _sections(session).items()
-        if everything or title.lower() in wanted
+        for sections, all_shown in ((_sections, usual), (_of_commands, everything))
+        for title, lines in sections(session).items()
+        if all_shown or title.lower() in wanted
     ]
     return text(session.protocol, "\r\n".join(shown))
 

@@ -85,13 +85,13 @@ def mget(session: RespSession, find: Find, arguments: Arguments) -> Reply:
         raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
     null = session.null
     if size <= WHOLE_BYTES_MAX and len(entries) <= _WHOLE_ENTRIES:
-        return array([answer or null for answer in bulks_of(entries)])
+        return array([answer or null for answer in bulks_of(entries)[0]])
 
     def pieces() -> Iterator[bytes]:
         yield b"*%d\r\n" % len(entries)
         if size <= WHOLE_BYTES_MAX:
             for start in range(0, len(entries), _WHOLE_ENTRIES):
-                yield b"".join([answer or null for answer in bulks_of(entries[start : start + _WHOLE_ENTRIES])])
+                yield b"".join([answer or null for answer in bulks_of(entries[start : start + _WHOLE_ENTRIES])[0]])
             return
         for entry in entries:
             if entry is None:

@@ -18,6 +18,7 @@ from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.language.databases import database_of
 from cacheflow.measuring.metrics import Metrics
+from cacheflow.measuring.slow_log import SlowLog
 from cacheflow.net.slices import Breaks
 from cacheflow.results import ClusterSettings
 from cacheflow.wire.connection import Connection
@@ -124,6 +125,10 @@ class _Seen:
     @property
     def channels(self) -> Channels:
         return self._store.channels
+
+    @property
+    def slow_log(self) -> SlowLog:
+        return self._store.slow_log
 
     def metrics(self) -> Metrics:
         return self._store.metrics()
