@@ -43,7 +43,7 @@ export async function readKey(key, signal) {
   return { ...told, kind: "json", text, size: new Blob([text]).size };
 }
 
-/** Returns {shown, cut}: an element that shows a value, and what is left out, in words. `form`: hex or base64, for bytes. */
+/** Returns {shown, cut}: an element that shows a value, and what is left out, in words. `form`: hex or base64, of bytes. */
 export function shownValue(value, form) {
   if (value.kind === "large") return { shown: element("p", { class: "hint" }, "Too large to be shown here."), cut: "" };
   if (value.kind === "bytes") return bytesShown(value.bytes, form);

@@ -82,6 +82,7 @@ def test_while_a_node_stands_still_every_view_says_how_old_it_is_and_comes_back_
         for view, sign in SIGNS.items():
             show(page, view)
             age = page.locator(f"#view-{view} .age")
+            expect(age).to_be_visible()
             expect(age).to_contain_text(re.compile(r"^As of \d+ s ago: this node does not answer\.$"))
             expect(page.locator(f"#view-{view} {sign}").first).to_be_visible()
         before = age.inner_text()

@@ -39,9 +39,11 @@ def test_leadership_is_handed_over_and_a_member_is_demoted_and_promoted(trio: No
     expect(members.locator(".wide .notice")).to_have_text(f"{leader.node_id} is an observer now.")
     page.get_by_role("button", name=f"Promote: {leader.node_id}").click()
     expect(members.locator(".wide .notice")).to_have_text(f"{leader.node_id} votes now.")
-    # What the cluster refuses is told in its words.
     page.get_by_role("button", name=f"Remove: {heir.node_id}").click()
-    expect(page.get_by_role("dialog")).to_contain_text(f"Take {heir.node_id} out of the cluster for good?")
+    expect(dialog).to_contain_text(f"Take {heir.node_id} out of the cluster for good?")
+    expect(dialog.get_by_role("button", name="Remove it")).to_be_disabled()
+    dialog.get_by_role("textbox").fill(leader.node_id)
+    expect(dialog.get_by_role("button", name="Remove it")).to_be_disabled()
     page.keyboard.press("Escape")
     assert len(leader.members()) == 3
 
@@ -159,6 +161,8 @@ def test_a_member_with_a_hostile_id_is_shown_and_does_nothing(trio: Nodes, reade
     page = reader.open(trio[0].url)
     expect(page.locator("#view-cluster tbody tr")).to_have_count(3)
     expect(page.locator("#view-cluster tbody")).to_contain_text("<img src=x onerror=alert(1)>")
+    # What is no host and port is no address of a page.
+    expect(page.get_by_text("its page")).to_have_count(0)
     expect(page.locator("main img[src], a[href^=javascript]")).to_have_count(0)
     page.locator('header nav a[href="#members"]').click()
     page.locator("#view-members").get_by_role("button", name="Remove").first.click()

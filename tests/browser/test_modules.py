@@ -166,6 +166,14 @@ def test_troubles_are_said_in_words(page: Page) -> None:
     assert call(page, "troubles", "return m.noLeader(a, 'a')", status) == ""
 
 
+def test_a_leader_that_the_node_names_and_does_not_reach_is_none(page: Page) -> None:
+    leader = "m.node.status = a; return m.leaderId()"
+    check = {"name": "leader", "passed": True, "detail": ""}
+    assert call(page, "node", leader, {"leader": "a", "checks": [check]}) == "a"
+    assert call(page, "node", leader, {"leader": None, "checks": [check]}) is None
+    assert call(page, "node", leader, {"leader": "a", "checks": [{**check, "passed": False}]}) is None
+
+
 @pytest.mark.parametrize("key", [".", ".."])
 def test_a_key_that_a_path_cannot_hold_is_refused_and_not_turned_into_another(page: Page, key: str) -> None:
     refused = "try { return m.pathOf(a); } catch (error) { return error.message; }"
