@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from simulation.checks import Violation
 from simulation.clients import keep, nobody_waits
 from simulation.cluster import Cluster, Process, leader_of, patched
 
 from cacheflow.contract import Outcome
 from cacheflow.machine.language import commands
 from cacheflow.raft.log.journal import RELAXED_S
+from cacheflow.raft.roles import follower
 from cacheflow.raft.roles.leader import HURRY_AFTER_S
 
 # Seconds that a message takes at most, and a little more for the turns at its ends.
@@ -196,3 +199,34 @@ def test_who_is_down_costs_an_idle_leader_nothing(cluster: Cluster) -> None:
     write(cluster, leader)
     cluster.run(0.5)
     assert not leader.node.leading._watching
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_behind_a_sleep_contents_are_told_no_younger_than_they_are_whatever_clocks_say(
+    monkeypatch: pytest.MonkeyPatch, mended: bool
+) -> None:
+    cluster = Cluster(3, 3, drift=0.001)
+    *others, sleeper = cluster.hosts
+    # The leader's clock runs faster than that of the one who sleeps.
+    for host in others:
+        host.clock_rate = 1.001
+    sleeper.clock_rate = 0.999
+    if not mended:
+        monkeypatch.setattr(follower, "CLOCKS_APART", 10**9)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        leader, asleep = leader_of(cluster), sleeper.process
+        assert asleep is not None and leader is not asleep
+        asleep.loop.pause()
+        began = cluster.scheduler.now
+        while cluster.scheduler.now < began + 8.0:
+            # So few that all of them are sent to the one who sleeps.
+            cluster.run(0.006)
+            write(cluster, leader)
+            cluster.checks.acknowledged(leader)
+        asleep.loop.resume(suspended=True)
+        with contextlib.nullcontext() if mended else pytest.raises(Violation, match="bounded read"):
+            cluster.run(1.0)
+        assert not mended or late(cluster, leader.node.last_applied) == []
