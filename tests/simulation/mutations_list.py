@@ -130,6 +130,7 @@ MUTATIONS = (
     Mutation("and forgotten by members", departures.never_forget_a_departure, "leave"),
     Mutation("it comes back as another", departures.come_back_under_the_same_incarnation, "leave"),
     Mutation("time passes in sleep", storage.stand_still_in_sleep, "suspend"),
+    Mutation("clocks run at different rates", storage.trust_the_leaders_clock, "suspend"),
     Mutation("look before you found", founding.found_without_listening, "empty"),
     Mutation("founders are who they say they are", founding.tell_founders_apart_by_their_addresses, ""),
     Mutation("who finds a cluster founds none", founding.found_beside_those_who_have_data, "empty"),

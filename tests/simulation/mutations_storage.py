@@ -17,6 +17,7 @@ from cacheflow.node.clock import ClusterClock
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import CorruptJournal, Journal
 from cacheflow.raft.membership.removed import Removal
+from cacheflow.raft.roles import follower
 from cacheflow.raft.snapshots import files, helper, storage
 from cacheflow.raft.snapshots.building import Building
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta, snapshot_path
@@ -182,3 +183,8 @@ def say_that_it_was_removed_before_it_is_noted(patch: pytest.MonkeyPatch) -> Non
 def stand_still_in_sleep(patch: pytest.MonkeyPatch) -> None:
     """Take a clock for the age of the contents that stands still while the machine is suspended."""
     patch.setattr(ProcessLoop, "passed", ProcessLoop.time)
+
+
+def trust_the_leaders_clock(patch: pytest.MonkeyPatch) -> None:
+    """Believe that the leader's clock runs as fast as this node's, however long it has kept this node's reading."""
+    patch.setattr(follower, "CLOCKS_APART", 10**9)

@@ -79,7 +79,26 @@ def test_contents_are_as_old_as_the_leaders_last_majority_once_what_it_had_commi
     assert node.freshness.fresh_at_ms == 0
     node.core.last_applied = 5
     node.freshness.note_progress()
-    assert node.freshness.fresh_at_ms == 1_000 + 20 - 30
+    # The last is for clocks that run at different rates.
+    assert node.freshness.fresh_at_ms == 1_000 + 20 - 30 - 1
+
+
+@pytest.mark.parametrize("hold_ms", [0, 3_000])
+@pytest.mark.parametrize("age_ms", [0, 2_000])
+def test_contents_are_never_told_younger_than_they_are_by_a_leader_whose_clock_runs_wrong(
+    node: Node, hold_ms: int, age_ms: int
+) -> None:
+    follower = following(node)
+    node.time_ms = 100_000
+    said_ms = node.now_ms() + follower._clock_origin_ms
+    node.core.last_applied = 5
+    node.time_ms += 10_000
+    # It runs faster than this node's by two parts in a thousand, and then slower.
+    for wrong in (1.002, 0.998):
+        follower._hear_header(header(said_ms, 5, int(hold_ms * wrong), int(age_ms * wrong)))
+        node.freshness.note_progress()
+        assert node.freshness.fresh_at_ms <= 100_000 + hold_ms - age_ms
+        node.freshness.fresh_at_ms = 0
 
 
 def test_a_message_that_was_overtaken_says_nothing_of_the_time(node: Node) -> None:
