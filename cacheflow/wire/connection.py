@@ -281,6 +281,14 @@ class Connection(asyncio.Protocol):
             self._last_read = promise
         self._reserve(stream.held)
 
+    @property
+    def is_amid_reply(self) -> bool:
+        """True while the client may have a part of a reply in pieces, behind which nothing but the rest of it may come."""
+        return bool(self._promises) and isinstance(self._promises[0].answer, Stream)
+
+    def stream_ended(self) -> None:
+        """Called when a client was sent all of a reply in pieces, and nothing of what comes behind it."""
+
     def read_alone(self, answer: Callable[[], Reply]) -> None:
         """Answer a client's read, before which no request waits, with what ``answer`` returns after a barrier in the log."""
         promise = self._last_read = Promise()
@@ -555,7 +563,8 @@ class Connection(asyncio.Protocol):
             if isinstance(answer, Stream):
                 if not self._send_pieces(answer):
                     break
-                answer = b""
+                promise.answer = answer = b""
+                self.stream_ended()
             promises.popleft()
             self._in_row = 0
             if promise is self._last_read:

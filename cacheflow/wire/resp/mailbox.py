@@ -36,7 +36,7 @@ class Receiver(Protocol):
 
     @property
     def is_stalled(self) -> bool:
-        """True while the client's socket takes no more bytes."""
+        """True while no message may be sent: the client's socket takes no more bytes, or the client has a part of a reply."""
 
     def write_pushes(self, data: bytes) -> None:
         """Write ``data``, a part of the published messages that wait for this client, to the client's socket."""

@@ -435,8 +435,13 @@ class RespSession(Connection):
 
     @property
     def is_stalled(self) -> bool:
-        """True while the client's socket takes no more bytes."""
-        return self._stalled
+        """True while no message may be sent: the client's socket takes no more bytes, or the client has a part of a reply."""
+        return self._stalled or self.is_amid_reply
+
+    def stream_ended(self) -> None:
+        if self.mailbox is not None:
+            self.flush()
+            self.mailbox.write()
 
     def write_pushes(self, data: bytes) -> None:
         """Write ``data``, published messages or a part of one, to the client's socket, behind all finished replies."""
