@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final, Literal, Protocol, TypeAlias
 
 from cacheflow.errors import ReplicationError
 from cacheflow.files.backup import BackupMeta
+from cacheflow.machine.effects import Effect
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
 from cacheflow.results import Change, ClusterSettings, Digest, Item, RaftPosition
@@ -113,6 +114,7 @@ class Channels(Protocol):
     ) -> None: ...
     def unsubscribe(self, subscriber: Subscriber, space: Space, name: bytes) -> None: ...
     def publish(self, channel: bytes, data: bytes, shard: bool = False) -> int: ...
+    def deliver(self, published: Published) -> int: ...
     def soon(self, call: Callable[[], None]) -> None: ...
     def wake(self, subscriber: Subscriber) -> None: ...
     def hold(self, subscriber: Subscriber, published: Published) -> None: ...
@@ -123,13 +125,15 @@ class Channels(Protocol):
 class Told:
     """One change of a node's contents; all clients that are told it share this object.
 
+    effect: the same change as the machine has recorded it, without a value.
     rendered: the change as the bytes that clients get, once a front has made them.
     """
 
-    __slots__ = ("change", "rendered")
+    __slots__ = ("change", "effect", "rendered")
 
-    def __init__(self, change: Change) -> None:
+    def __init__(self, change: Change, effect: Effect) -> None:
         self.change = change
+        self.effect = effect
         self.rendered = b""
 
 
@@ -137,8 +141,8 @@ class Follower(Protocol):
     """Interface: somebody who is told the changes of a node's contents. Called on the event loop only."""
 
     @property
-    def prefix(self) -> str:
-        """The beginning of the keys whose changes this follower is told; "" for all."""
+    def prefix(self) -> str | None:
+        """The beginning of the keys of database 0 whose changes this follower is told; None for all keys of all databases."""
 
     def take(self, changes: list[Told]) -> bool:
         """Take the next ``changes``, in order; return False if no more may come until this follower calls ``Feed.go_on``."""
@@ -296,6 +300,10 @@ class WireStore(Protocol):
     @property
     def channels(self) -> Channels:
         """The channels of the node, on which its clients publish messages and to which they subscribe."""
+
+    @property
+    def feed(self) -> Feed:
+        """The object that keeps the node's latest changes and tells them to followers."""
 
     def now_ms(self) -> int:
         """Return the cluster's time in milliseconds, by which entries expire."""

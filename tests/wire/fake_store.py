@@ -20,6 +20,7 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
 from cacheflow.node.channels import Channels
+from cacheflow.node.feed import Feed
 from cacheflow.raft.transport.network import Network
 from cacheflow.results import ClusterSettings
 from cacheflow.verbs import settings_told
@@ -82,6 +83,7 @@ class FakeStore:
         self.channels = Channels(
             self.next_turn.slices, self.next_turn.unsent, cast(Network, self.next_turn), lambda peer: True
         )
+        self.feed = Feed(self.next_turn.slices, self.now_ms, self.machine.applied_index, self.machine.digest)
         self._waiting: deque[tuple[list[Command], Done]] = deque()
         self.apply([commands.configure({"max_items": max_items, "max_bytes": max_bytes})])
 
@@ -91,7 +93,11 @@ class FakeStore:
         """Apply one entry as somebody else's."""
         block = commands.encode_block(0, 0, 0, batch)
         payload = commands.encode_entry(self.clock_ms, [block])
-        ((_, _, results),) = self.machine.apply(self.machine.applied_index + 1, payload)
+        machine = self.machine
+        ((_, _, results),) = machine.apply(machine.applied_index + 1, payload)
+        effects = len(machine.contents.effects)
+        if effects:
+            self.feed.add(machine.applied_index, machine.packed_effects, machine.digest, effects)
         return results
 
     def release(self, count: int | None = None) -> int:

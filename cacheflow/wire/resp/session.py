@@ -35,6 +35,7 @@ from cacheflow.wire.connection import Connection
 from cacheflow.wire.optimistic import Condition, unchanged
 from cacheflow.wire.resp.arguments import PlacedRequest, placed
 from cacheflow.wire.resp.mailbox import Mailbox
+from cacheflow.wire.resp.notifications import Notifications
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import GivenUp, Scans
@@ -213,6 +214,7 @@ class Shared:
         self.wall = wall
         self.scans = Scans(store, GivenUp(self.slices).take)
         self.scripts = Scripts()
+        self.notifications = Notifications(store, self.slices)
         self.connections: dict[int, RespSession] = {}
         self.accepted = 0
         # Requests of the connections that are closed, and what the counters in INFO were at CONFIG RESETSTAT.

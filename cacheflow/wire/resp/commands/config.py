@@ -14,6 +14,7 @@ from cacheflow.verbs import settings_command, settings_of
 from cacheflow.wire.resp.commands.clients import chosen, subcommand
 from cacheflow.wire.resp.commands.info import stats
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
+from cacheflow.wire.resp.notifications import parsed, spelled
 from cacheflow.wire.resp.replies import OK, CommandError, encode, error
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec
 from cacheflow.wire.streams import whole
@@ -40,6 +41,7 @@ def _told(session: RespSession) -> dict[str, str]:
         "databases": str(DATABASES),
         "maxmemory": str(settings.max_bytes or 0),
         "maxmemory-policy": _NAMES_OF[settings.eviction],
+        NOTIFY: spelled(session.service.notifications.flags),
         "proto-max-bulk-len": str(settings.max_value_bytes),
         "save": "",
         "timeout": "0",
@@ -78,6 +80,8 @@ def _policy(text: str) -> str:
     return policy
 
 
+# The parameter that is this node's own, and no setting of the cluster.
+NOTIFY: Final = "notify-keyspace-events"
 # Redis' name of a parameter: the setting's own, and what its text means.
 _SETTABLE: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "maxmemory": ("max_bytes", _max_bytes),
@@ -85,17 +89,18 @@ _SETTABLE: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
 }
 
 
-def _change(session: RespSession, arguments: Arguments) -> Command:
-    """Return the state machine's command that does a CONFIG SET: changes all settings or none. Raises CommandError."""
+def _asked(session: RespSession, arguments: Arguments) -> tuple[dict[str, Any], frozenset[str] | None]:
+    """Return what a CONFIG SET asks for: (values by parameter, letters of keyspace events or None). Raises CommandError."""
     words = [argument.decode("utf-8", "replace") for argument in arguments[2:]]
     if len(words) % 2:
         raise CommandError("ERR wrong number of arguments for 'config|set' command")
     changes: dict[str, Any] = {}
+    events: frozenset[str] | None = None
     for name, value in zip(words[::2], words[1::2], strict=True):
         name = name.lower()
-        if name in changes:
+        if name in changes or (name == NOTIFY and events is not None):
             raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - duplicate parameter")
-        if name not in _SETTABLE:
+        if name not in _SETTABLE and name != NOTIFY:
             known = name in _told(session)
             raise CommandError(
                 f"ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config"
@@ -103,9 +108,17 @@ def _change(session: RespSession, arguments: Arguments) -> Command:
                 else f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'"
             )
         try:
-            changes[name] = _SETTABLE[name][1](value)
+            if name == NOTIFY:
+                events = parsed(value)
+            else:
+                changes[name] = _SETTABLE[name][1](value)
         except ValueError as wrong:
             raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {wrong}") from None
+    return changes, events
+
+
+def _change(session: RespSession, changes: dict[str, Any]) -> Command:
+    """Return the state machine's command that gives parameters the values ``changes``, all or none. Raises CommandError."""
     try:
         return settings_command(
             {_SETTABLE[name][0]: value for name, value in changes.items()},
@@ -121,6 +134,27 @@ def _changed(result: Result) -> bytes:
     except CacheFlowError as failed:
         return error(f"ERR CONFIG SET failed - {failed}")
     return OK
+
+
+def _begin_to_set(session: RespSession, arguments: Arguments) -> None:
+    """Carry out a CONFIG SET: settings of the cluster by the log, and what is this node's own once they are changed."""
+    changes, events = _asked(session, arguments)
+    notifications = session.service.notifications
+
+    def notify() -> bytes:
+        if events is not None:
+            notifications.flags = events
+            notifications.go_on()
+        return OK
+
+    def done(result: Result) -> bytes:
+        reply = _changed(result)
+        return notify() if reply == OK else reply
+
+    if changes:
+        session.write(_change(session, changes), done, CHANGE_WORK)
+    else:
+        session.in_turn(notify)
 
 
 def _set(session: RespSession, arguments: Arguments) -> bytes:
@@ -145,7 +179,7 @@ _CONFIG: Final[dict[bytes, tuple[int, Local]]] = {
 def _control(session: RespSession, arguments: Arguments) -> None:
     answer = chosen(_CONFIG, session, arguments)
     if answer is _set:
-        session.write(_change(session, arguments), _changed, CHANGE_WORK)
+        _begin_to_set(session, arguments)
     else:
         session.in_turn(lambda: whole(answer(session, arguments)))
 

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Final
 
-from cacheflow.contract import Channels, Done, Entry, KeysCopy
+from cacheflow.contract import Channels, Done, Entry, Feed, KeysCopy
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.deciding.decisions import DECIDE
@@ -123,6 +123,10 @@ class _Seen:
     @property
     def channels(self) -> Channels:
         return self._store.channels
+
+    @property
+    def feed(self) -> Feed:
+        return self._store.feed
 
     def metrics(self) -> dict[str, float]:
         return self._store.metrics()
