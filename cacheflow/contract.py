@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal, Protocol, TypeAlias
 
 from cacheflow.errors import ReplicationError
@@ -22,6 +22,7 @@ __all__ = [
     "CHANNEL",
     "DATA",
     "EXPIRES_AT_MS",
+    "INVALIDATIONS",
     "KIND",
     "META",
     "PATTERN",
@@ -33,13 +34,16 @@ __all__ = [
     "Entry",
     "Feed",
     "Follower",
+    "Invalidated",
     "KeysCopy",
     "Outcome",
     "Published",
+    "Reader",
     "RestStore",
     "Space",
     "Subscriber",
     "Told",
+    "Tracking",
     "WireStore",
     "entry_bytes",
 ]
@@ -74,6 +78,44 @@ class Published:
         self.shard = shard
         self.rendered: dict[Any, bytes] = {}
         self.holders = 0
+
+
+# The channel on which clients of RESP2 are told which keys have changed.
+INVALIDATIONS: Final = b"__redis__:invalidate"
+
+
+class Invalidated(Published):
+    """The message to clients that some keys which they may have read and keep have changed.
+
+    keys: these keys, as the clients know them; None: all keys.
+    """
+
+    __slots__ = ("keys",)
+
+    def __init__(self, keys: list[bytes] | None) -> None:
+        super().__init__(INVALIDATIONS, b"".join(keys or ()), False)
+        self.keys = keys
+
+
+class Reader(Protocol):
+    """Interface: a client's connection that is told which keys have changed that it may keep. Called on the event loop only."""
+
+    def invalidate(self, message: Invalidated) -> None:
+        """Queue ``message``, the names of changed keys, for this client; ``write`` sends it."""
+
+    def write(self) -> None:
+        """Send the queued messages to this client, as many as its connection takes now."""
+
+
+class Tracking(Protocol):
+    """Interface: the keys that clients of a node have read and keep: see node/tracking.py. Called on the event loop only."""
+
+    def begin(self, reader: Reader, notes: bool) -> int: ...
+    def follow(self, number: int, prefix: str) -> None: ...
+    def end(self, number: int, prefixes: Iterable[str]) -> None: ...
+    def note(self, number: int, keys: Iterable[str]) -> None: ...
+    def note_seen(self, number: int, seen: Iterable[tuple[str, int]]) -> None: ...
+    def wrote(self, number: int, versions: Iterable[int]) -> None: ...
 
 
 class Subscriber(Protocol):
@@ -304,6 +346,10 @@ class WireStore(Protocol):
     @property
     def feed(self) -> Feed:
         """The object that keeps the node's latest changes and tells them to followers."""
+
+    @property
+    def tracking(self) -> Tracking:
+        """The object that notes which keys clients have read, and tells them which of these have changed."""
 
     def now_ms(self) -> int:
         """Return the cluster's time in milliseconds, by which entries expire."""

@@ -230,6 +230,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "hits_total": engine.local.hits,
         "misses_total": engine.local.misses,
         **engine.local.channels.metrics(),
+        **engine.local.tracking.metrics(),
         **engine.ports.metrics(),
         **(engine.handshakes.metrics() if engine.handshakes is not None else {}),
         **{f'peer_lag{{peer="{member.id}"}}': lag for member in node.members() if (lag := node.lag_of(member.id))},

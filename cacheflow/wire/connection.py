@@ -281,13 +281,8 @@ class Connection(asyncio.Protocol):
             self._last_read = promise
         self._reserve(stream.held)
 
-    @property
-    def is_amid_reply(self) -> bool:
-        """True while the client may have a part of a reply in pieces, behind which nothing but the rest of it may come."""
-        return bool(self._promises) and isinstance(self._promises[0].answer, Stream)
-
     def stream_ended(self) -> None:
-        """Called when a client was sent all of a reply in pieces, and nothing of what comes behind it."""
+        """Called when a client was given all of a reply in pieces, and nothing of what comes behind it."""
 
     def read_alone(self, answer: Callable[[], Reply]) -> None:
         """Answer a client's read, before which no request waits, with what ``answer`` returns after a barrier in the log."""
@@ -563,12 +558,10 @@ class Connection(asyncio.Protocol):
             if isinstance(answer, Stream):
                 if not self._send_pieces(answer):
                     break
-                promise.answer = answer = b""
+                self._pop()
                 self.stream_ended()
-            promises.popleft()
-            self._in_row = 0
-            if promise is self._last_read:
-                self._last_read = None
+                continue
+            self._pop()
             if isinstance(answer, tuple):
                 read, result = answer
                 data = read(result)
@@ -582,6 +575,13 @@ class Connection(asyncio.Protocol):
             if self._output_bytes >= REPLY_BYTES_MAX:
                 self.flush()
         self._draining = False
+
+    def _pop(self) -> None:
+        """Take the first promise out of the queue: its reply is sent, or about to be made."""
+        promise = self._promises.popleft()
+        self._in_row = 0
+        if promise is self._last_read:
+            self._last_read = None
 
     def _send_pieces(self, stream: Stream) -> bool:
         """Send pieces of ``stream``, a reply, while the client takes them and time is left; return whether all are sent."""

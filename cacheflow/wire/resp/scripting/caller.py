@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Final
 
-from cacheflow.contract import Channels, Done, Entry, Feed, KeysCopy
+from cacheflow.contract import Channels, Done, Entry, Feed, KeysCopy, Tracking
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.deciding.decisions import DECIDE
@@ -127,6 +127,10 @@ class _Seen:
     @property
     def feed(self) -> Feed:
         return self._store.feed
+
+    @property
+    def tracking(self) -> Tracking:
+        return self._store.tracking
 
     def metrics(self) -> dict[str, float]:
         return self._store.metrics()
