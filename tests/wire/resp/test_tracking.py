@@ -393,7 +393,7 @@ def test_info_tells_the_options() -> None:
     assert b"*4\r\n$2\r\non\r\n$5\r\noptin\r\n$11\r\ncaching-yes\r\n$6\r\nnoloop\r\n" in answer and b":0\r\n" in answer
     conversation.say("CLIENT TRACKING ON BCAST PREFIX a")
     answer = conversation.say("CLIENT TRACKINGINFO")
-    assert b"~2\r\n$5\r\nbcast\r\n$2\r\non\r\n" in answer and answer.endswith(b"*1\r\n$1\r\na\r\n")
+    assert b"~2\r\n$2\r\non\r\n$5\r\nbcast\r\n" in answer and answer.endswith(b"*1\r\n$1\r\na\r\n")
     conversation.say("GET a", client=two)
     info = conversation.say("INFO")
     assert b"\r\ntracking_clients:0\r\n" in info  # the store of these tests tells no such metrics

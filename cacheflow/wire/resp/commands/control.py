@@ -12,8 +12,8 @@ from cacheflow.wire.resp.commands.transaction import execute
 from cacheflow.wire.resp.replies import OK, CommandError, encode
 from cacheflow.wire.resp.session import Arguments, RespSession, Spec
 
-# redis-py keeps a local cache only where HELLO tells of this release of Redis or a later one. The commands are those of the one that
-# INFO tells of.
+# redis-py keeps a local cache only where HELLO tells of this release of Redis or a later one. The commands are those of
+# the release in INFO.
 HELLO_VERSION: Final = "7.4.0"
 NO_PASSWORD: Final = (
     "ERR AUTH <password> called without any password configured for the default user. "

@@ -9,7 +9,7 @@ from typing import Final
 from cacheflow.errors import InvalidRequest
 from cacheflow.values import KEY_BYTES_MAX
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of
-from cacheflow.wire.resp.replies import OK, CommandError, encode, integer
+from cacheflow.wire.resp.replies import OK, CommandError, bulk, encode, integer, map_head, set_head
 from cacheflow.wire.resp.session import Arguments, RespSession
 from cacheflow.wire.resp.tracking import Options
 
@@ -138,22 +138,26 @@ def caching(session: RespSession, arguments: Arguments) -> bytes:
 def tracking_info(session: RespSession, arguments: Arguments) -> bytes:
     """Answer CLIENT TRACKINGINFO."""
     tracker = session.tracker
-    if tracker is None:
-        return encode(session.protocol, {"flags": ["off"], "redirect": -1, "prefixes": []})
-    options = tracker.options
-    named = {
-        "on": True,
-        "bcast": options.broadcast,
-        "optin": options.opt_in,
-        "caching-yes": options.caching is True,
-        "optout": options.opt_out,
-        "caching-no": options.caching is False,
-        "noloop": options.no_loop,
-        "broken_redirect": tracker.is_broken,
-    }
-    flags = [name for name, holds in named.items() if holds]
-    told = set(flags) if session.protocol == 3 else flags
-    return encode(session.protocol, {"flags": told, "redirect": options.redirect, "prefixes": options.prefixes})
+    flags, redirect, prefixes = ["off"], -1, []
+    if tracker is not None:
+        options = tracker.options
+        named = {
+            "on": True,
+            "bcast": options.broadcast,
+            "optin": options.opt_in,
+            "caching-yes": options.caching is True,
+            "optout": options.opt_out,
+            "caching-no": options.caching is False,
+            "noloop": options.no_loop,
+            "broken_redirect": tracker.is_broken,
+        }
+        flags = [name for name, holds in named.items() if holds]
+        redirect, prefixes = options.redirect, options.prefixes
+    protocol = session.protocol
+    # A set in Redis' order.
+    told = set_head(protocol, len(flags)) + b"".join([bulk(flag.encode()) for flag in flags])
+    rest = (bulk(b"redirect"), integer(redirect), bulk(b"prefixes"), encode(protocol, prefixes))
+    return map_head(protocol, 3) + bulk(b"flags") + told + b"".join(rest)
 
 
 def get_redirect(session: RespSession, arguments: Arguments) -> bytes:
