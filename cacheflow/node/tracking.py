@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
+from sys import getsizeof
 from typing import Final, NamedTuple
 
 from cacheflow.contract import Invalidated, Reader
@@ -29,8 +30,11 @@ from cacheflow.machine.state.entries import VERSION, Entry
 from cacheflow.net.slices import Slices
 from cacheflow.node.feed import WHAT
 
-# Pairs of a key and a client that has read it: 250 bytes each, and less where several clients read the same keys.
-NOTED_MAX = 500_000
+# Bytes of the table: some 300,000 keys of 25 bytes that one client each has read, and more where several read the same.
+NOTED_BYTES_MAX = 64 * 1024 * 1024
+# What a key costs beside its text, and what a further client that has read it does.
+KEY_COST: Final = 130
+READER_COST: Final = 60
 # The prefixes of all clients of a node, and how many different lengths these may have: each length is a look for every change.
 PREFIXES_MAX = 10_000
 LENGTHS_MAX = 32
@@ -88,7 +92,9 @@ class Tracking:
         self._begun = 0
         # Who has read a key: a number, or several. What was noted first comes first. Numbers of clients that are gone stay.
         self._table: OrderedDict[str, Numbers] = OrderedDict()
+        # How many pairs of a key and a client these are, and their bytes.
         self._noted = 0
+        self._noted_bytes = 0
         # By prefix: the numbers of the clients that are told of its keys. How many prefixes have each length.
         self._prefixes: dict[str, dict[int, None]] = {}
         self._lengths: dict[int, int] = {}
@@ -155,18 +161,22 @@ class Tracking:
             numbers = table.get(key)
             if numbers is None:
                 table[key] = number
+                self._noted_bytes += getsizeof(key) + KEY_COST
             elif numbers == number:
                 continue
             elif isinstance(numbers, int):
                 table[key] = {numbers, number}
+                self._noted_bytes += READER_COST
             elif number in numbers:
                 continue
             else:
                 numbers.add(number)
+                self._noted_bytes += READER_COST
             self._noted += 1
-        while self._noted > NOTED_MAX:
+        while self._noted_bytes > NOTED_BYTES_MAX:
             key, numbers = table.popitem(last=False)
             self._evicted += 1
+            self._taken_out(key, numbers)
             self._put(key, 0, 0, numbers)
         self._schedule()
 
@@ -181,7 +191,6 @@ class Tracking:
             if self._version_of(key) == version:
                 self.note(number, (key,))
             else:
-                self._noted += 1
                 self._put(key, 0, 0, number)
                 self._schedule()
 
@@ -204,6 +213,7 @@ class Tracking:
                 key, version = effect[1], effect[2]
                 numbers = self._table.pop(key, None)
                 if numbers is not None:
+                    self._taken_out(key, numbers)
                     self._put(key, version, 0 if kind in _REMOVED else version, numbers)
                 if self._lengths:
                     self._note_for_prefixes(key, version)
@@ -212,13 +222,18 @@ class Tracking:
         if self._due or self._changed:
             self._wake(self._hand_out)
 
+    def _taken_out(self, key: str, numbers: Numbers) -> None:
+        """Count ``key`` and the ``numbers`` of those who have read it, which were in the table, no more."""
+        count = 1 if isinstance(numbers, int) else len(numbers)
+        self._noted -= count
+        self._noted_bytes -= getsizeof(key) + KEY_COST + READER_COST * (count - 1)
+
     def _put(self, key: str, version: int, left: int, numbers: Numbers) -> None:
-        """Have the change of ``key`` told to those who had read it, whose ``numbers`` count as noted no more.
+        """Have the change of ``key`` told to those who had read it, whose numbers are ``numbers``.
 
         left: the version that the key has behind the change; 0: none.
         """
         to: Collection[int] = (numbers,) if isinstance(numbers, int) else numbers
-        self._noted -= len(to)
         self._due.append(_Due(Invalidated([_name(key)]), ((key, version),), iter(to), left))
         self._due_keys += 1
 
@@ -259,7 +274,7 @@ class Tracking:
         if self._table:
             self._given_up.append(self._table)
             self._table = OrderedDict()
-            self._noted = 0
+            self._noted = self._noted_bytes = 0
             if len(self._given_up) == 1:
                 self._slices.put(self._free)
 
@@ -355,6 +370,7 @@ class Tracking:
             "tracking_clients": len(self.readers),
             "tracking_keys": len(self._table),
             "tracking_reads": self._noted,
+            "tracking_bytes": self._noted_bytes,
             "tracking_prefixes": len(self._prefixes),
             "tracking_invalidations_total": self._told,
             "tracking_evicted_total": self._evicted,

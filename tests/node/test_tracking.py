@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -276,7 +277,8 @@ def test_under_a_prefix_only_what_is_all_ones_own_is_left_out(node: Node) -> Non
 def test_the_first_that_was_noted_is_told_and_forgotten_where_there_is_no_room(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "NOTED_MAX", 4)
+    key_bytes, further_bytes = sys.getsizeof("a") + module.KEY_COST, module.READER_COST
+    monkeypatch.setattr(module, "NOTED_BYTES_MAX", 3 * key_bytes + further_bytes)
     one, two = node.reader("a", "b"), node.reader("a", "c")
     node.tracking.note(one.number, ["d"])
     assert (one.told(), two.told()) == ([], [])
@@ -287,6 +289,9 @@ def test_the_first_that_was_noted_is_told_and_forgotten_where_there_is_no_room(
     # Who reads the same again takes no more room.
     node.tracking.note(one.number, ["b", "d", "b"])
     assert node.tracking.metrics()["tracking_reads"] == 3
+    assert node.tracking.metrics()["tracking_bytes"] == 3 * key_bytes
+    node.set("b", "c", "d")
+    assert node.tracking.metrics()["tracking_bytes"] == 0
 
 
 def test_many_clients_of_one_key_are_told_in_slices(node: Node) -> None:

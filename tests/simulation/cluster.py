@@ -583,7 +583,7 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(feed, "BYTES_MAX", followed.BYTES_MAX)
         patch.setattr(feed, "AT_ONCE", followed.AT_ONCE)
         patch.setattr(feed, "UNPACKED_MAX", followed.UNPACKED_MAX)
-        patch.setattr(tracking, "NOTED_MAX", tracked.NOTED_MAX)
+        patch.setattr(tracking, "NOTED_BYTES_MAX", tracked.NOTED_BYTES_MAX)
         patch.setattr(tracking, "DUE_MAX", tracked.DUE_MAX)
         patch.setattr(tracking, "NAMES_AT_ONCE", tracked.NAMES_AT_ONCE)
         patch.setattr(tracking, "WRITTEN_AT_ONCE", tracked.WRITTEN_AT_ONCE)

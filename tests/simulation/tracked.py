@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
 
 # The limits in a simulation: so low that what is noted first is forgotten, and that too much is due now and then.
-NOTED_MAX = 12
+NOTED_BYTES_MAX = 12 * 180
 DUE_MAX = 12
 NAMES_AT_ONCE = 2
 WRITTEN_AT_ONCE = 1

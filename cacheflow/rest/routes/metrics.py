@@ -66,6 +66,7 @@ HELP: Mapping[str, str] = {
     "tracking_clients": "Clients of the RESP port that are told which keys have changed that they keep.",
     "tracking_keys": "Keys that these clients have read and may keep.",
     "tracking_reads": "The same keys, once for each client that has read one.",
+    "tracking_bytes": "What these take of this node's memory, by formula.",
     "tracking_prefixes": "Prefixes of keys of whose changes some of these clients are told.",
     "tracking_invalidations_total": "Messages to these clients that keys have changed.",
     "tracking_evicted_total": "Keys that they were told to forget because this node notes no more.",
