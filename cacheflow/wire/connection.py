@@ -549,6 +549,7 @@ class Connection(asyncio.Protocol):
 
     def _drain(self) -> None:
         promises = self._promises
+        has_streamed = False
         self._draining = True
         while promises and not self._stalled:
             promise = promises[0]
@@ -558,10 +559,15 @@ class Connection(asyncio.Protocol):
             if isinstance(answer, Stream):
                 if not self._send_pieces(answer):
                     break
-                self._pop()
+                answer = b""
+                has_streamed = True
+            promises.popleft()
+            self._in_row = 0
+            if promise is self._last_read:
+                self._last_read = None
+            if has_streamed:
+                has_streamed = False
                 self.stream_ended()
-                continue
-            self._pop()
             if isinstance(answer, tuple):
                 read, result = answer
                 data = read(result)
@@ -575,13 +581,6 @@ class Connection(asyncio.Protocol):
             if self._output_bytes >= REPLY_BYTES_MAX:
                 self.flush()
         self._draining = False
-
-    def _pop(self) -> None:
-        """Take the first promise out of the queue: its reply is sent, or about to be made."""
-        promise = self._promises.popleft()
-        self._in_row = 0
-        if promise is self._last_read:
-            self._last_read = None
 
     def _send_pieces(self, stream: Stream) -> bool:
         """Send pieces of ``stream``, a reply, while the client takes them and time is left; return whether all are sent."""
