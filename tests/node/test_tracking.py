@@ -266,7 +266,8 @@ def test_under_a_prefix_only_what_is_all_ones_own_is_left_out(node: Node) -> Non
     node.tracking.wrote(writer.number, own)
     node.end_turn()
     assert (writer.told(), other.told()) == (["k2"], ["k1", "k2"])
-    # What is one's own is of one turn alone.
+    # What is one's own is known for one turn alone.
+    assert node.tracking._own == {}
     node.set("k1")
     assert writer.told() == ["k1"]
 

@@ -187,6 +187,24 @@ def test_a_client_that_does_not_read_gets_everything_in_order_later() -> None:
     assert came == b"$1\r\n1\r\n" + invalidate("a") + b"_\r\n"
 
 
+def test_a_reply_that_is_made_and_waits_for_the_client_comes_before_what_has_changed_since() -> None:
+    conversation = Conversation()
+    client, store = conversation.client, conversation.store
+    conversation.set("a")
+    store.held = True
+    # A transaction with a condition: its answer is known as a whole before it is sent.
+    came = client.send(lines("WATCH z\nMULTI\nGET a\nSET z 1\nEXEC"))
+    client.transport.takes = False
+    client.protocol.pause_writing()
+    store.release()
+    store.apply([c.set_("a", b"x", 0)])
+    store.next_turn.run()
+    client.transport.take_all()
+    store.next_turn.run()
+    came += client.replies()
+    assert came.endswith(b"*2\r\n$1\r\n1\r\n+OK\r\n" + invalidate("a"))
+
+
 def test_a_client_that_takes_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailbox, "UNREAD_BYTES_MAX", 10_000)
     conversation = Conversation("BCAST")
