@@ -16,6 +16,7 @@ from cacheflow.net.slices import Slices
 from cacheflow.node import proposals
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.feed import Feed
+from cacheflow.node.tracking import Tracking
 
 
 def slow_sweeps(patch: pytest.MonkeyPatch) -> None:
@@ -106,6 +107,7 @@ def test_a_removal_is_answered_also_when_snapshots_bring_its_count(monkeypatch: 
     local.proposals, local.on_settings = cluster.proposals, lambda _: None
     local.feed = Feed(Slices(), lambda: 0, 0, bytes(16))
     local.events = Mock()
+    local.tracking = Tracking(Slices(lambda: 0.0, lambda call: None, lambda: 0.0), lambda call: None, lambda key: None)
     removal = Call(cluster, commands.delete_prefix(""))
     cluster.apply()
     local.machine_replaced(older)
