@@ -88,7 +88,7 @@ export class Plot {
       cursor: { sync: { key: SYNC }, drag: { x: false, y: false }, points: { show: curves.length < 8 } },
       scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
       axes: [
-        { ...axis, size: 30, values: (_, splits) => splits.map((time) => moment(time).slice(-8, -3)) },
+        { ...axis, size: 30, values: (_, splits) => clockTimes(splits) },
         {
           ...axis,
           size: 66,
@@ -130,6 +130,12 @@ export class Plot {
       say(this.rows[number].most, this.#said(most));
     });
   }
+}
+
+/** Returns the times of day of an axis, with seconds where some lie in one minute. */
+function clockTimes(times) {
+  const end = times.length > 1 && times[1] - times[0] < 60 ? undefined : -3;
+  return times.map((time) => moment(time).slice(-8, end));
 }
 
 function last(values) {
