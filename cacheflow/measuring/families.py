@@ -167,6 +167,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "tracking_keys": Family("gauge", "Keys that these clients have read and may keep."),
     "tracking_reads": Family("gauge", "The same keys, once for each client that has read one."),
+    "tracking_bytes": Family("gauge", "Bytes that this node keeps to know which client has read which key."),
     "tracking_prefixes": Family("gauge", "Prefixes of keys of whose changes some of these clients are told."),
     "tracking_invalidations_total": Family("counter", "Messages to these clients that keys have changed."),
     "tracking_evicted_total": Family("counter", "Keys that they were told to forget because this node notes no more."),
