@@ -128,7 +128,7 @@ class EventLog:
                 leader_id, term = leader
                 level = None if leader_id == node.node_id else logging.INFO
                 self._note("leader", f"{leader_id} leads in term {term}", leader_id, level)
-        if leader is not None or not node.configurations.settled.members or node.replica.failure is not None:
+        if leader is not None or not node.configurations.latest.members or node.replica.failure is not None:
             self._without_s = None
         elif self._without_s is None:
             self._without_s = now_s

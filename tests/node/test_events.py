@@ -44,7 +44,7 @@ def bare_node() -> Any:
         is_leader=False,
         term=1,
         links=SimpleNamespace(route=None, is_connected=lambda node_id: True),
-        configurations=SimpleNamespace(settled=table(5, ANN)),
+        configurations=SimpleNamespace(settled=table(5, ANN), latest=table(5, ANN)),
         replica=SimpleNamespace(
             machine=SimpleNamespace(settings=Settings(version=1), level=3, restoring=None), failure=None
         ),
@@ -227,10 +227,11 @@ def test_a_leader_that_is_missing_for_long_is_noted_once_and_its_return_too() ->
 
 def test_a_node_without_a_cluster_and_one_that_takes_no_part_miss_no_leader() -> None:
     watched = Watched()
-    watched.node.configurations.settled = NOBODY
+    watched.node.configurations.latest = watched.node.configurations.settled = NOBODY
     watched.node.may_read = False
     assert [watched.look() for _ in range(9)] == [[]] * 9
-    watched.node.configurations.settled = table(6, ANN)
+    # A restarted node knows from its log who is a member, and applies none of it before it has a leader.
+    watched.node.configurations.latest = table(6, ANN)
     watched.node.replica.failure = "the disk is gone"
     assert [watched.look() for _ in range(9)] == [[]] * 9
     watched.node.replica.failure = None

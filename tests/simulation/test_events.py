@@ -44,6 +44,21 @@ def test_a_leader_that_is_killed_and_comes_back_is_told_the_same_way_in_every_ru
     outage(2)
 
 
+def test_a_node_that_starts_alone_says_that_it_has_no_leader_and_whom_it_does_not_reach() -> None:
+    with running(3) as cluster:
+        cluster.run(1.0)
+        alone, *others = cluster.hosts
+        for host in cluster.hosts:
+            cluster.crash(host, power=True)
+        cluster.start(alone)
+        cluster.run(4.0)
+        assert alone.process is not None and texts(alone.process, "leader") == []
+        cluster.run(2.0)
+        away = ", ".join(host.node_id for host in others)
+        lacks = f"no leader for 5 s, so nothing can be written: no connection with {away}"
+        assert texts(alone.process, "leader") == [lacks]
+
+
 def test_who_joins_and_who_leaves_is_told_by_every_node() -> None:
     cluster = Cluster(1, 4, settings=SETTINGS)
     with patched(cluster):
