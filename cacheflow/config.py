@@ -24,10 +24,13 @@ FSYNC_MODES = ("always", "interval", "never")
 PEER_TLS_MODES = ("prefer", "require")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
+# The letters of Redis' setting notify-keyspace-events.
+KEYSPACE_EVENTS = "KEAg$lshzxetdmn"
 VOTER, OBSERVER = "voter", "observer"
 ROLES = (VOTER, OBSERVER)
 # The port of the peer protocol minus that of HTTP, unless the settings say otherwise.
 RAFT_PORT_OFFSET = 1000
+_KEYSPACE_EVENTS = re.compile(f"[{re.escape(KEYSPACE_EVENTS)}]+")
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # Longer secrets add nothing, and a header has 16 KiB for everything.
 _SECRET_BYTES_MAX = 4096
@@ -56,6 +59,8 @@ class NodeConfig:
     # Ports of memcached's protocol and RESP on ``host``; None: not served, 0: a port that the system chooses.
     memcached_port: int | None = None
     resp_port: int | None = None
+    # Which changes of keys the RESP port publishes on channels, as Redis' flags; None: none.
+    notify_keyspace_events: str | None = None
     # The node's id; None: a random UUID, kept in the data directory.
     node_id: str | None = None
     # HTTP addresses of members to join through; empty: a node without data founds a cluster when it hears of none.
@@ -126,6 +131,11 @@ class NodeConfig:
         for name in ("raft_port", "memcached_port", "resp_port"):
             port = getattr(self, name)
             self._check(name, port is None or 0 <= port <= 65535, "must be 0 to 65535")
+        self._check(
+            "notify_keyspace_events",
+            self.notify_keyspace_events is None or _KEYSPACE_EVENTS.fullmatch(self.notify_keyspace_events) is not None,
+            f"must be some of the letters {KEYSPACE_EVENTS}, as in Redis",
+        )
         told = [port for port in (self.memcached_port, self.resp_port, self.port, self.raft_listen_port) if port]
         for name in ("memcached_port", "resp_port"):
             self._check(name, told.count(getattr(self, name)) <= 1, "is taken by another port of this node")

@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal, Protocol, TypeAlias
 
 from cacheflow.errors import ReplicationError
 from cacheflow.files.backup import BackupMeta
+from cacheflow.machine.effects import Effect
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
 from cacheflow.measuring.metrics import Metrics
@@ -23,6 +24,7 @@ __all__ = [
     "CHANNEL",
     "DATA",
     "EXPIRES_AT_MS",
+    "INVALIDATIONS",
     "KIND",
     "META",
     "PATTERN",
@@ -34,13 +36,16 @@ __all__ = [
     "Entry",
     "Feed",
     "Follower",
+    "Invalidated",
     "KeysCopy",
     "Outcome",
     "Published",
+    "Reader",
     "RestStore",
     "Space",
     "Subscriber",
     "Told",
+    "Tracking",
     "WireStore",
     "entry_bytes",
 ]
@@ -75,6 +80,44 @@ class Published:
         self.shard = shard
         self.rendered: dict[Any, bytes] = {}
         self.holders = 0
+
+
+# The channel on which clients of RESP2 are told which keys have changed.
+INVALIDATIONS: Final = b"__redis__:invalidate"
+
+
+class Invalidated(Published):
+    """The message to clients that some keys which they may have read and keep have changed.
+
+    keys: these keys, as the clients know them; None: all keys.
+    """
+
+    __slots__ = ("keys",)
+
+    def __init__(self, keys: list[bytes] | None) -> None:
+        super().__init__(INVALIDATIONS, b"".join(keys or ()), False)
+        self.keys = keys
+
+
+class Reader(Protocol):
+    """Interface: a client's connection that is told which keys have changed that it may keep. Called on the event loop only."""
+
+    def invalidate(self, message: Invalidated) -> None:
+        """Queue ``message``, the names of changed keys, for this client; ``write`` sends it."""
+
+    def write(self) -> None:
+        """Send the queued messages to this client, as many as its connection takes now."""
+
+
+class Tracking(Protocol):
+    """Interface: the keys that clients of a node have read and keep: see node/tracking.py. Called on the event loop only."""
+
+    def begin(self, reader: Reader, notes: bool) -> int: ...
+    def follow(self, number: int, prefix: str) -> None: ...
+    def end(self, number: int, prefixes: Iterable[str]) -> None: ...
+    def note(self, number: int, keys: Iterable[str]) -> None: ...
+    def note_seen(self, number: int, seen: Iterable[tuple[str, int]]) -> None: ...
+    def wrote(self, number: int, versions: Iterable[int]) -> None: ...
 
 
 class Subscriber(Protocol):
@@ -115,6 +158,7 @@ class Channels(Protocol):
     ) -> None: ...
     def unsubscribe(self, subscriber: Subscriber, space: Space, name: bytes) -> None: ...
     def publish(self, channel: bytes, data: bytes, shard: bool = False) -> int: ...
+    def deliver(self, published: Published) -> int: ...
     def soon(self, call: Callable[[], None]) -> None: ...
     def wake(self, subscriber: Subscriber) -> None: ...
     def hold(self, subscriber: Subscriber, published: Published) -> None: ...
@@ -125,13 +169,15 @@ class Channels(Protocol):
 class Told:
     """One change of a node's contents; all clients that are told it share this object.
 
+    effect: the same change as the machine has recorded it, without a value.
     rendered: the change as the bytes that clients get, once a front has made them.
     """
 
-    __slots__ = ("change", "rendered")
+    __slots__ = ("change", "effect", "rendered")
 
-    def __init__(self, change: Change) -> None:
+    def __init__(self, change: Change, effect: Effect) -> None:
         self.change = change
+        self.effect = effect
         self.rendered = b""
 
 
@@ -139,8 +185,8 @@ class Follower(Protocol):
     """Interface: somebody who is told the changes of a node's contents. Called on the event loop only."""
 
     @property
-    def prefix(self) -> str:
-        """The beginning of the keys whose changes this follower is told; "" for all."""
+    def prefix(self) -> str | None:
+        """The beginning of the keys of database 0 whose changes this follower is told; None for all keys of all databases."""
 
     def take(self, changes: list[Told]) -> bool:
         """Take the next ``changes``, in order; return False if no more may come until this follower calls ``Feed.go_on``."""
@@ -303,6 +349,14 @@ class WireStore(Protocol):
     @property
     def channels(self) -> Channels:
         """The channels of the node, on which its clients publish messages and to which they subscribe."""
+
+    @property
+    def feed(self) -> Feed:
+        """The object that keeps the node's latest changes and tells them to followers."""
+
+    @property
+    def tracking(self) -> Tracking:
+        """The object that notes which keys clients have read, and tells them which of these have changed."""
 
     def now_ms(self) -> int:
         """Return the cluster's time in milliseconds, by which entries expire."""

@@ -40,6 +40,8 @@ from cacheflow.node.administration import Administration
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.backups import Backups
 from cacheflow.node.channels import Channels
+from cacheflow.node.feed import Feed
+from cacheflow.node.tracking import Tracking
 from cacheflow.node.watching import Watching
 from cacheflow.results import ClusterSettings, Item
 from cacheflow.watching.local import StoreWatch
@@ -466,6 +468,16 @@ class ReplicatedStore(Administration, Face):
     def channels(self) -> Channels:
         """The publish/subscribe channels of this node, for fronts on the event loop. Raises NotReady before any start."""
         return self._started().channels
+
+    @property
+    def feed(self) -> Feed:
+        """The object that keeps this node's latest changes, for fronts on the event loop. Raises NotReady before any start."""
+        return self._started().feed
+
+    @property
+    def tracking(self) -> Tracking:
+        """The keys that clients of this node have read, for fronts on the event loop. Raises NotReady before any start."""
+        return self._started().tracking
 
     # Cluster ----------------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # Durations and counts, noted in hot paths: for everybody who has something to tell.
     "measuring": ("measuring",),
     # What the store answers and the fronts ask for: above the machine, below all of them.
-    "contract": (*BASE, "files.backup", "measuring", "machine.language", "machine.state.entries"),
+    "contract": (*BASE, "files.backup", "measuring", "machine.effects", "machine.language", "machine.state.entries"),
     "machine": ("errors", "values", "machine"),
     # What is in the files that hold contents; raft writes and loads them.
     "files": ("errors", "values", "machine.language", "machine.state.entries", "files"),
@@ -56,8 +56,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # Frameworks' caches: users of what an application opens, which nothing of ours imports.
     "integrations": (*BASE, "arguments", "opening", "integrations"),
     "rest": (*FRONT, "machine.state.settings", "net.slices", "net.unfinished", "net.unsent", "rest"),
-    # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
-    "wire": (*FRONT, "machine.deciding.decisions", "machine.deciding.field_decisions", "net.slices", "wire"),
+    # A transaction with steps foresees what its commands will do, by the machine's own pure rules; Redis' names of changes follow
+    # from the effects.
+    "wire": (
+        *(*FRONT, "machine.deciding.decisions", "machine.deciding.field_decisions", "machine.effects"),
+        *("net.slices", "wire"),
+    ),
     "cli": (
         *BASE,
         *USERS,

@@ -206,7 +206,11 @@ def _serve_wires(store: ReplicatedStore, config: NodeConfig, access: Access | No
     """Serve the wire protocols that the configuration names, on the node's own event loop, until ``store`` is closed.
 
     Returns the served ports, one object for each wire protocol."""
-    wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
+    serve_resp = functools.partial(resp_port, notify=config.notify_keyspace_events or "")
+    wires: dict[Callable[..., WirePort], int | None] = {
+        memcached_port: config.memcached_port,
+        serve_resp: config.resp_port,
+    }
     told = {make: port for make, port in wires.items() if port is not None}
     ports: list[WirePort] = []
     for make, port in told.items():

@@ -115,6 +115,13 @@ SETTINGS: Final = (
     ),
     Setting("memcached-port", "memcached_port", _port, "Port of memcached's protocol; none unless told.", "PORT"),
     Setting("resp-port", "resp_port", _port, "Port of Redis' protocol (RESP); none unless told.", "PORT"),
+    Setting(
+        "notify-keyspace-events",
+        "notify_keyspace_events",
+        str,
+        "Changes of keys that the RESP port publishes, as in Redis: KEA for all; none unless told.",
+        "FLAGS",
+    ),
     Setting("node-id", "node_id", str, "A random one, kept in the data directory, unless told.", "ID"),
     Setting("seed", "seed", str, "A member to join through; repeatable.", "URL", many=True),
     Setting("bootstrap", "bootstrap", _boolean, "Found a cluster at once when there is no data.", "", switch=True),

@@ -34,6 +34,6 @@ FIELDS_CHANGED: Final = 11  # of a present hash or set: fields and values, or th
 def unpacked(packed: bytes) -> list[Effect]:
     """Return the effects (changes) of one log entry, from their packed bytes ``packed``, without the values of writes.
 
-    What is left of an effect on a key is its kind, the key, its version and its expiry.
+    What is left of an effect on a key is its kind, the key, its version and its expiry, and what stands behind a write's value.
     """
-    return [tuple(effect[:4]) for effect in msgpack.unpackb(packed)]
+    return [(*effect[:4], *effect[5:]) for effect in msgpack.unpackb(packed)]

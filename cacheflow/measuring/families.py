@@ -162,6 +162,16 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "published_lost_total": Family(
         "counter", "Messages of other nodes that were lost here, because too many came at once."
     ),
+    "tracking_clients": Family(
+        "gauge", "Clients of the RESP port that are told which keys have changed that they keep."
+    ),
+    "tracking_keys": Family("gauge", "Keys that these clients have read and may keep."),
+    "tracking_reads": Family("gauge", "The same keys, once for each client that has read one."),
+    "tracking_bytes": Family("gauge", "Bytes that this node keeps to know which client has read which key."),
+    "tracking_prefixes": Family("gauge", "Prefixes of keys of whose changes some of these clients are told."),
+    "tracking_invalidations_total": Family("counter", "Messages to these clients that keys have changed."),
+    "tracking_evicted_total": Family("counter", "Keys that they were told to forget because this node notes no more."),
+    "tracking_forgotten_total": Family("counter", "Times that all of them were told to forget everything."),
     "users": Family("gauge", "Users whose tokens this node knows; absent where nobody needs a token."),
     "users_outdated": Family(
         "gauge", "1 while the users of before count, because what their file says now is refused."

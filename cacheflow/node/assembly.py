@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cacheflow.config import NodeConfig
 from cacheflow.machine.language.commands import open_session
@@ -32,6 +32,7 @@ from cacheflow.node.proposals import Proposals
 from cacheflow.node.recency import RecencyBuffer
 from cacheflow.node.registration import AskSeed
 from cacheflow.node.supervisor import Supervisor
+from cacheflow.node.tracking import Tracking
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import SEGMENT_BYTES, Journal, Submit
 from cacheflow.raft.membership.recovery import enter, read_recovery
@@ -46,6 +47,12 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two looks at the deadlines of calls: how late a call may learn that its time is over.
 EXPIRE_EVERY_S = 0.1
+# Milliseconds for which a node may have heard no leader and still tells changes to clients that could ask another node: longer
+# than an election takes, and no longer than a person waits.
+STALE_MS_MAX: Final = 10_000
+# Seconds between two times that tracking clients are told to forget everything while this node is out of touch: so long they keep
+# what they have read since.
+FORGET_EVERY_S = 1.0
 # Recency of a node that only reads travels alone this often, once the cache is nearly full.
 USES_EVERY_S = 1.0
 NEARLY_FULL = 0.9
@@ -193,6 +200,11 @@ class LocalNode:
         self.channels = Channels(around.slices, around.unsent, self.network, self.node.membership.is_member)
         self.network.on_beside = self.channels.receive
         self.feed = Feed(around.slices, self.clock.now_ms, self.machine.applied_index, self.machine.digest)
+        self.tracking = Tracking(
+            around.slices, turn.defer_wake, lambda key: self.machine.lookup(key, self.clock.now_ms())
+        )
+        # When tracking clients are to be told next to forget everything, if this node may still not be asked then.
+        self._forget_due_s = 0.0
         # How often the machine's contents were replaced, as far as the feed knows.
         self._breaks = self.machine.contents.breaks
         self.proposals = Proposals(
@@ -276,6 +288,14 @@ class LocalNode:
         return self.is_serving and not self.machine.is_closed and self.node.may_read
 
     @property
+    def is_in_touch(self) -> bool:
+        """True if this node may be read, and knows how old its contents are: at most STALE_MS_MAX. Any thread may ask."""
+        if not self.may_read:
+            return False
+        staleness_ms = self.node.freshness.staleness_ms()
+        return staleness_ms is not None and staleness_ms <= STALE_MS_MAX
+
+    @property
     def takes_writes(self) -> bool:
         """True if this node can replicate clients' commands and learn the results. Any thread may ask.
 
@@ -303,6 +323,7 @@ class LocalNode:
         self._take_settings()
         self._breaks = machine.contents.breaks
         self.feed.begin_at(machine.applied_index, machine.digest)
+        self.tracking.forget()
         self.proposals.answers_missed()
         # Where nobody writes no entry follows that would tell them.
         self.proposals.tell_counts(machine.contents)
@@ -318,9 +339,13 @@ class LocalNode:
         if effects:
             if contents.breaks == self._breaks:
                 self.feed.add(machine.applied_index, machine.packed_effects, machine.digest, effects)
+                if self.tracking.readers:
+                    # Before any answer is given, and so before the answers to these writes.
+                    self.tracking.applied(contents.effects)
             else:
                 self._breaks = contents.breaks
                 self.feed.begin_at(machine.applied_index, machine.digest)
+                self.tracking.forget()
         inbox, proposals = self.inbox, self.proposals
         if self.machine.settings is not self._settings:
             self._take_settings()
@@ -398,6 +423,10 @@ class LocalNode:
         if not self._compared and self.node.may_read and self.machine.settings.replicas is not None:
             self._compared = True
             self._tell_overruled()
+        if self.tracking.readers and now >= self._forget_due_s and not self.is_in_touch:
+            # What they keep would outlive what this node would answer: nobody tells it of changes, and nothing expires.
+            self._forget_due_s = now + FORGET_EVERY_S
+            self.tracking.forget()
         applied = self.node.last_applied
         if (
             self.uses.noted

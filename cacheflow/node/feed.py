@@ -93,7 +93,7 @@ class Feed:
         self._scheduled = False
         # Up to where those who keep up were told. They are known by their prefixes, whose lengths are counted.
         self._told: Place = (0, 0)
-        self._live: dict[str, dict[Follower, None]] = {}
+        self._live: dict[str | None, dict[Follower, None]] = {}
         self._lengths: dict[int, int] = {}
         # The places of all others, and those of them who can take something now.
         self._places: dict[Follower, Place] = {}
@@ -230,7 +230,8 @@ class Feed:
         prefix = follower.prefix
         if prefix not in self._live:
             self._live[prefix] = {}
-            self._lengths[len(prefix)] = self._lengths.get(len(prefix), 0) + 1
+            if prefix is not None:
+                self._lengths[len(prefix)] = self._lengths.get(len(prefix), 0) + 1
         self._live[prefix][follower] = None
 
     def _rest(self, follower: Follower) -> None:
@@ -240,6 +241,8 @@ class Feed:
         del followers[follower]
         if not followers:
             del self._live[prefix]
+            if prefix is None:
+                return
             self._lengths[len(prefix)] -= 1
             if not self._lengths[len(prefix)]:
                 del self._lengths[len(prefix)]
@@ -351,12 +354,13 @@ class Feed:
         live = self._live
         if kind in WHAT:
             key = effect[1]
+            of_all = live.get(None, ())
             if key < OTHERS_BEFORE:
-                return []
-            if len(self._lengths) == 1:
+                return list(of_all)
+            if len(self._lengths) == 1 and not of_all:
                 (length,) = self._lengths
                 return list(live.get(key[:length], ()))
-            return [each for length in self._lengths for each in live.get(key[:length], ())]
+            return [*of_all, *[each for length in self._lengths for each in live.get(key[:length], ())]]
         if kind != CONDEMNED:
             return []
         return [each for prefix, followers in live.items() if concerns(prefix, effect) for each in followers]
@@ -365,10 +369,10 @@ class Feed:
         position = text_of(index, seen, digest)
         kind = effect[0]
         if kind == CONDEMNED:
-            return Told(Change("delete", None, effect[1], effect[2], None, position))
+            return Told(Change("delete", None, effect[1], effect[2], None, position), effect)
         _, key, version, expires_at_ms, *_ = effect
         ttl_s = max(0.0, (expires_at_ms - self._now_ms()) / 1000) if expires_at_ms else None
-        return Told(Change(WHAT[kind], key, None, version, ttl_s, position))
+        return Told(Change(WHAT[kind], key, None, version, ttl_s, position), effect)
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics of the kept changes and of those who follow them, by name. Any thread may call it."""
@@ -381,9 +385,11 @@ class Feed:
         }
 
 
-def concerns(prefix: str, effect: Effect) -> bool:
-    """True if ``effect``, a change in the log, is on keys of database 0 that begin with ``prefix``."""
+def concerns(prefix: str | None, effect: Effect) -> bool:
+    """True if ``effect``, a change in the log, is on keys of database 0 that begin with ``prefix``; None: on any keys."""
     kind = effect[0]
+    if prefix is None:
+        return kind in WHAT or kind == CONDEMNED
     if kind in WHAT:
         key: str = effect[1]
         return key.startswith(prefix) and not key < OTHERS_BEFORE

@@ -43,6 +43,7 @@ def metrics(engine: Engine) -> Metrics:
         **_proposals(local),
         **_disk(engine),
         **local.channels.metrics(),
+        **local.tracking.metrics(),
         **engine.ports.metrics(),
         **(engine.handshakes.metrics() if engine.handshakes is not None else {}),
         labelled("node_info", node=local.node.node_id, cluster=local.machine.cluster_id): 1,

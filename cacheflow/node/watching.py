@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from cacheflow.contract import Follower
 from cacheflow.errors import NotReady, PositionGone
@@ -14,10 +14,6 @@ from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
 from cacheflow.node.feed import Feed
 from cacheflow.node.positions import parse
-
-# Milliseconds for which a node may have heard no leader and still tells changes to clients that could ask another node: longer
-# than an election takes, and no longer than a person waits.
-STALE_MS_MAX: Final = 10_000
 
 
 class Watching:
@@ -52,9 +48,7 @@ class Watching:
     def check(self) -> None:
         """Raise NotReady if this node cannot tell the cluster's changes: it may not be read, or has long heard no leader."""
         self.check_readable()
-        local = self._local
-        staleness_ms = local.node.freshness.staleness_ms()
-        if staleness_ms is None or staleness_ms > STALE_MS_MAX:
+        if not self._local.is_in_touch:
             raise NotReady("this node has heard no leader for too long to tell what changes; ask another one")
 
     def check_readable(self) -> None:

@@ -12,7 +12,11 @@ const REPLACED = "replace everything";
 /** Returns the panel of backups. */
 export function backupPanel() {
   const notice = element("p", { class: "notice", role: "status" });
-  const file = element("input", { type: "file", id: "backup-file", onchange: () => (send.disabled = file.files.length === 0) });
+  const file = element("input", {
+    type: "file",
+    id: "backup-file",
+    onchange: () => (send.disabled = file.files.length === 0),
+  });
   const send = button("Restore …", () => restore(), { class: "danger", disabled: true });
 
   async function take() {

@@ -50,7 +50,9 @@ function inWords(status, problem) {
  * Raises NoAnswer; and AbortError if `signal` ends it.
  */
 export async function send(method, path, { query, headers, body, signal, patience_ms = PATIENCE_MS } = {}) {
-  const asked = new URLSearchParams(Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== undefined));
+  const asked = new URLSearchParams(
+    Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== undefined),
+  );
   const ending = new AbortController();
   const end = () => ending.abort();
   const timer = patience_ms ? setTimeout(end, patience_ms) : 0;
@@ -59,7 +61,13 @@ export async function send(method, path, { query, headers, body, signal, patienc
   try {
     const shown = token ? { Authorization: `Bearer ${token}` } : {};
     const url = `${path}${asked.size ? `?${asked}` : ""}`;
-    return await fetch(url, { method, headers: { ...shown, ...headers }, body, signal: ending.signal, cache: "no-store" });
+    return await fetch(url, {
+      method,
+      headers: { ...shown, ...headers },
+      body,
+      signal: ending.signal,
+      cache: "no-store",
+    });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new NoAnswer();
@@ -115,6 +123,7 @@ export async function read(reading, signal) {
 
 /** Returns the path of a key. Raises RangeError for "." and "..", which browsers take out of paths however they are spelt. */
 export function pathOf(key) {
-  if (key === "." || key === "..") throw new RangeError("a browser cannot name this key in a URL: use cacheflow get and set");
+  if (key === "." || key === "..")
+    throw new RangeError("a browser cannot name this key in a URL: use cacheflow get and set");
   return `/cache/${encodeURIComponent(key)}`;
 }

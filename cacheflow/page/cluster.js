@@ -51,7 +51,10 @@ export function clusterView(section) {
     const leader = leaderId();
     showTroubles(troubles, troublesOf(status, leader));
     renew(picture, [pictureOf(status, leader)]);
-    renew(body, status.members.map((member) => memberRow(member, status, leader)));
+    renew(
+      body,
+      status.members.map((member) => memberRow(member, status, leader)),
+    );
     renew(place, [
       fact("Term", number(status.term)),
       fact("Committed", number(status.commit_index)),
@@ -82,7 +85,10 @@ function showTroubles(place, troubles) {
   const texts = isWell ? ["Nothing is wrong: this node is ready and all members are up."] : troubles;
   place.classList.toggle("well", isWell);
   place.hidden = texts.length === 0;
-  renew(place, texts.map((text) => element("li", {}, text)));
+  renew(
+    place,
+    texts.map((text) => element("li", {}, text)),
+  );
 }
 
 function memberRow(member, status, leader) {
@@ -93,7 +99,8 @@ function memberRow(member, status, leader) {
     name.append(" ", element("a", { href: page, rel: "noreferrer", class: "mark" }, "its page"));
   }
   const lag = member.lag === null ? "known to the leader" : counted(member.lag, "entry", "entries");
-  const heard = member.last_seen === null ? "never" : member.last_seen < 2 ? "just now" : `${duration(member.last_seen)} ago`;
+  const heard =
+    member.last_seen === null ? "never" : member.last_seen < 2 ? "just now" : `${duration(member.last_seen)} ago`;
   return row(
     COLUMNS,
     name,
@@ -138,7 +145,9 @@ function showFigures(place) {
     ["99 of 100 faster than", slowest(), ""],
   ];
   if (place.children.length !== told.length) {
-    place.replaceChildren(...told.map(([name]) => element("div", {}, element("dt", {}, name), element("dd"), element("dd"))));
+    place.replaceChildren(
+      ...told.map(([name]) => element("div", {}, element("dt", {}, name), element("dd"), element("dd"))),
+    );
   }
   told.forEach(([, text, more], at) => {
     const [, shown, below] = place.children[at].children;
@@ -161,6 +170,8 @@ function limit(most, inWords) {
 }
 
 function slowest() {
-  const values = seriesOf("p99_ms").map(latest).filter((value) => value !== null);
+  const values = seriesOf("p99_ms")
+    .map(latest)
+    .filter((value) => value !== null);
   return values.length ? `${rough(Math.max(...values))} ms` : "–";
 }

@@ -30,9 +30,16 @@ export function confirmed(question, act, typed = "") {
           },
         },
         element("h2", { id: "question" }, ...[question].flat()),
-        typed === "" ? null : element("label", { for: "typed" }, "Type ", element("b", {}, foreign(typed)), " to confirm"),
+        typed === ""
+          ? null
+          : element("label", { for: "typed" }, "Type ", element("b", {}, foreign(typed)), " to confirm"),
         typed === "" ? null : field,
-        element("div", { class: "buttons" }, button("Cancel", () => dialog.close()), go),
+        element(
+          "div",
+          { class: "buttons" },
+          button("Cancel", () => dialog.close()),
+          go,
+        ),
       ),
     );
     document.body.append(dialog);

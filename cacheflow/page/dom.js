@@ -51,7 +51,7 @@ export function table(caption, names, body) {
   return element("table", {}, element("caption", {}, caption), element("thead", {}, element("tr", {}, ...heads)), body);
 }
 
-/** Returns a row of a table of the columns `names`: its first cell is the row's header. In a narrow window cells say their names. */
+/** Returns a row of a table of the columns `names`; its first cell is its header. In narrow windows cells say their names. */
 export function row(names, first, ...cells) {
   const shown = cells.map((cell, number) => element("td", { "data-name": names[number + 1] }, cell));
   return element("tr", {}, element("th", { scope: "row" }, first), ...shown);

@@ -26,7 +26,8 @@ export function eventsView(section) {
     else freshness.good();
     const kinds = [...new Set(events.list.map((event) => event.what))].sort();
     for (const what of kinds) {
-      if (![...kind.options].some((option) => option.value === what)) kind.append(element("option", { value: what }, what));
+      if (![...kind.options].some((option) => option.value === what))
+        kind.append(element("option", { value: what }, what));
     }
     const wanted = events.list.filter((event) => !kind.value || event.what === kind.value);
     const state = `${kind.value} ${wanted.length} ${wanted[0]?.number} ${wanted.at(-1)?.number}`;

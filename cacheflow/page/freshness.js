@@ -2,6 +2,7 @@
 
 import { PATIENCE_MS } from "./calls.js";
 import { say } from "./dom.js";
+import { node } from "./node.js";
 import { ticking } from "./ticking.js";
 import { duration } from "./words.js";
 
@@ -31,10 +32,12 @@ export class Freshness {
   /** Says in words how old what is shown is; nothing while it is fresh, or while the first answer is awaited. */
   look() {
     const age_ms = this.answered_ms === null ? null : performance.now() - this.answered_ms;
-    const late = this.failure !== "" || (age_ms !== null && age_ms >= this.late_ms);
+    // While the node does not answer at all, nothing of it is fresh, whoever has asked last.
+    const failure = this.failure || (node.error?.message ?? "");
+    const late = failure !== "" || (age_ms !== null && age_ms >= this.late_ms);
     this.place.hidden = !late;
     if (!late) return say(this.place, "");
-    const why = this.failure || "no newer answer has come";
+    const why = failure || "no newer answer has come";
     say(this.place, age_ms === null ? `Nothing to show yet: ${why}.` : `As of ${duration(age_ms / 1000)} ago: ${why}.`);
   }
 }

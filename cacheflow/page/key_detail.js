@@ -13,7 +13,7 @@ import { bytes, duration, foreign, number } from "./words.js";
 const LOOK_MS = 500;
 const AGAIN_MS = 2000;
 
-/** The panel of one key in `place`. `chosen`: is called with a key that was made; `left`: when the key is to be shown no longer. */
+/** The panel of one key in `place`. `chosen`: is called with a key that was made; `left`: when none is to be shown any more. */
 export class KeyDetail {
   constructor(place, { chosen, left }) {
     Object.assign(this, { place, chosen, left });
@@ -56,7 +56,9 @@ export class KeyDetail {
   /** Takes in changes of keys: looks at this one again if it is among them. */
   take(changes) {
     if (this.key === null) return;
-    const mine = changes.filter(({ key, prefix }) => (key === undefined ? this.key.startsWith(prefix) : key === this.key));
+    const mine = changes.filter(({ key, prefix }) =>
+      key === undefined ? this.key.startsWith(prefix) : key === this.key,
+    );
     const last = mine.at(-1);
     if (last === undefined || last.version === this.value?.version) {
       // The version of a key that is only touched stays: its expiry is another.
@@ -104,7 +106,10 @@ export class KeyDetail {
       if (this.form.version !== value.version) this.form.warn(value);
       return;
     }
-    say(this.notice, before !== null && before.version !== value.version ? `Changed: now version ${number(value.version)}.` : "");
+    say(
+      this.notice,
+      before !== null && before.version !== value.version ? `Changed: now version ${number(value.version)}.` : "",
+    );
     this.#draw();
   }
 

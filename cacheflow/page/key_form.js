@@ -19,7 +19,8 @@ export class KeyForm {
       element("option", { value: "json", selected: value?.kind === "json" }, "JSON"),
     );
     this.text = element("textarea", { id: "value-text", rows: 8, spellcheck: "false" });
-    this.text.value = value === null || value.kind === "bytes" ? "" : value.kind === "json" ? indented(value.text) : value.text;
+    this.text.value =
+      value === null || value.kind === "bytes" ? "" : value.kind === "json" ? indented(value.text) : value.text;
     this.expiry = element(
       "select",
       { id: "expiry", onchange: () => this.#look() },
@@ -27,7 +28,14 @@ export class KeyForm {
       element("option", { value: "none" }, "none"),
       element("option", { value: "seconds" }, "in seconds"),
     );
-    this.seconds = element("input", { id: "seconds", type: "number", min: "0.001", step: "any", value: "60", "aria-label": "Seconds" });
+    this.seconds = element("input", {
+      id: "seconds",
+      type: "number",
+      min: "0.001",
+      step: "any",
+      value: "60",
+      "aria-label": "Seconds",
+    });
     this.notice = element("p", { class: "notice", role: "alert" });
     this.show = button("Show the present value", present, { hidden: true });
     const label = (text, field) => element("label", { for: field.id }, text);
@@ -36,10 +44,20 @@ export class KeyForm {
       { class: "fields", onsubmit: (event) => (event.preventDefault(), this.#save()) },
       this.isNew ? label("Key", this.key) : null,
       this.isNew ? this.key : null,
-      value?.kind === "bytes" ? element("p", { class: "hint" }, "What is written here takes the place of the bytes.") : null,
+      value?.kind === "bytes"
+        ? element("p", { class: "hint" }, "What is written here takes the place of the bytes.")
+        : null,
       label("Value", this.text),
       this.text,
-      element("div", { class: "line" }, label("Kind", this.kind), this.kind, label("Expiry", this.expiry), this.expiry, this.seconds),
+      element(
+        "div",
+        { class: "line" },
+        label("Kind", this.kind),
+        this.kind,
+        label("Expiry", this.expiry),
+        this.expiry,
+        this.seconds,
+      ),
       this.notice,
       element("div", { class: "buttons" }, this.show, button("Cancel", cancelled), this.#button("Save")),
     );
@@ -55,7 +73,10 @@ export class KeyForm {
   warn(value) {
     if (this.isNew) return;
     const now = value === null ? "it is gone" : `it is at version ${number(value.version)}`;
-    say(this.notice, `Somebody has changed this key: ${now}, and you were shown version ${number(this.version)}. Saving will be refused.`);
+    say(
+      this.notice,
+      `Somebody has changed this key: ${now}, and you were shown version ${number(this.version)}. Saving will be refused.`,
+    );
     this.show.hidden = false;
   }
 
@@ -102,7 +123,8 @@ export class KeyForm {
       const now = error.problem.version === undefined ? "" : ` It is at version ${number(error.problem.version)} now.`;
       return `Nothing was written: somebody has changed this key since it was shown to you.${now}`;
     }
-    if (error.status === 504 || error instanceof NoAnswer) return `It is not known whether it was written: ${error.message}.`;
+    if (error.status === 504 || error instanceof NoAnswer)
+      return `It is not known whether it was written: ${error.message}.`;
     return `Nothing was written: ${error.message}.`;
   }
 }

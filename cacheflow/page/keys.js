@@ -22,7 +22,10 @@ const TYPING_MS = 300;
 export function keysView(section) {
   const parts = frame(section, typed);
   const freshness = new Freshness(parts.age, NODE_EVERY_MS);
-  const detail = new KeyDetail(parts.detail, { chosen: (key) => go({ key }), left: () => go({ key: null, new: null }) });
+  const detail = new KeyDetail(parts.detail, {
+    chosen: (key) => go({ key }),
+    left: () => go({ key: null, new: null }),
+  });
   let [isSeen, wanted, page, watching, round, failure] = [false, null, null, null, null, null];
   let [againTimer, drawTimer, typingTimer] = [0, 0, 0];
   // Which key the page that begins behind a key comes after: the way back.
@@ -149,7 +152,13 @@ function addressOf(changes) {
 function frame(section, typed) {
   const parts = {
     age: element("p", { class: "age", hidden: true }),
-    prefix: element("input", { id: "prefix", type: "search", autocomplete: "off", spellcheck: "false", oninput: typed }),
+    prefix: element("input", {
+      id: "prefix",
+      type: "search",
+      autocomplete: "off",
+      spellcheck: "false",
+      oninput: typed,
+    }),
     fresh: button("New key …", () => {}),
     list: element("ul", { class: "keys", "aria-label": "Keys" }),
     none: element("p", { class: "hint", hidden: true }),

@@ -25,7 +25,11 @@ export function membersView(section) {
   section.append(
     element("h2", { id: "members-title", tabindex: "-1" }, "Members and settings"),
     age,
-    element("p", { class: "hint" }, "Where tokens are asked for, what is done here needs one of an admin: the button “Token …” above takes it."),
+    element(
+      "p",
+      { class: "hint" },
+      "Where tokens are asked for, what is done here needs one of an admin: the button “Token …” above takes it.",
+    ),
     element(
       "div",
       { class: "panel wide", tabindex: "0", role: "region", "aria-label": "Members, and what can be done with them" },
@@ -81,7 +85,10 @@ export function membersView(section) {
     if (node.status === null) return;
     const leader = leaderId();
     const { members } = node.status;
-    renew(body, members.map((member) => memberRow(member, leader)));
+    renew(
+      body,
+      members.map((member) => memberRow(member, leader)),
+    );
     if (isSeen) settings.follow(node.status.configuration.version);
   }
 

@@ -6,7 +6,7 @@ import { moment, plain } from "./words.js";
 const HEIGHT = 170;
 const SYNC = "last-hour";
 
-/** A plot at the end of `parent`. `inWords`: a function that says a number with its unit; `axis`: the axis' own way, and steps. */
+/** A plot at the end of `parent`. `inWords`: a function that says a number with its unit; `axis`: its own way, and steps. */
 export class Plot {
   constructor(parent, title, inWords, axis = { inWords }) {
     this.inWords = inWords;
@@ -25,7 +25,9 @@ export class Plot {
       element("thead", {}, element("tr", {}, element("td"), this.head, element("th", { scope: "col" }, "highest"))),
       this.body,
     );
-    parent.append(element("figure", { class: "panel plot" }, element("figcaption", {}, title), this.canvas, this.table, this.none));
+    parent.append(
+      element("figure", { class: "panel plot" }, element("figcaption", {}, title), this.canvas, this.table, this.none),
+    );
     new ResizeObserver(() => this.chart?.setSize({ width: this.#width(), height: HEIGHT })).observe(this.canvas);
   }
 
@@ -73,7 +75,12 @@ export class Plot {
     const [ink, grid] = ["--muted", "--line"].map((name) =>
       resolved(this.canvas, getComputedStyle(this.canvas).getPropertyValue(name)),
     );
-    const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font: "12px system-ui, sans-serif" };
+    const axis = {
+      stroke: ink,
+      grid: { stroke: grid, width: 1 },
+      ticks: { stroke: grid, width: 1 },
+      font: "12px system-ui, sans-serif",
+    };
     const options = {
       width: this.#width(),
       height: HEIGHT,
@@ -81,8 +88,13 @@ export class Plot {
       cursor: { sync: { key: SYNC }, drag: { x: false, y: false }, points: { show: curves.length < 8 } },
       scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
       axes: [
-        { ...axis, size: 30, values: (_, splits) => splits.map((time) => moment(time).slice(-8, -3)) },
-        { ...axis, size: 66, incrs: this.axis.steps, values: (_, splits) => splits.map((value) => this.axis.inWords(value)) },
+        { ...axis, size: 30, values: (_, splits) => clockTimes(splits) },
+        {
+          ...axis,
+          size: 66,
+          incrs: this.axis.steps,
+          values: (_, splits) => splits.map((value) => this.axis.inWords(value)),
+        },
       ],
       series: [
         {},
@@ -118,6 +130,12 @@ export class Plot {
       say(this.rows[number].most, this.#said(most));
     });
   }
+}
+
+/** Returns the times of day of an axis, with seconds where some lie in one minute. */
+function clockTimes(times) {
+  const end = times.length > 1 && times[1] - times[0] < 60 ? undefined : -3;
+  return times.map((time) => moment(time).slice(-8, end));
 }
 
 function last(values) {

@@ -17,14 +17,35 @@ const percent = (value) => `${rough(value)} %`;
 // Each plot: its title, how its numbers are said, and its curves, [name, numbers] each, made of the series there are.
 const PLOTS = [
   ["Requests by front", perSecond, () => byFront("requests")],
-  ["Keys read and written", perSecond, () => [["read", series("reads")], ["written", series("writes")]]],
+  [
+    "Keys read and written",
+    perSecond,
+    () => [
+      ["read", series("reads")],
+      ["written", series("writes")],
+    ],
+  ],
   ["Hit ratio", percent, () => [["hits", hitRatio()]]],
   ["Latency, half of all faster", milliseconds, () => byFront("p50_ms")],
   ["Latency, 99 of 100 faster", milliseconds, () => byFront("p99_ms")],
   ["Items", number, () => [["items", series("items")], limit("max_items")]],
   ["Bytes", bytes, () => [["bytes", series("bytes")], limit("max_bytes")]],
-  ["Evicted and expired", perSecond, () => [["evicted", series("evictions")], ["expired", series("expiries")]]],
-  ["Disk and majority, 99 of 100 faster", milliseconds, () => [["flush", series("flush_p99_ms")], ["commit", series("commit_p99_ms")]]],
+  [
+    "Evicted and expired",
+    perSecond,
+    () => [
+      ["evicted", series("evictions")],
+      ["expired", series("expiries")],
+    ],
+  ],
+  [
+    "Disk and majority, 99 of 100 faster",
+    milliseconds,
+    () => [
+      ["flush", series("flush_p99_ms")],
+      ["commit", series("commit_p99_ms")],
+    ],
+  ],
   ["Event loop held, 99 of 100 shorter", milliseconds, () => [["held", series("hold_p99_ms")]]],
   ["Lag of members, as the leader knows it", entries, () => by("lag_")],
 ];

@@ -25,7 +25,10 @@ export class SettingsForm {
         if (least === null) {
           return [name, element("select", changed, ...["lru", "lfu"].map((word) => element("option", {}, word)))];
         }
-        return [name, element("input", { ...changed, type: "number", min: least, step: 1, required: !MAY_BE_NONE.includes(name) })];
+        return [
+          name,
+          element("input", { ...changed, type: "number", min: least, step: 1, required: !MAY_BE_NONE.includes(name) }),
+        ];
       }),
     );
     this.about = element("p", { class: "hint" }, "Asking …");

@@ -46,7 +46,7 @@ function made() {
       element(
         "p",
         { class: "hint" },
-        "It stays in this page's memory until the page is closed or loaded again, and is kept nowhere. An empty field forgets it.",
+        "It stays in this page's memory until that is closed or loaded again, and is kept nowhere. An empty field forgets it.",
       ),
       element(
         "div",

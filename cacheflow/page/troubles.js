@@ -21,7 +21,10 @@ export function changeOf(member) {
 /** Returns what it means that this node knows no leader, as a sentence or two; "" if it knows one. */
 export function noLeader(status, leader) {
   if (leader !== null) return "";
-  const old = status.staleness === null ? "" : ` What it shows of the cluster and of its keys may be ${duration(status.staleness)} old.`;
+  const old =
+    status.staleness === null
+      ? ""
+      : ` What it shows of the cluster and of its keys may be ${duration(status.staleness)} old.`;
   return `No leader is known to this node: nothing can be written through it until there is one.${old}`;
 }
 
@@ -35,7 +38,9 @@ export function troublesOf(status, leader) {
   const down = status.members.filter((member) => member.status === "down");
   if (down.length) {
     const ids = down.map((member) => plain(member.id, 40)).join(", ");
-    told.push(`${counted(down.length, "member")} of ${status.members.length} ${down.length === 1 ? "is" : "are"} down: ${ids}.`);
+    told.push(
+      `${counted(down.length, "member")} of ${status.members.length} ${down.length === 1 ? "is" : "are"} down: ${ids}.`,
+    );
   }
   const voters = status.members.filter((member) => member.voter);
   const up = voters.filter((member) => member.status === "up").length;
@@ -45,12 +50,14 @@ export function troublesOf(status, leader) {
   }
   const wanted = status.configuration.replicas + 1;
   const could = status.members.filter((member) => !member.observer).length;
-  if (voters.length < Math.min(wanted, could)) told.push(`Only ${voters.length} of ${counted(wanted, "member")} may vote.`);
+  if (voters.length < Math.min(wanted, could))
+    told.push(`Only ${voters.length} of ${counted(wanted, "member")} may vote.`);
   for (const member of status.members) {
     const change = changeOf(member);
     if (change) told.push(`${plain(member.id, 40)}: ${change}.`);
   }
   const restore = status.restore;
-  if (restore && !restore.ended) told.push(`A restore is under way: ${restore.done} of ${counted(restore.items, "item")}.`);
+  if (restore && !restore.ended)
+    told.push(`A restore is under way: ${restore.done} of ${counted(restore.items, "item")}.`);
   return told;
 }

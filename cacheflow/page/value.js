@@ -13,11 +13,15 @@ const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
 
 /**
  * Reads a key and returns {key, kind, text, bytes, type, ttl, version, size, whole}, all without counting as a use of the key.
- * `kind`: text, json, bytes, hash or set. `text`: of text, the value; of json, exactly as the node keeps it. `whole`: false if the
- * value is too large to be read here.
+ * `kind`: text, json, bytes, hash, set or large. `text`: of text, the value; of json, exactly as the node keeps it.
+ * `whole`: false if the value is too large to be read here.
  */
 export async function readKey(key, signal) {
-  const head = await send("HEAD", pathOf(key), { query: { peek: "" }, headers: { Accept: "application/json" }, signal });
+  const head = await send("HEAD", pathOf(key), {
+    query: { peek: "" },
+    headers: { Accept: "application/json" },
+    signal,
+  });
   const length = Number(head.headers.get("Content-Length") ?? 0);
   if (head.ok && length > ANSWER_BYTES_MAX) {
     const version = Number((head.headers.get("ETag") ?? "").replaceAll('"', ""));
@@ -49,7 +53,8 @@ export function shownValue(value, form) {
   if (value.kind === "bytes") return bytesShown(value.bytes, form);
   const text = value.kind === "text" ? value.text : indented(value.text, SHOWN_CHARACTERS);
   const characters = text.length > SHOWN_CHARACTERS ? wholeCharacters(text, SHOWN_CHARACTERS) : text;
-  const cut = characters === text ? "" : `Only the first ${characters.length.toLocaleString("en")} characters are shown.`;
+  const cut =
+    characters === text ? "" : `Only the first ${characters.length.toLocaleString("en")} characters are shown.`;
   return { shown: boxed(foreign(characters, true)), cut };
 }
 

@@ -281,6 +281,9 @@ class Connection(MeasuredConnection):
             self._last_read = promise
         self._reserve(stream.held)
 
+    def stream_ended(self) -> None:
+        """Called when a client was given all of a reply in pieces, and nothing of what comes behind it."""
+
     def read_alone(self, answer: Callable[[], Reply], command: str, about: Any) -> None:
         """Answer a client's read, before which no request waits, with what ``answer`` returns after a barrier in the log.
 
@@ -559,6 +562,7 @@ class Connection(MeasuredConnection):
 
     def _drain(self) -> None:
         promises = self._promises
+        has_streamed = False
         self._draining = True
         while promises and not self._stalled:
             promise = promises[0]
@@ -570,11 +574,15 @@ class Connection(MeasuredConnection):
                 if not self._send_pieces(answer):
                     break
                 head, answer = answer.head, b""
+                has_streamed = True
             promises.popleft()
             left = len(promises)
             self._in_row = 0
             if promise is self._last_read:
                 self._last_read = None
+            if has_streamed:
+                has_streamed = False
+                self.stream_ended()
             if isinstance(answer, tuple):
                 read, result = answer
                 data = read(result)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser.watched import Watched
+from browser.watched import watched
 from cluster.processes import Nodes
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from cacheflow.rest.page_files import FOLDER, INDEX
 
 
-@pytest.fixture
-def page(trio: Nodes, reader: Watched) -> Page:
-    return reader.open(trio[0].url)
+@pytest.fixture(scope="module")
+def page(_shared: Nodes, browser: Browser) -> Iterator[Page]:
+    """One page for all: a module's functions keep nothing that another test would see."""
+    with watched(browser) as reader:
+        yield reader.open(_shared.start()[0].url)
 
 
 def call(page: Page, module: str, body: str, argument: Any = None) -> Any:

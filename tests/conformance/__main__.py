@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from conformance import expected, schema  # noqa: E402 - the path comes first
 from conformance.fetching import DidNotRun, Unavailable  # noqa: E402
 from conformance.frameworks import FRAMEWORKS, Framework  # noqa: E402
+from conformance.node_redis import NODE  # noqa: E402
 from conformance.servers import server  # noqa: E402
 from conformance.stock import STOCK  # noqa: E402
 from conformance.suites import SUITES, Results, Suite  # noqa: E402
@@ -28,7 +29,7 @@ from conformance.tcl import TCL  # noqa: E402
 from cacheflow.cli.launcher import LocalCluster, terminable  # noqa: E402
 
 SCHEMA = "http"
-BY_PORT = (*SUITES, *STOCK, *TCL)
+BY_PORT = (*SUITES, *STOCK, *TCL, *NODE)
 ALL: tuple[Suite | Framework, ...] = (*BY_PORT, *FRAMEWORKS)
 # The seconds of schemathesis on every operation together.
 SCHEMA_S = 300

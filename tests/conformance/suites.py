@@ -195,6 +195,11 @@ SUITES = (
         "redis-server",
         _redis_py(["tests/test_asyncio/test_commands.py", "tests/test_asyncio/test_pipeline.py"]),
     ),
+    Suite(
+        "redis-py-cache",
+        "redis-server",
+        _redis_py(["tests/test_cache.py", "tests/test_keyspace_notifications.py"]),
+    ),
     Suite("redis-py-pubsub", "redis-server", _redis_py(["tests/test_pubsub.py"])),
     Suite("pymemcache", "memcached", _pymemcache, quick=True),
     Suite(

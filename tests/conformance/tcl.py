@@ -17,9 +17,24 @@ from cacheflow.cli.launcher import free_ports
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 _FILES = (
     *("type/string", "type/incr", "type/hash", "type/set"),
-    *("expire", "keyspace", "scan", "multi", "scripting", "pubsub"),
+    *("expire", "keyspace", "scan", "multi", "scripting", "pubsub", "tracking"),
 )
 _QUICK = ("type/incr", "keyspace", "multi", "pubsub")
+# Tests that would wait for ever, or leave an answer unread that all later ones take for theirs: what they expect is not so here.
+_NOT_RUN = {
+    # The log does not say whether a key is new.
+    "pubsub": ("Keyspace notifications: new key test",),
+    "tracking": (
+        # What an own write has changed is told before the write is answered, and not behind it.
+        "hdel deliver invalidate message after response in the same connection",
+        "Tracking invalidation message is not interleaved with transaction response",
+        # What a script has read is noted, not what it has named.
+        "Tracking only occurs for scripts when a command calls a read-only command",
+        # The size of the table is fixed.
+        "Tracking gets notification on tracking table key eviction",
+        "Server is able to evacuate enough keys when num of keys surpasses limit by more than defined initial effort",
+    ),
+}
 # These are run in database 0 alone: their other tests are about COPY to another database and MOVE.
 _IN_ONE_DATABASE = ("keyspace",)
 # Changes of the suite's harness, so that a refusal ends the test that asks for it and no other: what it asks for before a file,
@@ -76,6 +91,7 @@ def _tcl(file: str) -> Callable[[int, Sequence[str]], Results]:
             command = [tclsh, "tests/test_helper.tcl", "--host", "127.0.0.1", "--port", str(port)]
             command += ["--single", f"unit/{file}", "--baseport", str(own), "--durable", "--ignore-encoding"]
             command += ["--tags", "-needs:debug", *(["--singledb"] if file in _IN_ONE_DATABASE else [])]
+            command += [part for test in _NOT_RUN.get(file, ()) for part in ("--skiptest", test)]
             done = ended([*command, *(part for test in tests for part in ("--only", test))], folder, {})
         return _results(done.stdout + done.stderr)
 

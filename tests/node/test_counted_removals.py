@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 from node.listed_leader import Call, Cluster, count, numbers
 
@@ -14,6 +16,7 @@ from cacheflow.net.slices import Slices
 from cacheflow.node import proposals
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.feed import Feed
+from cacheflow.node.tracking import Tracking
 
 
 def slow_sweeps(patch: pytest.MonkeyPatch) -> None:
@@ -103,6 +106,8 @@ def test_a_removal_is_answered_also_when_snapshots_bring_its_count(monkeypatch: 
     local, older = object.__new__(LocalNode), CacheMachine.restore([*cluster.machine.snapshot()])
     local.proposals, local.on_settings = cluster.proposals, lambda _: None
     local.feed = Feed(Slices(), lambda: 0, 0, bytes(16))
+    local.events = Mock()
+    local.tracking = Tracking(Slices(lambda: 0.0, lambda call: None, lambda: 0.0), lambda call: None, lambda key: None)
     removal = Call(cluster, commands.delete_prefix(""))
     cluster.apply()
     local.machine_replaced(older)

@@ -20,7 +20,7 @@ from cacheflow.node.positions import ALL, parse, text_of
 class Reader:
     """One who notes what it is told; takes nothing more once it was told ``room`` changes."""
 
-    def __init__(self, prefix: str = "", room: int = 1000) -> None:
+    def __init__(self, prefix: str | None = "", room: int = 1000) -> None:
         self.prefix = prefix
         self.room = room
         self.came: list[Any] = []
@@ -111,6 +111,23 @@ def test_nothing_of_another_database_is_told(log: Log) -> None:
     log.apply(commands.delete_prefix("\x011"))
     log.turns.run()
     assert reader.told == [("set", "b")]
+
+
+def test_who_follows_everything_is_told_of_all_databases(log: Log) -> None:
+    everything, some = log.follow(Reader(None)), log.follow(Reader("b"))
+    log.set("\x011a", "b", "c")
+    log.apply(commands.delete_prefix("\x011"))
+    log.apply(commands.delete_prefix(""))
+    log.turns.run()
+    assert everything.told == [("set", "\x011a"), ("set", "b"), ("set", "c"), ("delete", "\x011"), ("delete", "")]
+    assert some.told == [("set", "b"), ("delete", "")]
+    # Also who was behind; and who has left is told nothing more.
+    late = log.follow(Reader(None), text_of(0, ALL, bytes(16)))
+    assert late.told == everything.told
+    log.feed.unfollow(everything)
+    log.set("d")
+    log.turns.run()
+    assert late.told == [*everything.told, ("set", "d")]
 
 
 def test_a_follower_goes_on_behind_the_position_that_it_has(log: Log) -> None:

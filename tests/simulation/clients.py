@@ -149,6 +149,7 @@ class Workload:
         self.hashes.check()
         self.publishing.check()
         self.cluster.following.check()
+        self.cluster.tracked.check()
         if not self.evicts:  # whatever is missing may have been evicted
             self.counters.check()
             self.once.check(self.cluster.processes[0])

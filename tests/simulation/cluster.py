@@ -15,7 +15,7 @@ from typing import Any, cast
 import pysyncobj.syncobj
 import pytest
 from pysyncobj.node import Node
-from simulation import bulk, clears, followed, once, published, scoped
+from simulation import bulk, clears, followed, once, published, scoped, tracked
 from simulation.checks import Checks
 from simulation.followed import Following, HastySlices
 from simulation.leases import LEASE_SLACK_S
@@ -23,6 +23,7 @@ from simulation.network import SimNetwork, Wire
 from simulation.roles import Roles
 from simulation.scheduler import ProcessLoop, Scheduler
 from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
+from simulation.tracked import Tracked
 from simulation.upgrades import RAISE_AFTER_MS, Upgrades
 
 from cacheflow.config import OBSERVER, VOTER, NodeConfig
@@ -37,7 +38,7 @@ from cacheflow.machine.state import contents, idempotency, scopes
 from cacheflow.machine.state.settings import Settings
 from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
-from cacheflow.node import channels, feed, large_calls, proposals, supervisor
+from cacheflow.node import channels, feed, large_calls, proposals, supervisor, tracking
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.proposal import Proposal
@@ -205,6 +206,7 @@ class Process(LocalNode):
             self._note_removal,
         )
         self.feed._slices = cast(Slices, HastySlices(self.feed._slices, cluster.following.random))
+        self.tracking._slices = cast(Slices, HastySlices(self.tracking._slices, cluster.tracked.random))
         self.checked_index = 0
         # What the fronts were told last of the settings.
         self.settings_told = self.machine.settings
@@ -357,6 +359,7 @@ class Cluster:
             self.wire.note = self._fold
         self.upgrades = Upgrades(self)
         self.following = Following(self)
+        self.tracked = Tracked(self)
         self.hosts = [Host(self, f"n{number}", number == 1) for number in range(1, node_count + 1)]
 
     def config_of(self, host: Host) -> NodeConfig:
@@ -580,6 +583,10 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(feed, "BYTES_MAX", followed.BYTES_MAX)
         patch.setattr(feed, "AT_ONCE", followed.AT_ONCE)
         patch.setattr(feed, "UNPACKED_MAX", followed.UNPACKED_MAX)
+        patch.setattr(tracking, "NOTED_BYTES_MAX", tracked.NOTED_BYTES_MAX)
+        patch.setattr(tracking, "DUE_MAX", tracked.DUE_MAX)
+        patch.setattr(tracking, "NAMES_AT_ONCE", tracked.NAMES_AT_ONCE)
+        patch.setattr(tracking, "WRITTEN_AT_ONCE", tracked.WRITTEN_AT_ONCE)
         patch.setattr(level_raising, "RAISE_AFTER_MS", RAISE_AFTER_MS)
         for module in (turn, supervisor):
             patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)

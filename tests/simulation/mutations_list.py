@@ -24,6 +24,7 @@ from simulation import mutations_restores as restoring
 from simulation import mutations_roles as roles
 from simulation import mutations_settings as settings
 from simulation import mutations_storage as storage
+from simulation import mutations_tracking as tracking
 from simulation import restores
 from simulation.recoveries import play
 from simulation.runner import run
@@ -161,6 +162,15 @@ MUTATIONS = (
     Mutation("a prefix that is removed is told", feed.tell_nobody_of_what_is_condemned, ""),
     Mutation("each prefix is followed", feed.tell_those_of_no_prefix_alone, ""),
     Mutation("a heartbeat's position is told of", feed.promise_more_than_was_told, ""),
+    Mutation("a read is noted before it is answered", tracking.note_a_read_after_it_was_answered, ""),
+    Mutation("one that is answered later is compared", tracking.note_a_late_read_as_it_is_now, ""),
+    Mutation("what is noted no more is told", tracking.forget_what_was_noted_first, ""),
+    Mutation("what is too much is told as everything", tracking.drop_what_is_too_much, ""),
+    Mutation("a snapshot replaces what is kept", tracking.keep_everything_over_a_snapshot, "snapshot isolate"),
+    Mutation("and so does a restore", tracking.keep_everything_over_a_restore, restores=True),
+    Mutation("what is condemned is kept no more", tracking.keep_what_is_condemned, ""),
+    Mutation("all keys under a prefix are told", tracking.tell_those_of_no_prefix_alone, ""),
+    Mutation("to all who have read them", tracking.tell_the_first_alone, ""),
     Mutation("a restore replaces everything", restoring.keep_what_was_there_at_a_restore, restores=True),
     Mutation("no version of before", restoring.keep_the_revision_at_a_restore, restores=True),
     Mutation("items are of one restore", restoring.take_items_of_any_restore, restores=True),

@@ -21,6 +21,8 @@ from cacheflow.measuring.slow_log import SlowLog
 from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
 from cacheflow.node.channels import Channels
+from cacheflow.node.feed import Feed
+from cacheflow.node.tracking import Tracking
 from cacheflow.raft.transport.network import Network
 from cacheflow.results import ClusterSettings
 from cacheflow.verbs import settings_told
@@ -84,6 +86,10 @@ class FakeStore:
         self.channels = Channels(
             self.next_turn.slices, self.next_turn.unsent, cast(Network, self.next_turn), lambda peer: True
         )
+        self.feed = Feed(self.next_turn.slices, self.now_ms, self.machine.applied_index, self.machine.digest)
+        # What is called at the end of a turn before proposals are answered.
+        self._first: list[Callable[[], None]] = []
+        self.tracking = Tracking(self.next_turn.slices, self._first.append, self.entry)
         self._waiting: deque[tuple[list[Command], Done]] = deque()
         self.apply([commands.configure({"max_items": max_items, "max_bytes": max_bytes})])
 
@@ -91,9 +97,19 @@ class FakeStore:
 
     def apply(self, batch: list[Command]) -> list[Result]:
         """Apply one entry as somebody else's."""
+        results = self._apply(batch)
+        self._end_turn()
+        return results
+
+    def _apply(self, batch: list[Command]) -> list[Result]:
         block = commands.encode_block(0, 0, 0, batch)
         payload = commands.encode_entry(self.clock_ms, [block])
-        ((_, _, results),) = self.machine.apply(self.machine.applied_index + 1, payload)
+        machine = self.machine
+        ((_, _, results),) = machine.apply(machine.applied_index + 1, payload)
+        effects = len(machine.contents.effects)
+        if effects:
+            self.feed.add(machine.applied_index, machine.packed_effects, machine.digest, effects)
+            self.tracking.applied(machine.contents.effects)
         return results
 
     def release(self, count: int | None = None) -> int:
@@ -102,6 +118,7 @@ class FakeStore:
         wakes: dict[Callable[[], None], None] = {}
         for proposal, done in batch:
             wakes[done(self._outcome(proposal))] = None
+        self._end_turn()
         for wake in wakes:
             wake()
         return len(batch)
@@ -116,7 +133,7 @@ class FakeStore:
         return self.machine.lookup(key, self.clock_ms)
 
     def _outcome(self, proposal: list[Command]) -> list[Result] | ReplicationError:
-        return self.failure if self.failure is not None else self.apply(proposal)
+        return self.failure if self.failure is not None else self._apply(proposal)
 
     # What fronts call
 
@@ -156,7 +173,13 @@ class FakeStore:
         if self.held:
             self._waiting.append((commands_, done))
         else:
-            done(self._outcome(commands_))()
+            wake = done(self._outcome(commands_))
+            self._end_turn()
+            wake()
+
+    def _end_turn(self) -> None:
+        while self._first:
+            self._first.pop(0)()
 
     def submit_barrier(self, done: Done) -> None:
         self.submit([], done)

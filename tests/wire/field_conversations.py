@@ -1,4 +1,5 @@
-"""What Redis 7.0.15 answered about hashes and sets, on a connection of its own with an empty database for each group."""
+"""What Redis 7.0.15 answered about hashes and sets, on a connection of its own with an empty database for each group; its version in HELLO is
+another here."""
 
 # ruff: noqa: E501
 
@@ -428,7 +429,7 @@ FIELD_CONVERSATIONS: dict[str, list[tuple[str, bytes]]] = {
     "hashes in RESP3": [
         (
             "HELLO 3",
-            b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
+            b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.4.0\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
         ),
         ("HGETALL h", b"%0\r\n"),
         ("HSET h a 1", b":1\r\n"),

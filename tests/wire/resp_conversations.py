@@ -1,4 +1,5 @@
-"""What Redis 7.0.15 answered to these, on a connection of its own with an empty database for each group."""
+"""What Redis 7.0.15 answered to these, on a connection of its own with an empty database for each group; its version in HELLO is
+another here."""
 
 # ruff: noqa: E501
 
@@ -331,7 +332,7 @@ CONVERSATIONS: dict[str, list[tuple[str, bytes]]] = {
     "RESP3": [
         (
             "HELLO 3",
-            b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
+            b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.4.0\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
         ),
         ("GET nope", b"_\r\n"),
         ("MGET nope", b"*1\r\n_\r\n"),
@@ -351,7 +352,7 @@ CONVERSATIONS: dict[str, list[tuple[str, bytes]]] = {
         ("SCAN 0 COUNT 1000 MATCH q", b"*2\r\n$1\r\n0\r\n*0\r\n"),
         (
             "HELLO 2",
-            b"*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:2\r\n$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
+            b"*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.4.0\r\n$5\r\nproto\r\n:2\r\n$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
         ),
         ("QUIT", b"+OK\r\n"),
     ],

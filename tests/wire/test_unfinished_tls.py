@@ -20,6 +20,7 @@ from cacheflow.net import unfinished
 from cacheflow.net.ports import ListeningPorts
 from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.wire.memcached.connection import memcached_port
+from cacheflow.wire.port import WirePort
 from cacheflow.wire.resp.service import resp_port
 
 MIB: Final = 1024 * 1024
@@ -70,7 +71,7 @@ def on_a_loop(test: Callable[[Party, str, pytest.MonkeyPatch], Awaitable[None]])
             handshakes = Handshakes(authority.certificates())
             handshakes.start()
             ports = ListeningPorts(handshakes=handshakes)
-            make = {"resp": resp_port, "memcached": memcached_port}[protocol]
+            make: Callable[..., WirePort] = resp_port if protocol == "resp" else memcached_port
             service = make(FakeStore(), value_bytes_max=MIB, access=None, connections_max=100, slices=endless())
             try:
                 with ThreadPoolExecutor(32) as pool:

@@ -347,6 +347,9 @@ class RespConnection(RespSession):
             self.reply(wrong.reply)
         except ReplicationError as failed_:
             self.reply(failure(failed_))
+        if self.tracker is not None and self.queue is None and spec is not None and spec.name != "client":
+            # CLIENT CACHING was about this command, or about the transaction that it ends.
+            self.cache_next(None)
         self.asked(UNKNOWN if spec is None else spec.name, words)
 
     def _denied(self, spec: Spec) -> CommandError:
@@ -417,7 +420,10 @@ class RespConnection(RespSession):
         if spec.control is not None:
             spec.control(self, request)
         elif spec.read is not None:
-            self.read(functools.partial(self._read, spec.read, request))
+            if self.notes and "readonly" in spec.flags:
+                self.read(functools.partial(self._read_and_note, spec, request))
+            else:
+                self.read(functools.partial(self._read, spec.read, request))
         elif spec.local is not None:
             self.answer(spec.local(self, request))
         elif spec.steps:
@@ -459,6 +465,13 @@ class RespConnection(RespSession):
             return wrong.reply
         except ReplicationError as failed_:
             return failure(failed_)
+
+    def _read_and_note(self, spec: Spec, request: Request) -> Reply:
+        """Return the reply to a client's ``request``, which reads, and note for its tracking which keys it has read."""
+        assert spec.read is not None
+        reply = self._read(spec.read, request)
+        self.has_read(spec.keys_in(request))
+        return reply
 
     # The fast ways for writes -----------------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from cacheflow.contract import CHANNEL, PATTERN, SHARD, Channels, Published, Space
-from cacheflow.wire.resp.replies import bulk
+from cacheflow.contract import CHANNEL, PATTERN, SHARD, Channels, Invalidated, Published, Space
+from cacheflow.wire.resp.replies import NULL, bulk, bulks
 
 logger = logging.getLogger("cacheflow.wire")
 
@@ -36,7 +36,7 @@ class Receiver(Protocol):
 
     @property
     def is_stalled(self) -> bool:
-        """True while the client's socket takes no more bytes."""
+        """True while no message may be sent: the client's socket takes no more bytes, or the client has a part of a reply."""
 
     def write_pushes(self, data: bytes) -> None:
         """Write ``data``, a part of the published messages that wait for this client, to the client's socket."""
@@ -126,7 +126,7 @@ class Mailbox:
         if self._begun_bytes:
             self.write()
             return not self._begun_bytes
-        if self._waiting:
+        if self._waiting and not self._woken:
             self._wake()
         return True
 
@@ -205,6 +205,11 @@ def push(protocol: int, *items: bytes) -> bytes:
 
 def _render(published: Published, protocol: int, pattern: bytes | None) -> bytes:
     """Return a published message encoded for a RESP client that has subscribed to ``pattern``, or if None, to the channel."""
+    if isinstance(published, Invalidated):
+        keys = NULL[protocol] if published.keys is None else bulks(published.keys)
+        if protocol == 3:
+            return push(3, bulk(b"invalidate"), keys)
+        return push(2, bulk(b"message"), bulk(published.channel), keys)
     items: list[Any] = [bulk(published.channel), bulk(published.data)]
     if pattern is not None:
         return push(protocol, bulk(b"pmessage"), bulk(pattern), *items)

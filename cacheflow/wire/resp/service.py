@@ -28,14 +28,17 @@ def resp_port(
     access: Access | None,
     connections_max: int,
     slices: Slices | None = None,
+    notify: str = "",
 ) -> WirePort:
     """Return the port that serves RESP to clients of ``store``, a node's cache.
 
     access: the users, one of whose tokens AUTH must bring; None if nobody has to show one.
     slices: the queue of long work that is done in slices, shared with other ports of the event loop.
+    notify: which changes of keys are published on channels, as Redis' flags.
     """
     service = RespService(store, TABLE, access=access, value_bytes_max=value_bytes_max, slices=slices)
     times = service.times
+    service.notifications.choose(notify)
     return WirePort(
         "resp",
         service.connection,
@@ -54,6 +57,8 @@ class RespService(Shared):
     def connection(self, on_closed: Callable[[Connection], None]) -> RespConnection:
         """Return a connection object for a new RESP client. on_closed: called with the connection after it has closed."""
         self.accepted += 1
+        # The first client comes on the event loop, and before it nobody has subscribed.
+        self.notifications.go_on()
         number = self.accepted
 
         def closed(connection: Connection) -> None:

@@ -16,10 +16,11 @@ There are four sorts of commands, by what answers them:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final, Protocol
 
@@ -35,14 +36,16 @@ from cacheflow.net.slices import Slices
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.measured import shown_address
 from cacheflow.wire.optimistic import Condition, unchanged
-from cacheflow.wire.resp.arguments import PlacedRequest, placed
+from cacheflow.wire.resp.arguments import PlacedRequest, keys_of, placed
 from cacheflow.wire.resp.command_stats import CommandStats
 from cacheflow.wire.resp.mailbox import Mailbox
+from cacheflow.wire.resp.notifications import Notifications
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure, outcome_of
 from cacheflow.wire.resp.scans import GivenUp, Scans
 from cacheflow.wire.resp.scripting.scripts import Scripts
-from cacheflow.wire.streams import Reply
+from cacheflow.wire.resp.tracking import Options, OwnWrites, Tracker
+from cacheflow.wire.streams import Reply, Stream
 
 # The longest request has room for some values of the largest size, in an entry that still fits into one message between
 # nodes.
@@ -218,6 +221,7 @@ class Shared:
         self.wall = wall
         self.scans = Scans(store, GivenUp(self.slices).take)
         self.scripts = Scripts()
+        self.notifications = Notifications(store, self.slices)
         self.connections: dict[int, RespSession] = {}
         self.accepted = 0
         # Requests of the connections that are closed, and what the counters in INFO were at CONFIG RESETSTAT.
@@ -268,7 +272,7 @@ class RespSession(Connection):
     behind a SELECT that failed, until a SELECT succeeds.
     queue: the commands since MULTI, None outside a transaction.  refused: True if one of these commands was wrong.
     watched: key -> the condition that the key is as it was at WATCH, for every watched key.
-    mailbox: the client's subscriptions, None before the first.
+    mailbox: the client's subscriptions, None before the first.  tracker: tells it which keys have changed; None without tracking.
     confined: True if the client has subscriptions and speaks RESP2, in which the replies to most commands could not be told
     from published messages.
     """
@@ -287,6 +291,7 @@ class RespSession(Connection):
         self.refused = False
         self.watched: Watched = {}
         self.mailbox: Mailbox | None = None
+        self.tracker: Tracker | None = None
         self.confined = False
         self.database = 0
         self.selected: int | None = 0
@@ -321,8 +326,15 @@ class RespSession(Connection):
         self.confined = self.protocol == 2 and self.has_subscribed
         self._choose_ways()
 
+    def open_mailbox(self) -> Mailbox:
+        """Return the mailbox of this client, in which messages wait for it."""
+        if self.mailbox is None:
+            self.mailbox = Mailbox(self, self.store.channels)
+        return self.mailbox
+
     def forget_subscriptions(self) -> None:
         """End all of this client's subscriptions; published messages that still wait for the client are not sent."""
+        self.end_tracking()
         mailbox, self.mailbox = self.mailbox, None
         if mailbox is not None:
             mailbox.close()
@@ -342,9 +354,65 @@ class RespSession(Connection):
 
     def _choose_ways(self) -> None:
         unqueued = self.role >= Role.READ and self.queue is None and not self.confined
-        self.plain = unqueued and self.selected == 0
-        self.plain_writes = self.plain and self.role >= Role.WRITE
-        self.prefix = PREFIXES[self.selected] if unqueued and self.selected else ""
+        options = None if self.tracker is None else self.tracker.options
+        # Whose reads are noted goes the general way with them, and with everything when CLIENT CACHING is about the next command.
+        notes = options is not None and not options.broadcast
+        plain = unqueued and self.selected == 0 and (options is None or options.caching is None)
+        self.plain = plain and not notes
+        self.plain_writes = plain and self.role >= Role.WRITE
+        self.prefix = PREFIXES[self.selected] if unqueued and self.selected and not notes else ""
+
+    # Tracking -----------------------------------------------------------------------------------------------------------
+
+    def track(self, options: Options) -> None:
+        """Tell this client from now on which keys have changed that it may keep, as ``options`` say."""
+        if self.tracker is None:
+            self.tracker = Tracker(self, self.service.store, options, self.service.connections.get)
+        self.tracker.options = options
+        self.tracker.is_broken = False
+        self.store = OwnWrites.over(self.service.store, self.tracker) if options.no_loop else self.service.store
+        self._choose_ways()
+
+    def end_tracking(self) -> None:
+        """Tell this client no more which keys have changed."""
+        tracker, self.tracker = self.tracker, None
+        if tracker is not None:
+            tracker.end()
+            self.store = self.service.store
+            self._choose_ways()
+
+    def cache_next(self, caching: bool | None) -> None:
+        """Note the reads of this client's next command if ``caching`` is true; None: as its tracking does by itself."""
+        if self.tracker is not None and self.tracker.options.caching is not caching:
+            self.tracker.options.caching = caching
+            self._choose_ways()
+
+    @property
+    def notes(self) -> bool:
+        """True if the keys that this client's present command reads are noted for its tracking."""
+        return self.tracker is not None and self.tracker.options.notes
+
+    def has_read(self, raws: list[bytes]) -> None:
+        """Note for this client's tracking that it is answered with what is under the keys ``raws`` now."""
+        if self.tracker is not None:
+            with contextlib.suppress(CommandError):  # what is no key has no changes
+                self.tracker.has_read(keys_of(raws))
+
+    def has_seen(self, conditions: Iterable[Condition]) -> None:
+        """Note for this client's tracking that it is answered with what it saw when ``conditions`` held of keys."""
+        if self.tracker is not None:
+            self.tracker.has_seen([(key, version) for key, version, _ in conditions])
+
+    def _work(self) -> None:
+        if self.tracker is None:
+            super()._work()
+            return
+        # What has changed before the answers that are made now comes before them.
+        if self.mailbox is not None:
+            self.mailbox.write()
+        super()._work()
+        if self.mailbox is not None:
+            self.mailbox.go_on()
 
     def is_admitted(self) -> bool:
         return self.user is None or self.service.access is None or self.service.access.is_current(self.user)
@@ -436,12 +504,22 @@ class RespSession(Connection):
 
     @property
     def is_stalled(self) -> bool:
-        """True while the client's socket takes no more bytes."""
-        return self._stalled
+        """True while no message may be sent: the client's socket takes no more bytes, or the client has a part of a reply."""
+        if self._stalled or not self._promises:
+            return self._stalled
+        made = self._promises[0].answer
+        # A reply that is made and not sent may hold what a message to a tracking client says is changed since.
+        return isinstance(made, Stream) or (self.tracker is not None and isinstance(made, bytes))
+
+    def stream_ended(self) -> None:
+        if self.mailbox is not None:
+            self.flush()
+            self.mailbox.write()
 
     def write_pushes(self, data: bytes) -> None:
         """Write ``data``, published messages or a part of one, to the client's socket, behind all finished replies."""
         if not self._transport.is_closing():
+            self.flush()
             self._transport.write(data)
 
     def resume_writing(self) -> None:
@@ -454,6 +532,7 @@ class RespSession(Connection):
         # The end may wait for a client that does not read, and who was taken out is told nothing that comes later.
         if self.mailbox is not None:
             self.mailbox.leave()
+        self.end_tracking()
         super().finish()
 
     def connection_lost(self, error: Exception | None) -> None:

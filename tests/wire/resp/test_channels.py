@@ -13,6 +13,7 @@ from wire.fake_transport import Client
 from wire.resp_client import connect, ignore, line, lines, pack, service
 
 from cacheflow.contract import CHANNEL, Published
+from cacheflow.machine.language import commands as c
 from cacheflow.net.slices import SLICE_S
 from cacheflow.node import channels as node_channels
 from cacheflow.wire.resp import mailbox
@@ -361,6 +362,34 @@ def test_a_client_that_reads_again_gets_everything_in_order_and_no_reply_in_betw
     at = came.index(b"+PONG\r\n")
     assert at in (len(b"".join(pushes[:number])) for number in range(5)), "a reply stands inside of a message"
     assert store.channels.metrics()["subscribers_unread_bytes"] == 0
+
+
+def test_no_message_comes_inside_of_a_long_reply() -> None:
+    store = FakeStore()
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.001
+        return now
+
+    # Every slice is over soon: a long reply takes many turns.
+    store.next_turn.time = clock
+    keys = [f"k{number}" for number in range(1000)]
+    store.apply([c.set_(key, bytes(2000), 0) for key in keys])
+    shared = service(store, slices=store.next_turn.slices)
+    listener, publisher = (Client(shared.connection(ignore)) for _ in range(2))
+    speak_3(listener)
+    listener.send(line("SUBSCRIBE a"))
+    store.next_turn.run()
+    listener.replies()
+    came = listener.send(pack("MGET", *keys) + pack("MGET", *keys))
+    store.next_turn.run(1)
+    publisher.send(line("PUBLISH a 1"))
+    store.next_turn.run()
+    reply = b"*1000\r\n" + (b"$2000\r\n" + bytes(2000) + b"\r\n") * 1000
+    came += listener.replies()
+    assert came == reply + message(b"1", head=b">3") + reply
 
 
 def test_a_slow_subscriber_is_ended_with_one_line_and_the_others_go_on(

@@ -277,7 +277,7 @@ def test_info_tells_what_is_asked_for() -> None:
         b"db0:keys=1,expires=0,avg_ttl=0\r\n",
     ):
         assert part in everything
-    clients = b"# Clients\r\nconnected_clients:1\r\nblocked_clients:0\r\n"
+    clients = b"# Clients\r\nconnected_clients:1\r\nblocked_clients:0\r\ntracking_clients:0\r\n"
     assert client.send(line("INFO clients")) == b"$%d\r\n%b\r\n" % (len(clients), clients)
     assert client.send(line("INFO nope")) == b"$0\r\n\r\n"
     assert client.send(lines("HELLO 3\nINFO clients")).endswith(b"=%d\r\ntxt:%b\r\n" % (len(clients) + 4, clients))

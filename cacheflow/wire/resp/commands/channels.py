@@ -75,9 +75,7 @@ def _subscribe(space: Space) -> Callable[[RespSession, Arguments], None]:
 
 
 def _begin_to_subscribe(connection: RespSession, space: Space, names: list[bytes], end: End) -> None:
-    mailbox = connection.mailbox
-    if mailbox is None:
-        mailbox = connection.mailbox = Mailbox(connection, connection.store.channels)
+    mailbox = connection.open_mailbox()
     if mailbox.subscriptions + len(names) > SUBSCRIPTIONS_MAX:
         new = {name for name in names if name not in mailbox.names[space]}
         if mailbox.subscriptions + len(new) > SUBSCRIPTIONS_MAX:
@@ -106,9 +104,7 @@ def _unsubscribe(space: Space) -> Callable[[RespSession, Arguments], None]:
 
 
 def _begin_to_unsubscribe(connection: RespSession, space: Space, names: list[bytes], end: End) -> None:
-    mailbox = connection.mailbox
-    if mailbox is None:
-        mailbox = connection.mailbox = Mailbox(connection, connection.store.channels)
+    mailbox = connection.open_mailbox()
 
     def unsubscribe(name: bytes) -> bytes:
         mailbox.unsubscribe(space, name)

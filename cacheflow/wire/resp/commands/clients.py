@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from cacheflow.access.roles import DEFAULT_NAME, Role
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of
+from cacheflow.wire.resp.commands import tracking
 from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, said_in_pieces, text
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, no_permission, wrong_arity
 from cacheflow.wire.streams import Reply, Stream
@@ -174,8 +175,10 @@ def for_admins(name: str, answer: Local) -> Local:
 
 
 _SUBCOMMANDS: Final[dict[bytes, tuple[int, Local]]] = {
+    b"CACHING": (3, tracking.caching),
     b"CONSISTENCY": (3, _consistency),
     b"GETNAME": (2, lambda session, _: bulk(session.name.encode()) if session.name else session.null),
+    b"GETREDIR": (2, tracking.get_redirect),
     b"ID": (2, lambda session, _: integer(session.id)),
     b"INFO": (2, lambda session, _: text(session.protocol, f"{session.describe()}\n")),
     b"KILL": (-3, for_admins("client|kill", _kill)),
@@ -184,6 +187,8 @@ _SUBCOMMANDS: Final[dict[bytes, tuple[int, Local]]] = {
     b"NO-TOUCH": (3, _switch),
     b"SETINFO": (4, _setinfo),
     b"SETNAME": (3, _setname),
+    b"TRACKING": (-3, tracking.tracking),
+    b"TRACKINGINFO": (2, tracking.tracking_info),
 }
 
 

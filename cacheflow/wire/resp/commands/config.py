@@ -16,6 +16,7 @@ from cacheflow.wire.resp.command_stats import command_stats
 from cacheflow.wire.resp.commands.clients import chosen, subcommand
 from cacheflow.wire.resp.commands.info import stats
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
+from cacheflow.wire.resp.notifications import parsed, spelled
 from cacheflow.wire.resp.replies import OK, CommandError, encode, error
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec
 from cacheflow.wire.streams import whole
@@ -44,6 +45,7 @@ def _told(session: RespSession) -> dict[str, str]:
         "databases": str(DATABASES),
         "maxmemory": str(settings.max_bytes or 0),
         "maxmemory-policy": _NAMES_OF[settings.eviction],
+        NOTIFY: spelled(session.service.notifications.flags),
         "proto-max-bulk-len": str(settings.max_value_bytes),
         "save": "",
         "slowlog-log-slower-than": str(round(slow_ms * 1000)) if slow_ms >= 0 else "-1",
@@ -91,30 +93,29 @@ def _slow_ms(text: str) -> float:
     return int(text) / 1000
 
 
+# The parameters that are this node's own, until its next start, and what their texts mean.
+NOTIFY: Final = "notify-keyspace-events"
+_SLOWER_THAN: Final = "slowlog-log-slower-than"
+_OWN: Final[dict[str, Callable[[str], Any]]] = {NOTIFY: parsed, _SLOWER_THAN: _slow_ms}
 # Redis' name of a parameter of the cluster: the setting's own, and what its text means.
 _SETTABLE: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "maxmemory": ("max_bytes", _max_bytes),
     "maxmemory-policy": ("eviction", _policy),
 }
-# The parameter that this node alone has, until its next start.
-_SLOWER_THAN: Final = "slowlog-log-slower-than"
 
 
-def _change(session: RespSession, arguments: Arguments) -> tuple[Command | None, float | None]:
-    """Return (command, slow_ms) for a CONFIG SET: what it has to change, all or nothing. Raises CommandError.
-
-    command: the state machine's, which changes the cluster's settings; None if it names none of these.
-    slow_ms: from how many milliseconds on a request of this node is slow; None if that does not change.
-    """
+def _asked(session: RespSession, arguments: Arguments) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a CONFIG SET asks for, values by parameter: the cluster's settings, and this node's. Raises CommandError."""
     words = [argument.decode("utf-8", "replace") for argument in arguments[2:]]
     if len(words) % 2:
         raise CommandError("ERR wrong number of arguments for 'config|set' command")
     changes: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     for name, value in zip(words[::2], words[1::2], strict=True):
         name = name.lower()
-        if name in changes:
+        if name in changes or name in own:
             raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - duplicate parameter")
-        if name not in (*_SETTABLE, _SLOWER_THAN):
+        if name not in _SETTABLE and name not in _OWN:
             known = name in _told(session)
             raise CommandError(
                 f"ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config"
@@ -122,34 +123,55 @@ def _change(session: RespSession, arguments: Arguments) -> tuple[Command | None,
                 else f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'"
             )
         try:
-            changes[name] = _slow_ms(value) if name == _SLOWER_THAN else _SETTABLE[name][1](value)
+            if name in _OWN:
+                own[name] = _OWN[name](value)
+            else:
+                changes[name] = _SETTABLE[name][1](value)
         except ValueError as wrong:
             raise CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {wrong}") from None
-    slow_ms = changes.pop(_SLOWER_THAN, None)
-    if not changes:
-        return None, slow_ms
+    return changes, own
+
+
+def _change(session: RespSession, changes: dict[str, Any]) -> Command:
+    """Return the state machine's command that gives parameters the values ``changes``, all or none. Raises CommandError."""
     try:
-        command = settings_command(
+        return settings_command(
             {_SETTABLE[name][0]: value for name, value in changes.items()},
             by="" if session.user is None else session.user.name,
         )
-        return command, slow_ms
     except CacheFlowError as wrong:
         raise CommandError(f"ERR CONFIG SET failed - {wrong}") from None
 
 
-def _changed(session: RespSession, slow_ms: float | None, result: Result) -> bytes:
+def _changed(result: Result) -> bytes:
     try:
         settings_of(result)
     except CacheFlowError as failed:
         return error(f"ERR CONFIG SET failed - {failed}")
-    return _set_slow(session, slow_ms)
-
-
-def _set_slow(session: RespSession, slow_ms: float | None) -> bytes:
-    if slow_ms is not None:
-        session.service.store.slow_log.set_slow_ms(slow_ms)
     return OK
+
+
+def _begin_to_set(session: RespSession, arguments: Arguments) -> None:
+    """Carry out a CONFIG SET: settings of the cluster by the log, and what is this node's own once they are changed."""
+    changes, own = _asked(session, arguments)
+    notifications, slow_log = session.service.notifications, session.service.store.slow_log
+
+    def set_own() -> bytes:
+        if _SLOWER_THAN in own:
+            slow_log.set_slow_ms(own[_SLOWER_THAN])
+        if NOTIFY in own:
+            notifications.flags = own[NOTIFY]
+            notifications.go_on()
+        return OK
+
+    def done(result: Result) -> bytes:
+        reply = _changed(result)
+        return set_own() if reply == OK else reply
+
+    if changes:
+        session.write(_change(session, changes), done, CHANGE_WORK)
+    else:
+        session.in_turn(set_own)
 
 
 def _set(session: RespSession, arguments: Arguments) -> bytes:
@@ -175,11 +197,7 @@ _CONFIG: Final[dict[bytes, tuple[int, Local]]] = {
 def _control(session: RespSession, arguments: Arguments) -> None:
     answer = chosen(_CONFIG, session, arguments)
     if answer is _set:
-        command, slow_ms = _change(session, arguments)
-        if command is None:
-            session.in_turn(functools.partial(_set_slow, session, slow_ms))
-        else:
-            session.write(command, functools.partial(_changed, session, slow_ms), CHANGE_WORK)
+        _begin_to_set(session, arguments)
     else:
         session.in_turn(lambda: whole(answer(session, arguments)))
 

@@ -8,11 +8,13 @@ from typing import Final
 from cacheflow.access.roles import Role
 from cacheflow.wire.resp.arguments import SYNTAX, database_named, integer_of, keys_of
 from cacheflow.wire.resp.commands.clients import set_name
-from cacheflow.wire.resp.commands.info import REDIS_VERSION
 from cacheflow.wire.resp.commands.transaction import execute
 from cacheflow.wire.resp.replies import OK, CommandError, encode
 from cacheflow.wire.resp.session import Arguments, RespSession, Spec
 
+# redis-py keeps a local cache only where HELLO tells of this release of Redis or a later one. The commands are those of
+# the release in INFO.
+HELLO_VERSION: Final = "7.4.0"
 NO_PASSWORD: Final = (
     "ERR AUTH <password> called without any password configured for the default user. "
     "Are you sure your configuration is correct?"
@@ -82,7 +84,7 @@ def _hello(connection: RespSession, arguments: Arguments) -> bytes:
     connection.speak(protocol)
     about = {
         "server": "redis",
-        "version": REDIS_VERSION,
+        "version": HELLO_VERSION,
         "proto": protocol,
         "id": connection.id,
         "mode": "standalone",

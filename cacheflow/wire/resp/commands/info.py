@@ -44,7 +44,11 @@ def _sections(session: RespSession) -> dict[str, dict[str, object]]:
             "uptime_in_days": uptime_s // 86400,
         },
         # No command waits for another client here.
-        "Clients": {"connected_clients": len(service.connections), "blocked_clients": 0},
+        "Clients": {
+            "connected_clients": len(service.connections),
+            "blocked_clients": 0,
+            "tracking_clients": whole("tracking_clients"),
+        },
         "Memory": {
             "used_memory": whole("bytes"),
             "used_memory_human": _human(whole("bytes")),
@@ -59,6 +63,9 @@ def _sections(session: RespSession) -> dict[str, dict[str, object]]:
             "pubsub_channels": len(subscribed[CHANNEL]),
             "pubsub_patterns": len(subscribed[PATTERN]),
             "pubsubshard_channels": len(subscribed[SHARD]),
+            "tracking_total_keys": whole("tracking_keys"),
+            "tracking_total_items": whole("tracking_reads"),
+            "tracking_total_prefixes": whole("tracking_prefixes"),
         },
         # Every node is a master to clients: all take writes.
         "Replication": {

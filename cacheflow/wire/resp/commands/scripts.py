@@ -69,18 +69,21 @@ def evaluate(connection: RespSession, arguments: Arguments) -> None:
         reply = call.run(caller, sandbox, connection.null, expired)
         return lambda: reply
 
-    connection.behind_barrier(ScriptRun(connection, work, call.places, writes=call.writes).begin)
+    run = ScriptRun(connection, work, call.places, writes=call.writes, notes=connection.notes)
+    connection.behind_barrier(run.begin)
 
 
 def run_transaction(
     connection: RespSession,
     queue: Queue,
     fixed: Sequence[Condition],
+    notes: bool,
     gather: Callable[[list[Reply]], Reply],
 ) -> ScriptRun:
     """Return an object that runs a transaction with scripts, all in the scripts' thread, and gives the answer to EXEC.
 
     queue: the commands since MULTI.  fixed: the conditions that WATCH has set.
+    notes: whether the client's tracking notes what is read.
     gather: makes EXEC's reply of the commands' replies. Raises CommandError if the scripts name too many keys.
     """
     steps: list[Call | bytes | None] = []
@@ -131,7 +134,8 @@ def run_transaction(
 
         return completed
 
-    return ScriptRun(connection, work, keys, writes=True, fixed=fixed, lost=connection.null_array)
+    lost = connection.null_array
+    return ScriptRun(connection, work, keys, writes=True, notes=notes, fixed=fixed, lost=lost)
 
 
 def _whole(answer: Local, connection: RespSession, arguments: Arguments) -> bytes:

@@ -90,6 +90,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
     selected: the number of the database that the last SELECT among the commands has chosen; without a SELECT, the number of
     the connection's database.
     """
+    notes = connection.notes
     steps = any(spec.steps for spec, _ in queue)
     selects = any(spec.name == "select" for spec, _ in queue)
     if selects:
@@ -100,7 +101,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
         def begin_scripts(end: End) -> None:
             told = functools.partial(_moved, connection, selected, end) if selects else end
             try:
-                run = run_transaction(connection, queue, _fixed(watched), _bounded)
+                run = run_transaction(connection, queue, _fixed(watched), notes, _bounded)
             except CommandError as wrong:
                 told(wrong.reply)
             else:
@@ -110,11 +111,13 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
         connection.behind_barrier(begin_scripts)
     elif not watched and not any(spec.plan for spec, _ in queue):
         if selects:
-            connection.behind_barrier(lambda end: _moved(connection, selected, end, _read_all(connection, queue)))
+            connection.behind_barrier(
+                lambda end: _moved(connection, selected, end, _read_all(connection, queue, notes))
+            )
         else:
-            connection.read(functools.partial(_read_all, connection, queue))
+            connection.read(functools.partial(_read_all, connection, queue, notes))
     elif not watched and not steps and not selects:
-        commands, finish = _prepare(connection, queue, None)
+        commands, finish = _prepare(connection, queue, None, notes)
         work = work_in(connection.store, commands)
         connection.write(c.guarded([], commands), functools.partial(_settled, finish), work)
     else:
@@ -122,7 +125,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
         def decide() -> Attempt | bytes:
             overlay = Overlay(connection.store, connection.store.now_ms())
             try:
-                commands, finish = _prepare(connection, queue, overlay if steps else None)
+                commands, finish = _prepare(connection, queue, overlay if steps else None, notes)
             except CommandError as wrong:
                 return wrong.reply
             return Attempt(overlay.conditions(), commands, finish, work=work_in(connection.store, commands))
@@ -160,15 +163,18 @@ def _settled(finish: Finish, result: Result) -> Reply:
     return finish(result[1]) if result[0] == c.OK else failed(result)
 
 
-def _read_all(connection: RespSession, queue: Queue) -> Reply:
+def _read_all(connection: RespSession, queue: Queue, notes: bool) -> Reply:
     """Return the reply to EXEC of a transaction that only reads and watches no key.
 
-    All keys that the transaction names are looked up at one moment.
+    All keys that the transaction names are looked up at one moment.  notes: whether the client's tracking notes them.
     """
-    if sum([len(spec.keys_in(arguments)) for spec, arguments in queue]) > KEYS_MAX:
+    raws = [raw for spec, arguments in queue for raw in spec.keys_in(arguments)]
+    if len(raws) > KEYS_MAX:
         return TOO_MANY.reply
     find = connection.store.lookup
     searches = _Searches()
+    if notes:
+        connection.has_read(raws)
     try:
         if len(queue) >= _IN_SLICES and all(spec.group == "string" for spec, _ in queue):
             return _read_strings(connection, queue, searches)
@@ -296,12 +302,12 @@ def _bounded(replies: list[Reply]) -> Reply:
     return replies_array(replies, size)
 
 
-def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> Plan:
+def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None, notes: bool) -> Plan:
     """Return the state machine's commands for a transaction, and the function that makes EXEC's reply from their results.
 
     queue: the requests since MULTI.
     overlay: shows each request the entries as the earlier requests will leave them; if None, all see this node's memory.
-    Raises CommandError if there are too many commands.
+    notes: whether the client's tracking notes the keys that are read. Raises CommandError if there are too many commands.
     """
     commands: list[Command] = []
     parts: list[tuple[int, int, Finish]] = []
@@ -314,7 +320,7 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
             else:
                 keys = keys_of(spec.keys_in(arguments))
                 own = [c.get(key) for key in keys]
-                finish = functools.partial(_answer_found, connection, spec, arguments, keys, searches)
+                finish = functools.partial(_answer_found, connection, spec, arguments, keys, searches, notes)
         except CommandError as wrong:
             own, finish = [], functools.partial(_said, wrong.reply)
         if overlay is not None:
@@ -341,10 +347,12 @@ def _answer_found(
     arguments: Arguments,
     keys: list[str],
     searches: _Searches,
+    notes: bool,
     results: Sequence[Result],
 ) -> Reply:
     """Return the reply to a reading command in a transaction that also writes.
 
+    notes: whether the client's tracking notes the keys.
     results: the state machine's results of GETs of ``keys``, the command's keys.
     """
     for result in results:
@@ -354,6 +362,9 @@ def _answer_found(
         key: (result[1], result[2], result[3], result[4], result[5]) if result[0] == c.OK else None
         for key, result in zip(keys, results, strict=True)
     }
+
+    if notes:
+        connection.has_seen([unchanged(key, entry) for key, entry in entries.items()])
 
     def find(key: str, *, count: bool = True) -> Entry | None:
         return entries[key]

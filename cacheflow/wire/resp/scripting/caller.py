@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Final
 
-from cacheflow.contract import Channels, Done, Entry, KeysCopy
+from cacheflow.contract import Channels, Done, Entry, Feed, KeysCopy, Tracking
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.deciding.decisions import DECIDE
@@ -129,6 +129,14 @@ class _Seen:
     @property
     def slow_log(self) -> SlowLog:
         return self._store.slow_log
+
+    @property
+    def feed(self) -> Feed:
+        return self._store.feed
+
+    @property
+    def tracking(self) -> Tracking:
+        return self._store.tracking
 
     def metrics(self) -> Metrics:
         return self._store.metrics()

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -95,7 +96,8 @@ class ScriptRun(Attempts):
     """A run of scripts for the connection ``client``: attempt after attempt, until one has taken place. To be used once.
 
     work: the function that runs the scripts once.  keys: the keys that the scripts name.
-    writes: True if the scripts may write.  fixed: conditions from before (what WATCH has seen).
+    writes: True if the scripts may write.  notes: whether the client's tracking notes what they read.
+    fixed: conditions from before (what WATCH has seen).
     lost: the reply when one of the conditions ``fixed`` does not hold.
     """
 
@@ -106,6 +108,7 @@ class ScriptRun(Attempts):
         keys: Iterable[bytes],
         *,
         writes: bool,
+        notes: bool,
         fixed: Sequence[Condition] = (),
         lost: bytes = b"",
     ) -> None:
@@ -114,6 +117,7 @@ class ScriptRun(Attempts):
         self._work = work
         self._keys = keys
         self._writes = writes
+        self._notes = notes
         self._scripts = client.service.scripts
         # An entry with effects is on its way; no further attempt may begin; the reply was given, or nobody waits for it.
         self._is_proposed = self._is_late = self._is_over = False
@@ -186,14 +190,16 @@ class ScriptRun(Attempts):
         failed, seen, conditions, effects, render = outcome
         if failed is not None:
             raise failed
+        # Nothing of this run: that would be a circle.
+        reply = functools.partial(_reply, self._session if self._notes else None, conditions, render)
         if self._writes:
             self._is_proposed = True
             work = work_in(self._client.store, effects)
-            self._propose(Attempt(conditions, effects, lambda results: render(), atomic=True, work=work))
+            self._propose(Attempt(conditions, effects, lambda results: reply(), atomic=True, work=work))
             return
         lookup = self._client.store.lookup
         if [unchanged(key, lookup(key, count=False)) for key in seen] == conditions:
-            self._end(render())
+            self._end(reply())
         else:
             self._attempt_again()
 
@@ -203,6 +209,16 @@ class ScriptRun(Attempts):
             self._settle(outcome)
 
         return lambda: self._step(settle)
+
+
+def _reply(reader: RespSession | None, conditions: Sequence[Condition], render: Render) -> Reply:
+    """Return the reply to a script, once it has taken place.
+
+    reader: the client whose tracking notes what the script has seen when ``conditions`` held; None if none does.
+    """
+    if reader is not None:
+        reader.has_seen(conditions)
+    return render()
 
 
 def _not_at_once() -> bytes:

@@ -1,0 +1,383 @@
+"""Tracking: which keys clients have read and keep in caches of their own, and who is told that one has changed.
+
+1. A key that a client has read is noted, and told once when it changes: written, touched, deleted, expired or evicted. A client
+   of *prefixes* is told of every key under them, and nothing is noted for it.
+2. Changes are seen when an entry is applied, from its effects, and told at the end of that turn, before anybody is answered: who
+   has the answer to a write finds no older value in a cache of this node's clients, but for what is on its way to them. What is
+   too much for a turn goes on in slices of the next ones (net/slices.py).
+3. A read that is answered later than it was made (a transaction, a script) is noted with what it saw: is that not there any
+   more, the client is told behind the answer. So what is told because of a read is told in a later turn.
+4. Where it is not known what has changed, or it is too much to be told key by key, all clients are told to forget all that they
+   keep: for a condemned prefix, a snapshot or restore that replaces the contents, and while this node may not be asked.
+5. The table is bounded: what was noted first is told and forgotten first.
+
+Not safe for concurrent use: the event loop owns it. Any thread may call ``metrics``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from sys import getsizeof
+from typing import Final, NamedTuple
+
+from cacheflow.contract import Invalidated, Reader
+from cacheflow.errors import InvalidRequest
+from cacheflow.machine.effects import CONDEMNED, DELETED, EVICTED, EXPIRED, Effect
+from cacheflow.machine.language.databases import MARK, PREFIX_BYTES
+from cacheflow.machine.state.entries import VERSION, Entry
+from cacheflow.net.slices import Slices
+from cacheflow.node.feed import WHAT
+
+# Bytes of the table: some 300,000 keys of 25 bytes that one client each has read, and more where several read the same.
+NOTED_BYTES_MAX = 64 * 1024 * 1024
+# What a key costs beside its text, and what a further client that has read it does.
+KEY_COST: Final = 130
+READER_COST: Final = 60
+# The prefixes of all clients of a node, and how many different lengths these may have: each length is a look for every change.
+PREFIXES_MAX = 10_000
+LENGTHS_MAX = 32
+# Keys that wait to be told; where there are more, clients are told to forget everything.
+DUE_MAX = 100_000
+# Names in one message to clients of prefixes.
+NAMES_AT_ONCE = 500
+# Clients to whom a slice writes by itself: each is a system call. All others are written to in slices of the channels.
+WRITTEN_AT_ONCE = 64
+# Keys of a table that is given up, freed between two looks at the time.
+FREED_AT_ONCE: Final = 256
+# The effects behind which a key is absent.
+_REMOVED: Final = frozenset((DELETED, EXPIRED, EVICTED))
+
+# (key as the machine has it, version of the change)
+Change = tuple[str, int]
+# The number of a client, or those of several.
+Numbers = int | set[int]
+
+
+class _Due(NamedTuple):
+    """Something that is to be told to clients.
+
+    message: what all of them are told.  changes: the keys that it names, with the versions of their changes.
+    to: the numbers of the clients that were not told yet.
+    left: where they had read the one key of ``changes``: the version that the change has left it with, 0 if it removed the key.
+    """
+
+    message: Invalidated
+    changes: Sequence[Change]
+    to: Iterator[int]
+    left: int | None = None
+
+
+class Tracking:
+    """The keys that clients of a node have read and keep, and the messages that tell these clients what has changed.
+
+    slices: does long work a part at a time.  wake: calls a function at the end of the present turn, before what answers clients.
+    find: returns the live entry of a key, or None.
+    A client is known by a number, which ``begin`` gives to it.
+    """
+
+    def __init__(
+        self,
+        slices: Slices,
+        wake: Callable[[Callable[[], None]], object],
+        find: Callable[[str], Entry | None],
+    ) -> None:
+        # The clients, by number; and the numbers of those whose reads are noted.
+        self.readers: dict[int, Reader] = {}
+        self._noting: dict[int, None] = {}
+        self._slices = slices
+        self._wake = wake
+        self._find = find
+        self._begun = 0
+        # Who has read a key: a number, or several. What was noted first comes first. Numbers of clients that are gone stay.
+        self._table: OrderedDict[str, Numbers] = OrderedDict()
+        # How many pairs of a key and a client these are, and their bytes.
+        self._noted = 0
+        self._noted_bytes = 0
+        # By prefix: the numbers of the clients that are told of its keys. How many prefixes have each length.
+        self._prefixes: dict[str, dict[int, None]] = {}
+        self._lengths: dict[int, int] = {}
+        # What is to be told: by prefix the names that have changed, with the versions; and all that has its place in the queue.
+        self._changed: dict[str, dict[str, list[int]]] = {}
+        self._due: deque[_Due] = deque()
+        self._due_keys = 0
+        self._scheduled = False
+        # The versions of what clients have written themselves and do not want to be told of, while something is due.
+        self._own: dict[int, set[int]] = {}
+        # Tables of before, which are freed in slices.
+        self._given_up: list[OrderedDict[str, Numbers]] = []
+        self._told = self._evicted = self._forgotten = 0
+
+    # Clients ----------------------------------------------------------------------------------------------------------
+
+    def begin(self, reader: Reader, notes: bool) -> int:
+        """Count ``reader``, a client's connection, among those that are told changes; return its number.
+
+        notes: whether its reads are noted; else it has prefixes.
+        """
+        self._begun += 1
+        self.readers[self._begun] = reader
+        if notes:
+            self._noting[self._begun] = None
+        return self._begun
+
+    def follow(self, number: int, prefix: str) -> None:
+        """Tell the client ``number`` of every key, in any database, that begins with ``prefix`` and changes.
+
+        Raises InvalidRequest if the node has no room for the prefix.
+        """
+        if prefix not in self._prefixes:
+            if len(self._prefixes) >= PREFIXES_MAX:
+                raise InvalidRequest(f"a node has at most {PREFIXES_MAX} prefixes of tracking clients")
+            if len(prefix) not in self._lengths and len(self._lengths) >= LENGTHS_MAX:
+                raise InvalidRequest(f"the prefixes of a node's tracking clients have at most {LENGTHS_MAX} lengths")
+            self._prefixes[prefix] = {}
+            self._lengths[len(prefix)] = self._lengths.get(len(prefix), 0) + 1
+        self._prefixes[prefix][number] = None
+
+    def end(self, number: int, prefixes: Iterable[str]) -> None:
+        """Tell the client ``number``, which had ``prefixes``, no more changes."""
+        self.readers.pop(number, None)
+        self._noting.pop(number, None)
+        self._own.pop(number, None)
+        for prefix in prefixes:
+            numbers = self._prefixes[prefix]
+            del numbers[number]
+            if not numbers:
+                del self._prefixes[prefix]
+                self._lengths[len(prefix)] -= 1
+                if not self._lengths[len(prefix)]:
+                    del self._lengths[len(prefix)]
+        if not self._noting:
+            self._give_up_table()
+
+    # Reads ------------------------------------------------------------------------------------------------------------
+
+    def note(self, number: int, keys: Iterable[str]) -> None:
+        """Note that the client ``number`` has read ``keys``, as they are in memory now."""
+        table = self._table
+        for key in keys:
+            numbers = table.get(key)
+            if numbers is None:
+                table[key] = number
+                self._noted_bytes += getsizeof(key) + KEY_COST
+            elif numbers == number:
+                continue
+            elif isinstance(numbers, int):
+                table[key] = {numbers, number}
+                self._noted_bytes += READER_COST
+            elif number in numbers:
+                continue
+            else:
+                numbers.add(number)
+                self._noted_bytes += READER_COST
+            self._noted += 1
+        while self._noted_bytes > NOTED_BYTES_MAX:
+            key, numbers = table.popitem(last=False)
+            self._evicted += 1
+            self._taken_out(key, numbers)
+            self._put(key, 0, 0, numbers)
+        self._schedule()
+
+    def note_seen(self, number: int, seen: Iterable[Change]) -> None:
+        """Note that the client ``number`` has read keys some time ago; tell it soon of those that have changed since then.
+
+        seen: each key with the version that it had; 0 if it was absent.
+        """
+        if number not in self._noting:
+            return
+        for key, version in seen:
+            if self._version_of(key) == version:
+                self.note(number, (key,))
+            else:
+                self._put(key, 0, 0, number)
+                self._schedule()
+
+    def wrote(self, number: int, versions: Iterable[int]) -> None:
+        """Note which ``versions`` the client ``number`` has just written itself: it does not want to be told of these."""
+        if (self._due or self._changed) and number in self.readers:
+            self._own.setdefault(number, set()).update(versions)
+
+    def _version_of(self, key: str) -> int:
+        entry = self._find(key)
+        return 0 if entry is None else entry[VERSION]
+
+    # Changes ----------------------------------------------------------------------------------------------------------
+
+    def applied(self, effects: Iterable[Effect]) -> None:
+        """Look for keys among ``effects``, the changes of an applied log entry, that clients are to be told of."""
+        for effect in effects:
+            kind = effect[0]
+            if kind in WHAT:
+                key, version = effect[1], effect[2]
+                numbers = self._table.pop(key, None)
+                if numbers is not None:
+                    self._taken_out(key, numbers)
+                    self._put(key, version, 0 if kind in _REMOVED else version, numbers)
+                if self._lengths:
+                    self._note_for_prefixes(key, version)
+            elif kind == CONDEMNED:
+                self._condemned(effect[1])
+        if self._due or self._changed:
+            self._wake(self._hand_out)
+
+    def _taken_out(self, key: str, numbers: Numbers) -> None:
+        """Count ``key`` and the ``numbers`` of those who have read it, which were in the table, no more."""
+        count = 1 if isinstance(numbers, int) else len(numbers)
+        self._noted -= count
+        self._noted_bytes -= getsizeof(key) + KEY_COST + READER_COST * (count - 1)
+
+    def _put(self, key: str, version: int, left: int, numbers: Numbers) -> None:
+        """Have the change of ``key`` told to those who had read it, whose numbers are ``numbers``.
+
+        left: the version that the key has behind the change; 0: none.
+        """
+        to: Collection[int] = (numbers,) if isinstance(numbers, int) else numbers
+        self._due.append(_Due(Invalidated([_name(key)]), ((key, version),), iter(to), left))
+        self._due_keys += 1
+
+    def _note_for_prefixes(self, key: str, version: int) -> None:
+        name = key[PREFIX_BYTES:] if key.startswith(MARK) else key
+        for length in self._lengths:
+            prefix = name[:length]
+            if prefix in self._prefixes and len(prefix) == length:
+                changed = self._changed.setdefault(prefix, {})
+                if name not in changed:
+                    self._due_keys += 1
+                changed.setdefault(name, []).append(version)
+
+    def _condemned(self, gone: str) -> None:
+        """Have clients forget everything, because all keys that begin with ``gone`` were removed at once."""
+        name = gone[PREFIX_BYTES:] if gone.startswith(MARK) else gone
+        told = dict(self._noting)
+        for prefix, numbers in self._prefixes.items():
+            if prefix.startswith(name) or name.startswith(prefix):
+                told |= numbers
+        self._give_up_table()
+        self._tell_to_forget(told)
+
+    def forget(self) -> None:
+        """Have all clients forget all that they keep: it is not known what has changed, or this node may not be asked."""
+        self._forgotten += 1
+        self._give_up_table()
+        self._due.clear()
+        self._changed.clear()
+        self._due_keys = 0
+        self._tell_to_forget(self.readers)
+
+    def _tell_to_forget(self, numbers: Iterable[int]) -> None:
+        self._due.append(_Due(Invalidated(None), (), iter(list(numbers))))
+        self._schedule()
+
+    def _give_up_table(self) -> None:
+        if self._table:
+            self._given_up.append(self._table)
+            self._table = OrderedDict()
+            self._noted = self._noted_bytes = 0
+            if len(self._given_up) == 1:
+                self._slices.put(self._free)
+
+    def _free(self) -> None:
+        """Free tables that were given up, for a slice of the event loop's time; go on in a later one if something is left."""
+        while self._given_up:
+            table = self._given_up[-1]
+            for _ in range(min(FREED_AT_ONCE, len(table))):
+                table.popitem()
+            if not table:
+                self._given_up.pop()
+            if self._slices.over():
+                break
+        if self._given_up:
+            self._slices.put(self._free)
+
+    # Telling ----------------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        """Have what is due told in a slice of a later turn."""
+        if self._due and not self._scheduled:
+            self._scheduled = True
+            self._slices.put(self._go_on)
+
+    def _go_on(self) -> None:
+        self._scheduled = False
+        self._hand_out()
+
+    def _gather(self) -> None:
+        """Make messages of the names that have changed under prefixes."""
+        changed, self._changed = self._changed, {}
+        for prefix, names in changed.items():
+            numbers = self._prefixes.get(prefix)
+            if numbers is None:
+                self._due_keys -= len(names)
+                continue
+            left = iter(names.items())
+            while some := list(islice(left, NAMES_AT_ONCE)):
+                message = Invalidated([name.encode() for name, _ in some])
+                # Told, unless all of its changes are the client's own.
+                changes = [(name, version) for name, versions in some for version in versions]
+                self._due.append(_Due(message, changes, iter(list(numbers))))
+
+    def _hand_out(self) -> None:
+        """Give clients what is due, for a slice of the event loop's time; go on in a later one if something is left."""
+        if self._due_keys > DUE_MAX:
+            self.forget()
+        self._gather()
+        due, over = self._due, self._slices.over
+        given: dict[Reader, None] = {}
+        is_over = False
+        while due and not is_over:
+            first = due[0]
+            for number in first.to:
+                reader = self.readers.get(number)
+                if reader is not None:
+                    self._give(reader, number, first)
+                    given[reader] = None
+                if over():
+                    is_over = True
+                    break
+            else:
+                due.popleft()
+                self._due_keys -= len(first.message.keys or ())
+        for reader in islice(given, WRITTEN_AT_ONCE):
+            reader.write()
+        if due:
+            self._schedule()
+        else:
+            self._own.clear()
+
+    def _give(self, reader: Reader, number: int, due: _Due) -> None:
+        """Give ``reader``, the client with that ``number``, what is ``due``, without what it has written itself."""
+        own = self._own.get(number) if self._own else None
+        message = due.message
+        if own is not None and due.changes:
+            others = {key: None for key, version in due.changes if version not in own}
+            if not others:
+                if due.left is not None:
+                    # It may keep what it has written itself, so that it is to be told of the next change.
+                    ((key, _),) = due.changes
+                    present = self._version_of(key)
+                    self.note_seen(number, ((key, present if present in own else due.left),))
+                return
+            if due.left is None:
+                message = Invalidated([key.encode() for key in others])
+        self._told += 1
+        reader.invalidate(message)
+
+    def metrics(self) -> dict[str, float]:
+        """Return how many clients track keys, and how many keys, by metrics' names. Any thread may call it."""
+        return {
+            "tracking_clients": len(self.readers),
+            "tracking_keys": len(self._table),
+            "tracking_reads": self._noted,
+            "tracking_bytes": self._noted_bytes,
+            "tracking_prefixes": len(self._prefixes),
+            "tracking_invalidations_total": self._told,
+            "tracking_evicted_total": self._evicted,
+            "tracking_forgotten_total": self._forgotten,
+        }
+
+
+def _name(key: str) -> bytes:
+    """Return the bytes by which clients know ``key``, as the machine has it: without the mark of its database."""
+    return (key[PREFIX_BYTES:] if key.startswith(MARK) else key).encode()
