@@ -223,6 +223,9 @@ def test_a_leader_that_is_missing_for_long_is_noted_once_and_its_return_too() ->
     assert watched.look(int(NO_LEADER_S * 300)) == watched.look(1500) == watched.look(1500) == watched.look(1500) == []
     watched.leads("bob")
     assert watched.look() == [("leader", "bob leads in term 7")]
+    watched.leads(None)
+    again = [told for _ in range(8) for told in watched.look()]
+    assert again == [("leader", "no leader is known, in term 1"), ("leader", lacks)]
 
 
 def test_a_node_without_a_cluster_and_one_that_takes_no_part_miss_no_leader() -> None:
