@@ -165,7 +165,6 @@ class Backups:
                 try:
                     command = going.send(self._step(command, meta))
                 except StopIteration as end:
-                    logger.info("the backup is restored")
                     return meta, end.value
         finally:
             self._one.release()

@@ -105,7 +105,7 @@ def _cluster(engine: Engine) -> dict[str, float]:
         "durable_index": node.durable_index,
         "lag": max(0, max(told_index, node.commit_index) - node.last_applied),
         "staleness_seconds": math.inf if staleness_ms is None else staleness_ms / 1000,
-        "leader_changes_total": node.leader_changes,
+        "leader_changes_total": node.links.leader_changes,
         "members": len(members),
         "members_down": len(down),
         "voters": len(voters),

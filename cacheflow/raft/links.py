@@ -43,12 +43,22 @@ class Links:
         self.backlog = network.backlog
         # The route to the leader; None while there is none.
         self.route: Route | None = None
+        # How often another node led than the one before; and who led last, also while no leader is known.
+        self.leader_changes = 0
+        self._latest_leader_id: str | None = None
         # {node id: how often the connection to it has been opened}: another connection is another route.
         self.connections: dict[str, int] = {}
         self._passed = passed
         self._journal = journal
         # (journal position, call): calls that wait until the journal is durable up to that position.
         self.held: deque[tuple[int, Callable[[], Any]]] = deque()
+
+    def follow(self, route: Route | None) -> None:
+        """Use ``route`` from now on as the way to the leader; None if there is none."""
+        if route is not None and route.leader_id != self._latest_leader_id:
+            self._latest_leader_id = route.leader_id
+            self.leader_changes += 1
+        self.route = route
 
     def now_ms(self) -> int:
         """Return this process's monotonic clock in milliseconds."""

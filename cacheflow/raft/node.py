@@ -20,7 +20,6 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft import guards
-from cacheflow.raft.announcing import Announcer
 from cacheflow.raft.core import ROLE_NAMES, Core
 from cacheflow.raft.hung_disk import DiskWatch
 from cacheflow.raft.links import Links, Route
@@ -89,7 +88,6 @@ class RaftNode:
     ) -> None:
         self.node_id = node_id
         self.incarnation = incarnation
-        self.leader_changes = 0
         # Messages that were dropped because their type is not known here.
         self.unknown_messages = 0
         self._loop = loop
@@ -115,7 +113,6 @@ class RaftNode:
         self.hold = links.hold
         configurations = self.configurations = configurations_of(machine, journal, recovery)
         peers = self.peers = Peers(node_id, configurations, links)
-        self.announcer = Announcer(core, links, peers, configurations, node_id)
         self._throttle = LogThrottle(COMPLAINTS_EVERY_S, passed)
         replica = self.replica = Replica(machine, core, ticks)
         disk = self.disk = DiskWatch(
@@ -288,9 +285,7 @@ class RaftNode:
     def _follow_route(self) -> None:
         route = self._find_route()
         if route != self.links.route:
-            if route is not None and self.announcer.tell_leader(route.leader_id):
-                self.leader_changes += 1
-            self.links.route = route
+            self.links.follow(route)
             self.reconfiguration.route_changed()
             self._events.route_changed()
 
@@ -314,7 +309,6 @@ class RaftNode:
         self.sending.consider()
         if self.replica.failure is None:
             self.removal.consider()
-            self.announcer.look()
         self.ticks.wake()
 
     def _note_clock(self) -> None:

@@ -1,4 +1,4 @@
-"""Promises wait for the disk in their order, and only so many of them."""
+"""Promises wait for the disk in their order, and only so many of them; another leader on the route is counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from cacheflow.raft.links import HELD_MAX, Links
+from cacheflow.raft.links import HELD_MAX, Links, Route
 
 
 class Node:
@@ -55,3 +55,12 @@ def test_while_the_disk_hangs_only_so_many_are_kept(node: Node) -> None:
     node.journal.durable_position = 1
     node.links.release()
     assert [message for _, message in node.sent] == list(range(HELD_MAX))
+
+
+def test_another_leader_counts_and_the_same_one_over_another_connection_does_not(node: Node) -> None:
+    links = node.links
+    for route in (Route("b", 3, 1), None, Route("b", 3, 2), Route("b", 4, 2)):
+        links.follow(route)
+        assert links.route == route and links.leader_changes == 1
+    links.follow(Route("a", 5, 0))
+    assert links.leader_changes == 2

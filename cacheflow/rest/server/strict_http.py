@@ -37,14 +37,13 @@ from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server import access_log
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.files import UPLOAD_PATH, SentFile
+from cacheflow.rest.server.pieces import PIECE_BYTES_MAX, Piece, cut
 from cacheflow.rest.server.request_ids import HEADER, id_of, served, served_ids
 from cacheflow.rest.server.sockets import Sockets
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-# A longer body is not joined with its header, and leaves in pieces.
-JOINED_BYTES_MAX: Final = 64 * 1024
 # Seconds for which a refused client may go on sending before its connection is cut.
 _LINGER_S = 5.0
 # Seconds after which an idle connection makes room when there are too many.
@@ -209,13 +208,10 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
         channel = self.channel
         if self.has_body and not self.chunked_response and size == len(data):
             self.content_bytes_written = size
-            if size <= JOINED_BYTES_MAX:
+            if size <= PIECE_BYTES_MAX:
                 channel.write_soon(header + data)
             else:
-                # Each is freed when the client has taken it: in one piece all of the body would stay to the end.
-                channel.write_long(
-                    header, *(data[start : start + JOINED_BYTES_MAX] for start in range(0, size, JOINED_BYTES_MAX))
-                )
+                channel.write_long(header, *cut(data))
         else:
             channel.write_soon(header)
             super().write(data)
@@ -239,31 +235,6 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
         channel.write_long(header + self._parts[0], *self._parts[1:])
         if channel.total_outbufs_len:
             channel.tell_unsent()
-
-
-class _Piece:
-    """A piece of a long HTTP answer, kept in waitress' list of output buffers; the piece's bytes are never copied."""
-
-    # The bytes of one of waitress' own buffers, which are looked at when nothing is to be sent any more.
-    buf = None
-
-    def __init__(self, data: bytes) -> None:
-        self._left = memoryview(data)
-
-    def __len__(self) -> int:
-        return len(self._left)
-
-    def get(self, size: int) -> memoryview:
-        """Return the next bytes of this piece of an answer that are to be sent, ``size`` at most."""
-        return self._left[:size]
-
-    def skip(self, size: int, _: bool) -> None:
-        """Let go of the next ``size`` bytes of this piece of an answer, which the client has taken."""
-        self._left = self._left[size:]
-
-    def close(self) -> None:
-        """Let go of all bytes of this piece of an answer, because the piece is sent or the connection ends."""
-        self._left = memoryview(b"")
 
 
 class StrictChannel(HTTPChannel):  # type: ignore[misc]
@@ -371,7 +342,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         with self.outbuf_lock:
             if not self.connected:
                 raise ClientDisconnected
-            self.outbufs += [*map(_Piece, pieces), OverflowableBuffer(self.adj.outbuf_overflow)]
+            self.outbufs += [*map(Piece, pieces), OverflowableBuffer(self.adj.outbuf_overflow)]
             self.current_outbuf_count = 0
             self.total_outbufs_len += sum(map(len, pieces))
             self._flush_exception(self._flush_some, do_close=False)

@@ -9,7 +9,7 @@ from rest.fake_store import FakeStore
 from cacheflow.results import Event
 
 EVENTS = [
-    Event(number, 1000.5 + number, "leader", f"n{number} leads, in term {number}", f"n{number}") for number in (7, 8, 9)
+    Event(number, 1000.5 + number, "leader", f"n{number} leads in term {number}", f"n{number}") for number in (7, 8, 9)
 ]
 
 
@@ -22,7 +22,7 @@ def test_events_are_told_oldest_first_with_the_number_to_go_on_with(client: Clie
         "number": 7,
         "at": 1007.5,
         "what": "leader",
-        "text": "n7 leads, in term 7",
+        "text": "n7 leads in term 7",
         "about": "n7",
     }
     assert told.json["events"][-1]["about"] is None and told.headers["Cache-Control"] == "no-store"
