@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from browser.watched import DEADLINE_MS, Watched, launch, missing, watched
@@ -11,6 +12,11 @@ from cluster.processes import HERE, NodeProcess, Nodes
 from playwright.sync_api import Browser, expect, sync_playwright
 
 TOKENS = {role: f"cf_{role}_{'0' * 24}" for role in ("read", "write", "admin")}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put these tests behind all others: while Playwright is open, its event loop runs in the tests' thread."""
+    items.sort(key=lambda item: Path(__file__).parent in item.path.parents)
 
 
 @pytest.fixture(scope="session")

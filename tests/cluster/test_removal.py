@@ -96,7 +96,7 @@ def test_a_removed_node_does_not_start_again_until_its_directory_is_emptied(four
     said = len(removed.output())
     removed.start()
     assert removed.wait() == 2
-    [line] = removed.output()[said:].splitlines()
+    *_, line = removed.output()[said:].splitlines()
     assert f"{removed.node_id} was removed from the cluster at index" in line
     assert f"remove {removed.data_dir} and start again with --seed" in line
 
