@@ -71,7 +71,7 @@ function box(member, place, status, leader) {
 
 function lagOf(member) {
   if (member.status === "down" || member.lag === null) return "";
-  return member.lag === 0 ? "level" : `lag ${counted(member.lag, "entry", "entries")}`;
+  return member.lag === 0 ? "up to date" : `lag ${counted(member.lag, "entry", "entries")}`;
 }
 
 function sentence(members, leader) {
