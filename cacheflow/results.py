@@ -93,7 +93,8 @@ class RaftPosition:
 class Event(NamedTuple):
     """Something that has happened to a node or its cluster.
 
-    number: counts the events of one start of the node, from 1.  at_s: seconds since 1970, by the node's wall clock.
+    number: grows by one with each event of a start of the node, from the ms of its wall clock at that start.
+    at_s: seconds since 1970, by the node's wall clock.
     what: ``node``, ``leader``, ``member``, ``alarm``, ``settings``, ``level``, ``restore`` or ``contents``.
     text: a sentence for people.  about: the id of the node that it is about; None if it is about the cluster.
     """

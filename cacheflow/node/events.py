@@ -7,6 +7,8 @@
    it happens to has a line for it: ends of connections, this node's own roles, and most of what makes a check fail.
 4. It keeps the latest EVENTS_MAX events and their texts are cut, so its memory is bounded whatever happens.
 5. It has no clocks of its own.
+6. Numbers grow across starts of the node, so that who asks for what is new after a restart misses nothing: each start counts
+   from the ms of its moment, and no node has an event each ms.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class EventLog:
         self._passed = passed
         # Replaced, never changed: other threads read it.
         self._latest: tuple[Event, ...] = ()
-        self._number = 0
+        # The number of the latest event.
+        self._number = wall_ms()
         # What was noted last.
         self._leader: tuple[str, int] | None = None
         # Since when no leader is known, in seconds; infinite once that was noted, None while there is one.

@@ -1,6 +1,6 @@
 // A backup to the reader's disk, and one from there in the place of all contents.
 
-import { call, read } from "./calls.js";
+import { call, notDone, read } from "./calls.js";
 import { confirmed } from "./confirming.js";
 import { button, element, say } from "./dom.js";
 import { askAgain } from "./node.js";
@@ -42,7 +42,7 @@ export function backupPanel() {
       const { items } = await read(answer.json());
       say(notice, `Restored: ${counted(items, "item")}.`);
     } catch (error) {
-      say(notice, `Not restored: ${error.message}.`);
+      say(notice, notDone("restored", error));
     }
     askAgain();
   }

@@ -1,5 +1,7 @@
 // Calls of this node's HTTP API. The token is kept here, in memory alone: it is gone with the page.
 
+import { tellAll } from "./ticking.js";
+
 // Milliseconds until a call has no answer: a node that is well answers in a few.
 export const PATIENCE_MS = 4000;
 
@@ -11,10 +13,14 @@ export function onToken(listener) {
   listeners.add(listener);
 }
 
-/** Keeps the token that all calls show from now on; "" for none. */
+/** Keeps the token that all calls show from now on; "" for none. Raises RangeError if no header can hold it. */
 export function setToken(text) {
-  token = text.trim();
-  for (const listener of listeners) listener();
+  const given = text.trim();
+  if (!/^[\x21-\x7e]*$/.test(given)) {
+    throw new RangeError("this is no token: it has a space or a character that is not of ASCII");
+  }
+  token = given;
+  tellAll(listeners);
 }
 
 /** Returns whether calls show a token. */
@@ -36,6 +42,12 @@ export class Refused extends Error {
     this.status = status;
     this.problem = problem;
   }
+}
+
+/** Returns why something was not `verb`, deleted for example; or that nobody knows whether it was, where no answer says so. */
+export function notDone(verb, error) {
+  const isUnknown = error instanceof NoAnswer || error.status === 504;
+  return `${isUnknown ? "It is not known whether it was" : "Not"} ${verb}: ${error.message}.`;
 }
 
 function inWords(status, problem) {

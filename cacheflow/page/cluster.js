@@ -12,7 +12,7 @@ import { bytes, counted, duration, foreign, number, rough } from "./words.js";
 
 const COLUMNS = ["Member", "State", "Role", "Link", "Lag", "Heard", "Under way", "Build"];
 const LATEST_EVENTS = 8;
-const HOST_AND_PORT = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}$/;
+const ADDRESS = /^(?:(https?):\/\/)?((?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5})$/;
 
 /** Fills `section` with the view and returns {show, hide}. */
 export function clusterView(section) {
@@ -94,9 +94,9 @@ function showTroubles(place, troubles) {
 function memberRow(member, status, leader) {
   const name = element("span", {}, foreign(member.id));
   if (member.id === status.node_id) name.append(element("span", { class: "mark" }, "this node"));
-  else if (HOST_AND_PORT.test(member.address)) {
-    const page = `${location.protocol}//${member.address}/`;
-    name.append(" ", element("a", { href: page, rel: "noreferrer", class: "mark" }, "its page"));
+  else {
+    const page = pageOf(member.address);
+    if (page !== null) name.append(" ", element("a", { href: page, rel: "noreferrer", class: "mark" }, "its page"));
   }
   const lag = member.lag === null ? "known to the leader" : counted(member.lag, "entry", "entries");
   const heard =
@@ -112,6 +112,12 @@ function memberRow(member, status, leader) {
     changeOf(member) || "–",
     member.build ?? "unknown",
   );
+}
+
+/** Returns the URL of the page at `address`, host:port with a scheme or with this page's; null if it is no such address. */
+export function pageOf(address) {
+  const [, scheme, place] = ADDRESS.exec(address) ?? [];
+  return place ? `${scheme ? `${scheme}:` : location.protocol}//${place}/` : null;
 }
 
 function fact(name, text) {

@@ -1,7 +1,7 @@
 // The latest events of this node, asked for while somebody looks.
 
 import { ask, onToken } from "./calls.js";
-import { Polling } from "./ticking.js";
+import { Polling, tellAll } from "./ticking.js";
 
 const KEPT = 200;
 /** Milliseconds between an answer and the next question. */
@@ -18,7 +18,7 @@ const polling = new Polling(
   EVENTS_EVERY_MS,
   async (signal) => {
     const answer = await ask("/events", { query: { since: next }, signal });
-    // A node that was started again counts from the beginning, and tells all.
+    // A node that was started again goes on with higher numbers, unless its clock was set back: then it tells all.
     if (next !== null && answer.next < next) events.list = [];
     const newest = events.list.at(-1)?.number ?? -1;
     events.list.push(...answer.events.filter((event) => event.number > newest));
@@ -54,5 +54,5 @@ export function wantEvents(who, wants) {
 }
 
 function tell() {
-  for (const listener of listeners) listener();
+  tellAll(listeners);
 }

@@ -1,14 +1,19 @@
 // The samples of the last hour, as the node keeps them, and what comes to them while somebody looks.
 
 import { ask, onToken } from "./calls.js";
-import { Polling } from "./ticking.js";
+import { Polling, tellAll } from "./ticking.js";
 
 const HOUR_S = 3600;
+/** How many times the usual distance of two samples lies between two of which one is missing. */
+export const LATE = 2.5;
 /** Milliseconds between an answer and the next question: as often as the node takes samples. */
 export const HISTORY_EVERY_MS = 5000;
 
-/** The samples. `times`: Unix seconds, oldest first; `series`: numbers or null by name, one for each time. */
-export const history = { times: [], series: Object.create(null), every: 5, error: null };
+/**
+ * The samples. `times`: Unix seconds, oldest first; `series`: numbers or null by name, one for each time;
+ * `now`: the node's time in the latest answer.
+ */
+export const history = { times: [], series: Object.create(null), now: 0, every: 5, error: null };
 
 const listeners = new Set();
 const wanting = new Set();
@@ -47,8 +52,9 @@ export function wantHistory(who, wants) {
   else polling.stop();
 }
 
-/** Returns the latest number of a series; null if it has none. */
+/** Returns the latest number of a series; null if it has none, or if the node has taken no sample for a while. */
 export function latest(name) {
+  if (history.now - history.times.at(-1) > LATE * history.every) return null;
   return history.series[name]?.at(-1) ?? null;
 }
 
@@ -61,7 +67,13 @@ export function seriesOf(prefix) {
 
 /** Adds an answer of /history: samples behind those known, a series that is new or gone with nulls where it was not. */
 export function add(answer) {
+  if (history.times.at(-1) > answer.now) {
+    // The node's clock was set back: what is known would lie in the future, and the node has begun anew.
+    history.times.length = 0;
+    for (const name of Object.keys(history.series)) delete history.series[name];
+  }
   const newest = history.times.at(-1) ?? -Infinity;
+  history.now = answer.now;
   const from = answer.times.findIndex((time) => time > newest);
   history.every = answer.every;
   const before = history.times.length;
@@ -84,5 +96,5 @@ export function add(answer) {
 }
 
 function tell() {
-  for (const listener of listeners) listener();
+  tellAll(listeners);
 }

@@ -1,6 +1,6 @@
 // One key: its value, how long it lives, and what can be done with it.
 
-import { NoAnswer, call, pathOf } from "./calls.js";
+import { NoAnswer, call, notDone, pathOf } from "./calls.js";
 import { confirmed } from "./confirming.js";
 import { button, element, renew, say } from "./dom.js";
 import { KeyForm } from "./key_form.js";
@@ -12,6 +12,8 @@ import { bytes, duration, foreign, number } from "./words.js";
 // Milliseconds between two looks at a key that is written all the time.
 const LOOK_MS = 500;
 const AGAIN_MS = 2000;
+// A write waits for a majority, and may have to wait for a new leader first.
+const WRITE_PATIENCE_MS = 15000;
 
 /** The panel of one key in `place`. `chosen`: is called with a key that was made; `left`: when none is to be shown any more. */
 export class KeyDetail {
@@ -196,11 +198,12 @@ export class KeyDetail {
     const { key, value } = this;
     if (!(await confirmed(["Delete ", foreign(key), "?"], "Delete"))) return;
     try {
-      await call("DELETE", pathOf(key), { headers: { "If-Match": `"${value.version}"` } });
+      const headers = { "If-Match": `"${value.version}"` };
+      await call("DELETE", pathOf(key), { headers, patience_ms: WRITE_PATIENCE_MS });
       this.left();
     } catch (error) {
       const changed = "Not deleted: somebody has changed this key since it was shown to you.";
-      say(this.notice, error.status === 412 ? changed : `Not deleted: ${error.message}.`);
+      say(this.notice, error.status === 412 ? changed : notDone("deleted", error));
       if (error.status === 412) this.lookAgain();
     }
   }

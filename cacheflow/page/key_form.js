@@ -1,6 +1,6 @@
 // The form that writes a key: a new one, or another value in the place of the one that was shown, and of no other.
 
-import { NoAnswer, call, pathOf } from "./calls.js";
+import { call, notDone, pathOf } from "./calls.js";
 import { button, element, say } from "./dom.js";
 import { indented } from "./value.js";
 import { number } from "./words.js";
@@ -21,6 +21,10 @@ export class KeyForm {
     this.text = element("textarea", { id: "value-text", rows: 8, spellcheck: "false" });
     this.text.value =
       value === null || value.kind === "bytes" ? "" : value.kind === "json" ? indented(value.text) : value.text;
+    // The field has LF for every line end: what was read, and how the field shows it.
+    this.shown = this.text.value;
+    this.original = value?.kind === "text" ? value.text : this.shown;
+    this.lineEnd = lineEndOf(this.original);
     this.expiry = element(
       "select",
       { id: "expiry", onchange: () => this.#look() },
@@ -46,6 +50,9 @@ export class KeyForm {
       this.isNew ? this.key : null,
       value?.kind === "bytes"
         ? element("p", { class: "hint" }, "What is written here takes the place of the bytes.")
+        : null,
+      this.lineEnd === null
+        ? element("p", { class: "hint" }, "Its lines do not all end alike. If you change the text, all will end with LF.")
         : null,
       label("Value", this.text),
       this.text,
@@ -99,7 +106,7 @@ export class KeyForm {
         return say(this.notice, `Nothing was written: this is no JSON: ${error.message}.`);
       }
     } else {
-      said = JSON.stringify(said);
+      said = JSON.stringify(this.#written());
     }
     // The JSON goes as it was typed: a number of more than 53 bits would not come through this page's own numbers.
     const ttl = this.expiry.value === "seconds" ? `,"ttl":${Number(this.seconds.value)}` : "";
@@ -117,14 +124,25 @@ export class KeyForm {
     }
   }
 
+  /** Returns the text to write: with the line ends of the one that was read. */
+  #written() {
+    const text = this.text.value;
+    if (text === this.shown) return this.original;
+    return this.lineEnd === "\r\n" ? text.replaceAll("\n", "\r\n") : text;
+  }
+
   #inWords(error) {
     if (error.status === 412) {
       if (this.isNew) return "Nothing was written: there is such a key already.";
       const now = error.problem.version === undefined ? "" : ` It is at version ${number(error.problem.version)} now.`;
       return `Nothing was written: somebody has changed this key since it was shown to you.${now}`;
     }
-    if (error.status === 504 || error instanceof NoAnswer)
-      return `It is not known whether it was written: ${error.message}.`;
-    return `Nothing was written: ${error.message}.`;
+    return notDone("written", error);
   }
+}
+
+/** Returns the line end that `text` has everywhere, LF if it has none; null if it has several kinds, or CR without LF. */
+export function lineEndOf(text) {
+  const [end = "\n", ...others] = new Set(text.match(/\r\n|\r|\n/g));
+  return others.length > 0 || end === "\r" ? null : end;
 }

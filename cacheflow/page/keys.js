@@ -116,7 +116,7 @@ export function keysView(section) {
 
   parts.fresh.addEventListener("click", () => go({ key: null, new: "" }));
   document.addEventListener("visibilitychange", () => (document.hidden ? stop() : isSeen && list()));
-  onToken(() => isSeen && list());
+  onToken(() => isSeen && (list(), detail.lookAgain(0)));
   onNode(() => isSeen && look());
   return {
     show(asked) {

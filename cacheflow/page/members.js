@@ -1,6 +1,6 @@
 // The view for operators: members and their votes, the cluster's settings, backups. Each change needs the role admin.
 
-import { call, onToken } from "./calls.js";
+import { call, notDone, onToken } from "./calls.js";
 import { backupPanel } from "./backups.js";
 import { confirmed } from "./confirming.js";
 import { button, element, renew, row, say, table } from "./dom.js";
@@ -46,7 +46,7 @@ export function membersView(section) {
       await call(method, path, { json, patience_ms: PATIENCE_MS });
       notice.replaceChildren(...done);
     } catch (error) {
-      say(notice, `Not done: ${error.message}.`);
+      say(notice, notDone("done", error));
     }
     askAgain();
   }

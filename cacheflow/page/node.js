@@ -1,7 +1,7 @@
 // What this node says of its cluster and of itself, asked every two seconds for all views.
 
 import { ask, onToken } from "./calls.js";
-import { Polling } from "./ticking.js";
+import { Polling, tellAll } from "./ticking.js";
 
 /** Milliseconds between an answer and the next question. */
 export const NODE_EVERY_MS = 2000;
@@ -53,5 +53,5 @@ export function leaderId() {
 }
 
 function tell() {
-  for (const listener of listeners) listener();
+  tellAll(listeners);
 }

@@ -47,7 +47,9 @@ export class Plot {
       this.chart.setData(data);
     }
     this.data = data;
-    this.#tell(this.chart.cursor.idx ?? null);
+    // Until uPlot has drawn, its cursor is where it was: there may be no such place any more.
+    const at = this.chart.cursor.idx ?? null;
+    this.#tell(at !== null && at < data[0].length ? at : null);
     const said = curves.map(([name, values]) => `${plain(name)} ${this.#said(last(values))}`).join(", ");
     this.canvas.setAttribute("aria-label", `${this.title}, the last hour. Now: ${said}`);
   }

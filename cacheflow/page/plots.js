@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { Freshness } from "./freshness.js";
-import { HISTORY_EVERY_MS, history, onHistory, seriesOf, wantHistory } from "./history.js";
+import { HISTORY_EVERY_MS, LATE, history, onHistory, seriesOf, wantHistory } from "./history.js";
 import { Plot } from "./plot.js";
 import { bytes, compact, counted, number, rough } from "./words.js";
 
@@ -137,7 +137,7 @@ function limit(name) {
 function withGaps(every_s) {
   const gaps = [];
   for (let place = 1; place < history.times.length; place++) {
-    if (history.times[place] - history.times[place - 1] > 2.5 * every_s) gaps.push(place);
+    if (history.times[place] - history.times[place - 1] > LATE * every_s) gaps.push(place);
   }
   return gaps;
 }

@@ -1,6 +1,6 @@
 // The cluster's settings: shown, and changed only if nobody else has changed them meanwhile.
 
-import { call, read } from "./calls.js";
+import { call, notDone, read } from "./calls.js";
 import { button, element, say } from "./dom.js";
 import { askAgain } from "./node.js";
 import { foreign, moment, number } from "./words.js";
@@ -102,7 +102,7 @@ export class SettingsForm {
       askAgain();
     } catch (error) {
       const changed = `Nothing was changed: somebody has changed the settings since version ${number(version)}.`;
-      say(this.notice, error.status === 412 ? changed : `Not changed: ${error.message}.`);
+      say(this.notice, error.status === 412 ? changed : notDone("changed", error));
       this.anew.hidden = error.status !== 412;
     }
   }

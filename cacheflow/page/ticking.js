@@ -61,10 +61,20 @@ export class Polling {
     try {
       await this.work(round.signal);
     } catch (error) {
-      if (round.signal.aborted) return;
-      this.failed(error);
+      if (!round.signal.aborted) this.failed(error);
+    } finally {
+      if (!round.signal.aborted) this.timer = setTimeout(() => this.#run(), this.every_ms);
     }
-    if (round.signal.aborted) return;
-    this.timer = setTimeout(() => this.#run(), this.every_ms);
+  }
+}
+
+/** Calls each of `listeners`; the browser's console is told of one that raises, and the others are called all the same. */
+export function tellAll(listeners) {
+  for (const listener of listeners) {
+    try {
+      listener();
+    } catch (error) {
+      reportError(error);
+    }
   }
 }

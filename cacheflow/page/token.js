@@ -19,17 +19,26 @@ export function needToken(error) {
   open(error.message);
 }
 
-function open(why) {
+function open(text) {
   dialog ??= made();
-  say(dialog.querySelector(".why"), why ? `${why[0].toUpperCase()}${why.slice(1)}.` : "");
+  why(text);
   if (!dialog.open) dialog.showModal();
+}
+
+/** Says in the dialog why a token is asked for. */
+function why(text) {
+  say(dialog.querySelector(".why"), text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "");
 }
 
 function made() {
   const field = element("input", { type: "password", id: "token", autocomplete: "off", spellcheck: "false" });
   const use = (event) => {
     event.preventDefault();
-    setToken(field.value);
+    try {
+      setToken(field.value);
+    } catch (error) {
+      return why(error.message);
+    }
     field.value = "";
     dialog.close();
   };
@@ -40,7 +49,7 @@ function made() {
       "form",
       { onsubmit: use },
       element("h2", { id: "token-title" }, "Token"),
-      element("p", { class: "why bad" }),
+      element("p", { class: "why bad", role: "alert" }),
       element("label", { for: "token" }, "A user's token"),
       field,
       element(

@@ -623,7 +623,10 @@ def _past_paths() -> Json:
     )
     event = _object(
         {
-            "number": _INTEGER,
+            "number": {
+                **_INTEGER,
+                "description": "grows by one with each event, by more where the node was started again",
+            },
             "at": {"type": "number", "description": "seconds since 1970"},
             "what": {"enum": ["node", "leader", "member", "alarm", "settings", "level", "restore", "contents"]},
             "text": {"type": "string", "description": "a sentence for people"},

@@ -133,6 +133,43 @@ def test_a_key_is_deleted_only_when_the_reader_says_so(trio: Nodes, reader: Watc
     expect(page.locator("#view-keys .keys li")).to_have_count(0)
 
 
+def test_a_write_without_an_answer_is_not_said_not_to_have_taken_place(trio: Nodes, reader: Watched) -> None:
+    trio[0].put("unsure", 1)
+    page = reader.open(trio[0].url, "keys?key=unsure")
+    late = {"status": 504, "json": {"detail": "the outcome is unknown"}}
+    page.route(
+        "**/cache/unsure*",
+        lambda route: route.fulfill(**late) if route.request.method == "DELETE" else route.continue_(),
+    )
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator(".detail .notice")).to_contain_text("It is not known whether it was deleted: the outcome")
+
+
+def test_a_change_leaves_the_line_ends_as_they_are(trio: Nodes, reader: Watched) -> None:
+    trio[0].put("ends", "one\r\ntwo\r\n")
+    page = reader.open(trio[0].url, "keys?key=ends")
+
+    def save(text: str | None = None) -> None:
+        page.get_by_role("button", name="Change").click()
+        if text is not None:
+            page.get_by_label("Value", exact=True).fill(text)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("button", name="Change")).to_be_visible()
+
+    save("one\ntwo\nthree")
+    assert trio[0].value("ends") == "one\r\ntwo\r\nthree"
+    trio[0].put("ends", "mixed\r\nthree\nfour\rfive")
+    expect(value_of(page)).to_contain_text("mixed")
+    page.get_by_role("button", name="Change").click()
+    expect(page.locator(".detail")).to_contain_text("Its lines do not all end alike")
+    page.get_by_role("button", name="Cancel").click()
+    save()
+    assert trio[0].value("ends") == "mixed\r\nthree\nfour\rfive"
+    save("mixed\nfour")
+    assert trio[0].value("ends") == "mixed\nfour"
+
+
 def test_bytes_are_shown_in_hex_and_base64_and_large_values_are_cut(
     trio: Nodes, reader: Watched, tmp_path: Path
 ) -> None:

@@ -117,6 +117,16 @@ def test_a_node_that_asks_for_a_token_gets_the_right_one_and_keeps_it_nowhere(
     expect(dialog).to_contain_text("This node asks for a token")
 
 
+def test_a_key_that_was_refused_is_shown_once_a_token_is_typed(guarded: NodeProcess, reader: Watched) -> None:
+    guarded.put("asked for", "seen")
+    page = reader.open(guarded.url, "keys?key=asked%20for")
+    expect(page.locator(".detail .notice")).to_contain_text("this node asks for a token")
+    use_token(page, f"{TOKENS['read']}…")
+    expect(page.get_by_role("dialog")).to_contain_text("This is no token")
+    use_token(page, TOKENS["read"])
+    expect(page.get_by_role("region", name="Value")).to_have_text("seen")
+
+
 @pytest.mark.parametrize("role", ["read", "write"])
 def test_what_a_role_may_not_do_is_told_plainly(guarded: NodeProcess, reader: Watched, role: str) -> None:
     guarded.put("here", "value")
@@ -139,7 +149,7 @@ def test_what_a_role_may_not_do_is_told_plainly(guarded: NodeProcess, reader: Wa
     page.get_by_role("button", name="Save").click()
     if role == "read":
         expect(page.get_by_role("alert")).to_have_text(
-            "Nothing was written: this needs the role write, and the user of this token has the role read."
+            "Not written: this needs the role write, and the user of this token has the role read."
         )
         assert guarded.value("here") == "value"
     else:

@@ -141,6 +141,87 @@ def test_samples_are_added_and_those_of_an_hour_ago_dropped(page: Page) -> None:
     assert call(page, "history", add, [hostile])[0] == [1]
 
 
+def test_samples_begin_anew_where_the_clock_was_set_back_and_old_ones_are_not_the_latest(page: Page) -> None:
+    follow = """
+      m.history.times.length = 0;
+      for (const name of Object.keys(m.history.series)) delete m.history.series[name];
+      return a.map((answer) => (m.add(answer), [[...m.history.times], m.latest("reads")]));
+    """
+
+    def answer(now: int, time: int, reads: int) -> dict[str, Any]:
+        return {"now": now, "every": 5, "times": [time], "series": {"reads": [reads]}}
+
+    told = call(page, "history", follow, [answer(10000, 10000, 1), answer(8202, 8200, 2), answer(8215, 8200, 2)])
+    assert told == [[[10000], 1], [[8200], 2], [[8200], None]]
+
+
+def test_polling_goes_on_whatever_is_raised_and_every_listener_is_called(page: Page) -> None:
+    polled = """
+      let rounds = 0;
+      const ended = new Promise((enough) => {
+        const polling = new m.Polling(
+          1,
+          async () => {
+            if (++rounds === 3) enough(polling.stop());
+            else throw new Error("work");
+          },
+          () => {
+            if (rounds === 1) m.tellAll([() => { throw new Error("listener"); }, () => told.push("called")]);
+          },
+        );
+        polling.start();
+      });
+      const [told, reported] = [[], globalThis.reportError];
+      globalThis.reportError = (error) => told.push(error.message);
+      await Promise.race([ended, new Promise((late) => setTimeout(late, 5000))]);
+      globalThis.reportError = reported;
+      return [rounds, told];
+    """
+    assert call(page, "ticking", polled) == [3, ["listener", "called"]]
+    # What is told of a failure may fail itself: the browser says so, and the next round comes.
+    failing = """
+      let rounds = 0;
+      addEventListener("unhandledrejection", (event) => event.preventDefault(), { once: true });
+      const fail = () => { throw new Error("again"); };
+      const polling = new m.Polling(1, async () => { if (++rounds === 1) throw new Error("work"); }, fail);
+      polling.start();
+      for (let turn = 0; turn < 500 && rounds < 2; turn++) await new Promise((next) => setTimeout(next, 10));
+      polling.stop();
+      return rounds >= 2;
+    """
+    assert call(page, "ticking", failing) is True
+
+
+def test_what_may_have_taken_place_is_never_said_not_to_have(page: Page) -> None:
+    said = "return a.map((status) => m.notDone('deleted', status ? new m.Refused(status, {}) : new m.NoAnswer()))"
+    refused, late, silent = call(page, "calls", said, [503, 504, None])
+    assert refused == "Not deleted: the node has answered 503."
+    assert late.startswith("It is not known whether it was deleted: the node has answered 504. It may have taken place")
+    assert silent == "It is not known whether it was deleted: this node does not answer."
+
+
+def test_a_token_that_no_header_holds_is_refused(page: Page) -> None:
+    given = "try { m.setToken(a); return m.hasToken(); } catch (error) { return error.message; }"
+    for token in ("abc\u2026", "two words", "caf\u00e9"):
+        assert call(page, "calls", given, token).startswith("this is no token: ")
+    assert call(page, "calls", given, " ") is False
+
+
+def test_line_ends_are_known(page: Page) -> None:
+    texts = ["", "a", "a\nb\n", "a\r\nb\r\n", "a\rb", "a\r\nb\n", "\r\n\r"]
+    assert call(page, "key_form", "return a.map(m.lineEndOf)", texts) == [*["\n"] * 3, "\r\n", None, None, None]
+
+
+def test_the_page_of_a_member_has_the_scheme_of_its_address(page: Page) -> None:
+    places = ["10.0.0.1:8080", "https://a.example:8080", "http://[::1]:1", "javascript:alert(1)", "https://x@y:1", ""]
+    assert call(page, "cluster", "return a.map(m.pageOf)", places) == [
+        "http://10.0.0.1:8080/",
+        "https://a.example:8080/",
+        "http://[::1]:1/",
+        *[None] * 3,
+    ]
+
+
 def test_troubles_are_said_in_words(page: Page) -> None:
     member = {"status": "up", "voter": True, "observer": False, "change": None, "lag": 0}
     status = {

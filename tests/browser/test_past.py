@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -95,6 +96,28 @@ def test_what_clients_do_is_plotted_while_somebody_looks(trio: Nodes, reader: Wa
             if told and told[0] not in ("–", "0/s"):
                 break
     assert told[0].endswith("/s") and float(told[0].removesuffix("/s").replace(",", "")) > 0
+
+
+def test_a_pointer_over_a_plot_whose_samples_get_fewer_ends_nothing(trio: Nodes, reader: Watched) -> None:
+    now = time.time()
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        # The node's clock is set back after the first answer, so its samples begin anew.
+        times = [now - 3000 + EVERY_S * place for place in range(600)] if len(asked) == 1 else [now - 5000 + len(asked)]
+        series = {name: [100.0 + len(asked)] * len(times) for name in ("reads", "writes")}
+        route.fulfill(json={"now": times[-1], "every": EVERY_S, "times": times, "series": series})
+
+    reader.context.route(re.compile(r"/history(\?|$)"), answer)
+    page = reader.open(trio[0].url, "plots")
+    plot = figure(page, "Keys read and written")
+    plot.locator("canvas").wait_for()
+    box = plot.locator(".u-over").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2)
+    expect(plot.locator("thead")).not_to_contain_text("now")
+    expect(plot.locator("tbody td").first).to_have_text("102/s")
+    expect(plot.locator("tbody td").first).to_have_text("103/s")
 
 
 def test_the_curves_have_the_colours_of_the_theme(trio: Nodes, reader: Watched) -> None:

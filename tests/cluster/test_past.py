@@ -35,3 +35,17 @@ def test_a_server_has_a_sample_at_once_and_says_that_it_was_stopped(folder: Path
         assert page.status == 200 and page.headers["content-type"] == "text/html; charset=utf-8"
     finally:
         node.kill()
+
+
+def test_who_goes_on_where_it_was_misses_no_event_of_a_node_that_was_started_again(folder: Path) -> None:
+    node = NodeProcess(1, folder).start()
+    try:
+        wait_for(node.is_ready, "the node is ready")
+        following = node.ask("GET", "/events").body["next"]
+        node.kill()
+        node.start()
+        wait_for(node.is_ready, "the node is ready again")
+        told = node.ask("GET", f"/events?since={following}").body["events"]
+        assert [event["what"] for event in told[:2]] == ["node", "leader"]
+    finally:
+        node.kill()

@@ -318,8 +318,19 @@ def test_only_the_latest_events_are_kept_and_their_texts_are_cut() -> None:
         watched.look()
     kept = watched.log.latest()
     assert len(kept) == EVENTS_MAX and len(kept[-1].text) == TEXT_CHARS_MAX
-    last = 1 + 3 * EVENTS_MAX
+    last = 1_000_000 + 1 + 3 * EVENTS_MAX
     assert [event.number for event in kept] == list(range(last - EVENTS_MAX + 1, last + 1))
+
+
+def test_numbers_grow_across_starts_and_javascript_can_hold_them() -> None:
+    before = Watched()
+    for term in range(20):
+        before.leads("ann", term)
+        before.look(100)
+    after = Watched(now_ms=before.now_ms + 100)
+    assert after.log.latest()[0].number > before.log.latest()[-1].number
+    in_the_year_9999 = Watched(now_ms=253_402_300_799_000)
+    assert in_the_year_9999.log.latest()[0].number < 2**53
 
 
 def test_every_change_of_a_member_is_a_sentence() -> None:

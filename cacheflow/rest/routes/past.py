@@ -31,7 +31,7 @@ def past_blueprint(services: Services, history: History) -> Blueprint:
         since = checks.integer(parse_query(request.environ), "since", 0, INT64_MAX) or 0
         kept = store.events()
         following = kept[-1].number + 1 if kept else 1
-        # A number that no event of this start of the node has yet is one of the start before.
+        # Numbers grow across starts; one that is not reached yet is of a start before the node's clock was set back.
         told = [event for event in kept if event.number >= since or since > following]
         shown = [{"number": e.number, "at": e.at_s, "what": e.what, "text": e.text, "about": e.about} for e in told]
         return json_answer({"events": shown, "next": following}, [*services.raft_headers(), _NOT_KEPT])
