@@ -56,13 +56,12 @@ def route_of(method: str, path: str, routes: Collection[str]) -> str:
 
     routes: the names of all routes but those with HEAD.
     """
+    path = _one_slash(path)
     if path.startswith(PREFIX):
         if method != "POST":
             return _KEY_ROUTES.get(method, UNKNOWN)
         return _POST_ROUTES.get(post_action(path[len(PREFIX) :])[0] or "", UNKNOWN)
     asked = "GET" if method == "HEAD" else method
-    # The application takes several slashes at the beginning for one.
-    path = f"/{path.lstrip('/')}"
     name = f"{asked} {path}"
     if path.startswith(_PAGE):
         name = f"{asked} {_PAGE}{{name}}"
@@ -86,7 +85,12 @@ def outcome_of(route: str, status: int) -> str:
 def key_bytes_of(route: str, path: str) -> int | None:
     """Return the length of the key in the decoded ``path`` of a request to ``route``; None for a route without a key."""
     _, found, suffix = route.partition("{key}")
-    return len(path) - len(PREFIX) - len(suffix) if found else None
+    return len(_one_slash(path)) - len(PREFIX) - len(suffix) if found else None
+
+
+def _one_slash(path: str) -> str:
+    """Return ``path`` with one slash at its beginning: the application takes several, or none, for one."""
+    return f"/{path.lstrip('/')}"
 
 
 def _shown(address: Any) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -232,6 +234,60 @@ def test_a_reader_that_has_gone_ends_nothing(pipe: tuple[int, int]) -> None:
     handler.flush()
     os.close(writing_end)
     assert handler.dropped() == 0
+
+
+def test_lines_for_a_reader_that_is_slow_are_whole_though_no_write_blocks(pipe: tuple[int, int]) -> None:
+    reading, writing_end = pipe
+    os.set_blocking(writing_end, False)
+    handler = Writer(writing_end)
+    # More than a pipe holds.
+    wanted = b"".join(f"line {number} {'x' * 1000}\n".encode() for number in range(500))
+    for number in range(500):
+        handler.handle(record("line %d %s", number, "x" * 1000))
+    got = b""
+    while len(got) < len(wanted) and select.select([reading], [], [], 10.0)[0]:
+        got += os.read(reading, 4096)
+    assert got == wanted and handler.dropped() == 0
+
+
+def test_a_line_that_a_full_disk_cuts_is_counted_and_the_next_one_does_not_go_on_with_it(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing_end = pipe
+    room = [4]
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real(descriptor, data[: room[0]])
+        room[0] -= written
+        return written
+
+    real = os.write
+    monkeypatch.setattr(os, "write", write)
+    handler = Writer(writing_end)
+    for text in ("first", "second"):
+        handler.handle(record(text))
+    handler.flush()
+    # It could not be told.
+    assert handler.dropped() == 0
+    room[0] = 1000
+    for text in ("third", "fourth"):
+        handler.handle(record(text))
+    handler.flush()
+    assert os.read(reading, 1000) == b"firs\nthird\nfourth\n"
+    assert handler.dropped() == 2 and handler.dropped() == 0
+
+
+def test_a_line_that_cannot_be_made_is_counted_and_no_fault_of_whoever_logs(pipe: tuple[int, int]) -> None:
+    class Broken(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            raise RuntimeError("a defect")
+
+    handler = Writer(pipe[1])
+    handler.setFormatter(Broken())
+    handler.handle(record("x"))
+    assert handler.dropped() == 1
 
 
 # The log of a process ----------------------------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ def a_member_is_down(scene: Scene) -> Minutes:
         restart(scene, node)
 
 
-@fault(scenes.trio, "NoLeader", "MajorityLost", "NotReady", "ReadsStale", "MemberDown", "ScrapeDown")
+@fault(scenes.trio, "NoLeader", "MajorityLost", "NotReady", "SeveralNotReady", "ReadsStale", "MemberDown", "ScrapeDown")
 def two_of_three_are_down(scene: Scene) -> Minutes:
     leader = scene.nodes.leader()
     down, other = scene.nodes.others(leader)
@@ -279,6 +279,8 @@ def two_of_three_are_down(scene: Scene) -> Minutes:
             ("NoLeader", CLUSTER),
             ("MajorityLost", CLUSTER),
             ("NotReady", other),
+            # None of those that answer is.
+            ("SeveralNotReady", CLUSTER),
             ("ReadsStale", other),
             ("MemberDown", CLUSTER),
             ("ScrapeDown", down),
@@ -348,7 +350,7 @@ def a_node_founds_a_second_cluster(scene: Scene) -> Minutes:
         scene.nodes.all.remove(node)
 
 
-@fault(scenes.lone, "SnapshotsFail", "SnapshotOverdue", "NotReady")
+@fault(scenes.lone, "SnapshotsFail", "SnapshotOverdue", "NotReady", "SeveralNotReady")
 def snapshots_cannot_be_built(scene: Scene) -> Minutes:
     node = scene.nodes[0]
     sabotage(node, "break_helper", 1 << 20)
@@ -358,10 +360,12 @@ def snapshots_cannot_be_built(scene: Scene) -> Minutes:
             client.sendall(large)
             assert client.recv(64) == b"+OK\r\n"
     wait_for(lambda: metric(node, "ready") == 0, "it has tried, and says that it cannot")
-    yield from lasting(("SnapshotsFail", node), ("SnapshotOverdue", node), ("NotReady", node))
+    yield from lasting(
+        ("SnapshotsFail", node), ("SnapshotOverdue", node), ("NotReady", node), ("SeveralNotReady", CLUSTER)
+    )
 
 
-@fault(scenes.small_disk, "DiskNearlyFull", "DiskHung", "NotReady")
+@fault(scenes.small_disk, "DiskNearlyFull", "DiskHung", "NotReady", "SeveralNotReady")
 def a_disk_is_full(scene: Scene) -> Minutes:
     node = scene.nodes[0]
     filler = node.data_dir.parent / "filler"
@@ -375,7 +379,9 @@ def a_disk_is_full(scene: Scene) -> Minutes:
     wait_for(lambda: metric(node, "disk_hung"), "it says so")
     wait_for(lambda: (metric(node, "disk_free_bytes") or 0) < 1 << 20, "it has looked how much is left")
     try:
-        yield from lasting(("DiskNearlyFull", node), ("DiskHung", node), ("NotReady", node))
+        yield from lasting(
+            ("DiskNearlyFull", node), ("DiskHung", node), ("NotReady", node), ("SeveralNotReady", CLUSTER)
+        )
     finally:
         filler.unlink()
 

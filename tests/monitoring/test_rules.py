@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -25,6 +26,57 @@ def test_prometheus_takes_the_rules(promtool: str, tmp_path: Path) -> None:
 def checked(promtool: str, file: Path) -> str:
     done = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True, timeout=60)
     return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+UP = {"up": "1x80", "cacheflow_ready": "1x80", "cacheflow_has_leader": "1x80", "cacheflow_removed": "0x80"}
+DOWN = {"up": "0x80"}
+
+
+@pytest.mark.parametrize(
+    ("series", "fires"),
+    [
+        ({"a1": UP, "a2": DOWN, "b1": UP}, []),
+        ({"a1": DOWN, "a2": DOWN, "b1": UP}, [("Absent", "cacheflow-a")]),
+        ({"a1": DOWN, "b1": DOWN}, [("Absent", "cacheflow-a"), ("Absent", "cacheflow-b")]),
+        ({}, [("Absent", "")]),
+        ({"a1": UP, "b1": UP | {"cacheflow_ready": "0x80"}}, [("SeveralNotReady", "cacheflow-b")]),
+        ({"a1": UP, "a2": UP | {"cacheflow_ready": "0x80"}}, []),
+        ({"a1": UP, "a2": UP | {"cacheflow_ready": "0x80", "cacheflow_removed": "1x80"}}, []),
+    ],
+    ids=[
+        *("one node down", "one of two clusters down", "both clusters down", "nothing scraped"),
+        *("a lone node not ready", "one of two not ready", "a removed node not ready"),
+    ],
+)
+def test_a_cluster_that_is_wholly_out_is_critical_whatever_the_others_do(
+    series: dict[str, dict[str, str]], fires: list[tuple[str, str]], promtool: str, tmp_path: Path
+) -> None:
+    """series: node -> metric -> values; the first letter of a node is its cluster."""
+    shown = [
+        {"series": f'{metric}{{job="cacheflow-{node[0]}",instance="{node}"}}', "values": values}
+        for node, metrics in series.items()
+        for metric, values in metrics.items()
+    ]
+    expected = [
+        {"labels": f'{{alertname="{PREFIX}{alert}"{f", job={json.dumps(job)}" if job else ""}}}', "value": 1}
+        for alert, job in fires
+    ]
+    firing = 'group by (alertname, job) (ALERTS{alertstate="firing",severity="critical"})'
+    document = {
+        "rule_files": [str(RULES_FILE)],
+        "evaluation_interval": "15s",
+        "tests": [
+            {
+                "interval": "15s",
+                "input_series": shown,
+                "promql_expr_test": [{"expr": firing, "eval_time": "15m", "exp_samples": expected}],
+            }
+        ],
+    }
+    file = tmp_path / "clusters.yml"
+    file.write_text(json.dumps(document))
+    done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @EACH

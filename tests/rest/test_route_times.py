@@ -29,6 +29,7 @@ PATHS = (
         "/cache2/k",
     ),
     *("/page", "/page/", "/page/a.js", "/page/vendor/a.js", "/page//a.js", "/page/{name}", "/pages/a.js"),
+    *("//cache/k", "///cache/k/incr", "//cache/_batch", "cache/k", "cache/_batch", "//livez", "//page/a.js"),
     *("{id}", "/{id}", "/scopes/{id}", "/livez/promote", "/nodes//promote"),
 )
 
@@ -74,6 +75,9 @@ def test_a_no_is_an_answer_and_a_fault_is_the_clients_or_the_nodes(route: str, s
         ("PUT /cache/{key}", "/cache/a/incr", 6),
         ("POST /cache/{key}/incr", "/cache/abcd/incr", 4),
         ("POST /cache/{key}/touch", "/cache/gr\xc3\xb6\xc3\x9fer/touch", 8),
+        ("GET /cache/{key}", "//cache/abc", 3),
+        ("GET /cache/{key}", "/cache//abc", 4),
+        ("POST /cache/{key}/incr", "///cache/abcd/incr", 4),
         ("POST /cache/_batch", "/cache/_batch", None),
         ("DELETE /nodes/{id}", "/nodes/n1", None),
         ("unknown", "/cache/", None),

@@ -64,7 +64,9 @@ class ServerLog:
         for lines, text in self._bounded.left_out():
             logger.warning("%d more lines like this one were left out: %s", lines, text)
         if dropped := self._writer.dropped():
-            logger.warning("%d lines were dropped: whoever reads this log does not keep up", dropped)
+            logger.warning(
+                "%d lines were dropped: whoever reads this log does not keep up, or they could not be written", dropped
+            )
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:

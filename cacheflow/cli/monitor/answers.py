@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -16,6 +17,9 @@ TEXT_MAX: Final = 200
 NUMBER_MAX: Final = 1 << 63
 # The most members that are looked at: far more than a cluster has. Each of them costs a thread.
 MEMBERS_MAX: Final = 64
+# The most metrics that are kept, and characters of one's name with its labels. A node has some hundred, with names below 200.
+METRICS_MAX: Final = 5000
+METRIC_NAME_MAX: Final = 1000
 # The most lines of a health check that are kept.
 REASONS_MAX: Final = 20
 
@@ -124,8 +128,9 @@ def reasons_of(body: bytes) -> list[str]:
 
 
 def metrics_of(document: Any) -> Mapping[str, Any]:
-    """Return a node's metrics from their JSON: values by name, unchecked, of which whoever reads one checks that one."""
-    return _object(document)
+    """Return a node's metrics from their JSON, METRICS_MAX at most: values by name, of which who reads one checks that one."""
+    named = (each for each in _object(document).items() if len(each[0]) <= METRIC_NAME_MAX)
+    return dict(itertools.islice(named, METRICS_MAX))
 
 
 def _object(value: Any) -> Mapping[str, Any]:

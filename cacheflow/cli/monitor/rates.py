@@ -18,7 +18,7 @@ FRONTS: Final = ("http", "resp", "memcached")
 _COUNTERS: Final = ("hits_total", "misses_total", "sets_total", "deletes_total", "evicted_total", "expired_total")
 # The metric of requests, and its labels: front, command and outcome. One outcome is the node's fault.
 _REQUESTS: Final = "request_seconds{"
-_LABEL: Final = re.compile(r'([a-z]+)="((?:[^"\\]|\\.)*)"')
+_LABEL: Final = re.compile(r'\b([a-z]+)="((?:[^"\\]|\\.)*)"')
 _ERROR: Final = "error"
 
 Metrics = Mapping[str, Any]

@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encode
 from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.samples import Sample
 
 from cacheflow.measuring.families import FAMILIES
 from cacheflow.measuring.histogram import BOUNDS_S, Histogram
@@ -40,8 +41,24 @@ class NodeCollector(Collector):
         breaks = Breaks()
         samples = sorted([(*parted(named), value) for named, value in self._read().items()], key=itemgetter(0))
         for name, several in itertools.groupby(samples, key=itemgetter(0)):
-            yield _family(name, [(labels, value) for _, labels, value in several])
+            family = _family(name, [(labels, value) for _, labels, value in several], breaks)
+            # All histograms of requests are one family, whose lines take longest to make.
+            family.samples = _Samples(family.samples, breaks)
+            yield family
             breaks.give_way()
+
+
+class _Samples(list[Sample]):
+    """A list of samples; whoever goes through it gives way to the node's loop by ``breaks``."""
+
+    def __init__(self, samples: Iterable[Sample], breaks: Breaks) -> None:
+        super().__init__(samples)
+        self._breaks = breaks
+
+    def __iter__(self) -> Iterator[Sample]:
+        for sample in super().__iter__():
+            yield sample
+            self._breaks.give_way()
 
 
 class Scraped:
@@ -65,7 +82,12 @@ class Scraped:
     def plain(self) -> dict[str, Any]:
         """Return the metrics as JSON has them, by name and labels: null for what is not finite, an object for a histogram."""
         process = {sample.name: sample.value for family in self._process.collect() for sample in family.samples}
-        return {name: _plain(value) for name, value in {**self._read(), **process}.items()}
+        breaks = Breaks()
+        told = {}
+        for name, value in {**self._read(), **process}.items():
+            told[name] = _plain(value)
+            breaks.give_way()
+        return told
 
 
 class ProcessNumbers(ProcessCollector):
@@ -78,7 +100,7 @@ class ProcessNumbers(ProcessCollector):
             return []
 
 
-def _family(name: str, several: list[tuple[dict[str, str], Any]]) -> Metric:
+def _family(name: str, several: list[tuple[dict[str, str], Any]], breaks: Breaks) -> Metric:
     """Return prometheus-client's metric family of all metrics called ``name``, given as (labels, number or histogram)."""
     known = FAMILIES.get(name)
     meaning = known.meaning if known is not None else name.replace("_", " ").capitalize() + "."
@@ -89,6 +111,7 @@ def _family(name: str, several: list[tuple[dict[str, str], Any]]) -> Metric:
             # Of a copy, so that they add up while the node notes more.
             counts = itertools.accumulate(histogram.counts.copy())
             durations.add_metric(list(labels.values()), list(zip(_BOUNDS, counts, strict=True)), histogram.sum_s)
+            breaks.give_way()
         return durations
     if name.endswith("_info"):
         facts = InfoMetricFamily(PREFIX + name.removesuffix("_info"), meaning)

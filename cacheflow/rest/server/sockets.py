@@ -12,13 +12,18 @@ those are asked again whose wishes can have changed:
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import select
 from collections import deque
 from typing import Any, Final
 
 from waitress import wasyncore
 
-_READ: Final = select.EPOLLIN | select.EPOLLPRI
+logger = logging.getLogger("cacheflow.rest")
+
+# Without EPOLLPRI: nothing here reads a client's urgent byte, and the kernel would tell of it in every turn.
+_READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
 # What the kernel tells of every socket that it watches, unasked.
 _BROKEN: Final = select.EPOLLHUP | select.EPOLLERR
@@ -49,8 +54,7 @@ class Sockets(dict[int, Any]):
     def __delitem__(self, descriptor: int) -> None:
         super().__delitem__(descriptor)
         self._asked_always.discard(descriptor)
-        if self._wanted.pop(descriptor, 0):
-            self._epoll.unregister(descriptor)
+        self._forget(descriptor)
 
     def look_again(self, descriptor: int | None) -> None:
         """Ask the connection with ``descriptor`` what it waits for, before the next poll; None is that of one that has ended."""
@@ -87,14 +91,26 @@ class Sockets(dict[int, Any]):
         if wanted == before or descriptor not in self:
             return
         if not wanted:
-            del self._wanted[descriptor]
-            self._epoll.unregister(descriptor)
+            self._forget(descriptor)
+            return
+        try:
+            if before:
+                self._epoll.modify(descriptor, wanted)
+            else:
+                self._epoll.register(descriptor, wanted)
+        except OSError as error:  # no memory, or too many watched (fs.epoll.max_user_watches)
+            # What is no connection is asked again in the next turn.
+            if descriptor not in self._asked_always:
+                logger.warning("a connection is closed, as the system does not watch it: %s", error)
+                each.handle_close()
             return
         self._wanted[descriptor] = wanted
-        if before:
-            self._epoll.modify(descriptor, wanted)
-        else:
-            self._epoll.register(descriptor, wanted)
+
+    def _forget(self, descriptor: int) -> None:
+        """Have the kernel no longer watch the socket with ``descriptor``; do nothing if it does not."""
+        if self._wanted.pop(descriptor, 0):
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(descriptor)
 
     def close(self) -> None:
         """Close the descriptor by which the kernel is asked; what it watched is not closed."""

@@ -150,7 +150,8 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         channel, error = self.channel, self.request.error
         body = problem_bytes("about:blank", error.reason, error.code, str(error.body))
         self.status = f"{error.code} {error.reason}"
-        # Where an application has failed, this is about waitress' copy of its request; the id is that of the request itself.
+        # Where an application has failed, this task has waitress' copy of its request; the request itself is named and measured.
+        answered: Any = served.request or self.request
         self.response_headers += [PROBLEM_TYPE, (HEADER, served_ids()[0])]
         self.response_headers.extend(channel.server.refusal_headers())
         if not self.request.forbidden:
@@ -161,9 +162,9 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         channel.refused = True
         self.content_length = len(body)
         self.write(body)
-        channel.server.answered(channel, self.request, error.code)
+        channel.server.answered(channel, answered, error.code)
         if access_log.is_on():
-            access_log.note(channel, self.request, error.code, len(body))
+            access_log.note(channel, answered, error.code, len(body))
 
 
 class OneWriteTask(WSGITask):  # type: ignore[misc]

@@ -8,9 +8,12 @@ import pytest
 
 from cacheflow.cli.monitor.answers import (
     MEMBERS_MAX,
+    METRIC_NAME_MAX,
+    METRICS_MAX,
     NUMBER_MAX,
     REASONS_MAX,
     TEXT_MAX,
+    metrics_of,
     number,
     reasons_of,
     status_of,
@@ -85,3 +88,17 @@ def test_reasons_are_the_checks_that_failed() -> None:
     body = b"[+]loop ok: runs\n[-]leader failed: is not known\n[-]disk failed: \x1b[2J\xff\nreadyz check failed\n"
     assert reasons_of(body) == ["leader failed: is not known", "disk failed: \\x1b[2J\N{REPLACEMENT CHARACTER}"]
     assert reasons_of(b"") == ["its health check fails and does not say why"]
+
+
+def test_metrics_of_a_node_that_tells_of_too_many_or_of_huge_names_are_bounded() -> None:
+    kept = "x" * METRIC_NAME_MAX
+    assert metrics_of({"items": 3, kept: 1, f"{kept}x": 2, "request_seconds{" + "a" * 1_000_000: 3}) == {
+        "items": 3,
+        kept: 1,
+    }
+    assert list(metrics_of({f"m{number}": 0 for number in range(METRICS_MAX * 2)})) == [
+        f"m{n}" for n in range(METRICS_MAX)
+    ]
+    strangers: list[Any] = [None, [], "x", 7]
+    for wrong in strangers:
+        assert metrics_of(wrong) == {}

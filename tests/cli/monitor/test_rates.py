@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -37,6 +38,12 @@ def test_rates_are_differences_by_the_nodes_own_time() -> None:
     assert (found["step_s"], found["reads_per_s"], found["writes_per_s"]) == (2.5, 40.0, 6.0)
     assert (found["hit_ratio"], found["evicted_per_s"], found["expired_per_s"]) == (0.9, 0.8, 0.0)
     assert found["unsent_bytes"] == 9
+
+
+def test_a_huge_name_of_a_metric_takes_no_long_look() -> None:
+    began_s = time.monotonic()
+    assert rates(answer(11.0, **{"request_seconds{" + "a" * 100_000: 1}), answer(10.0))["fronts"] == {}
+    assert time.monotonic() - began_s < 2.0
 
 
 def test_nothing_is_known_before_the_second_answer_and_without_reads_no_ratio() -> None:

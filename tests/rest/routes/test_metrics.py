@@ -18,6 +18,7 @@ from rest.fake_store import FakeStore
 
 from cacheflow.measuring.histogram import BOUNDS_S, BUCKETS, Histogram
 from cacheflow.measuring.metrics import Metrics, labelled
+from cacheflow.net.slices import Breaks
 from cacheflow.rest.app import create_app
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.routes.metrics import ProcessNumbers, Scraped
@@ -135,6 +136,24 @@ def test_json_has_what_a_histogram_says_and_null_for_what_is_not_finite() -> Non
     nothing = {"count": 0, "sum": 0.0, "p50": None, "p90": None, "p99": None, "max": None, "buckets": [0] * BUCKETS}
     assert told["nothing_seconds"] == nothing and told["loop_turn_seconds"]["buckets"] == durations.counts
     assert told["age"] is None
+
+
+@pytest.mark.parametrize("accept", ["", PROMETHEUS, None], ids=["text", "openmetrics", "json"])
+def test_whoever_makes_many_lines_gives_way_to_the_loop_all_the_time(
+    accept: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(Breaks, "give_way", lambda breaks: given.append(id(breaks)))
+    histograms = 50
+    measured = {labelled("request_seconds", front="resp", command=f"c{n}"): Histogram() for n in range(histograms)}
+    shown = Scraped(lambda: measured)
+    if accept is None:
+        shown.plain()
+        assert len(given) >= histograms
+    else:
+        shown.text(accept)
+        # One for each histogram, and one for each line.
+        assert len(given) >= histograms + histograms * (len(BOUNDS_S) + 1)
 
 
 def test_nothing_of_ours_is_in_the_registry_of_an_application() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -92,6 +93,25 @@ def test_a_view_that_breaks_counts_once(
     assert ask(server.port, "GET", "/cache/k").status == 500
     until_counted(app, {("GET /cache/{key}", "error"): 1})
     assert caplog.records
+
+
+def test_an_application_that_raises_is_measured_and_logged_as_what_was_asked_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    noted: list[tuple[str, str, int, float]] = []
+
+    def broken(*_: object) -> list[bytes]:
+        time.sleep(0.05)
+        raise RuntimeError("a defect")
+
+    caplog.set_level(logging.DEBUG, "cacheflow.access")
+    with HttpServer(broken, "127.0.0.1", 0, threads=1, note=lambda *told: noted.append(told[:4])) as server:
+        assert ask(server.port, "GET", "/boom").status == 500
+        until(lambda: any(each.name == "cacheflow.access" for each in caplog.records), "it is logged")
+    [(method, path, status, seconds)] = noted
+    assert (method, path, status) == ("GET", "/boom", 500) and seconds >= 0.05
+    [line] = [each.getMessage() for each in caplog.records if each.name == "cacheflow.access"]
+    assert line.startswith("GET /boom: 500, ")
 
 
 def test_a_write_is_timed_with_its_wait_and_kept_when_it_was_slow(

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from fakes.embedded import QUICK
 from rest.fake_store import FakeStore
-from rest.wire import Connection, Reply, ask, request
+from rest.wire import Connection, Reply, ask, request, until
 
 from cacheflow.cli.launcher import free_ports
 from cacheflow.rest import turn_away
@@ -216,13 +216,22 @@ def test_at_the_level_debug_each_answer_is_a_line_with_its_fields(
     server: HttpServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "cacheflow.access")
-    ask(server.port, "PUT", "/cache/a%C3%A9?ttl=5", b"secret")
-    ask(server.port, "GET", "/cache/a%C3%A9?raw")
-    ask(server.port, "HEAD", "/cache/a%C3%A9?raw")
-    ask(server.port, "GET", "/cache/a#b")
+
+    def lines() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == "cacheflow.access"]
+
+    asked = [
+        ("PUT", "/cache/a%C3%A9?ttl=5", b"secret"),
+        ("GET", "/cache/a%C3%A9?raw", b""),
+        ("HEAD", "/cache/a%C3%A9?raw", b""),
+        ("GET", "/cache/a#b", b""),
+    ]
+    for number, (method, target, body) in enumerate(asked, 1):
+        ask(server.port, method, target, body)
+        # The client may have its answer before the line is there, and another thread serves the next one.
+        until(lambda: len(lines()) == number, "the answer is logged")  # noqa: B023 - called at once
     server.stop()
-    lines = [record for record in caplog.records if record.name == "cacheflow.access"]
-    fields = [record.fields for record in lines]  # type: ignore[attr-defined]
+    fields = [record.fields for record in lines()]  # type: ignore[attr-defined]
     assert [(each["method"], each["target"], each["status"]) for each in fields] == [
         ("PUT", "/cache/a%C3%A9?ttl=5", 201),
         ("GET", "/cache/a%C3%A9?raw", 200),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
+import select
 import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from rest.wire import Connection, request
 
 from cacheflow.rest.server import reading_thread, serving
 from cacheflow.rest.server.serving import HttpServer
+from cacheflow.rest.server.sockets import Sockets
 
 IDLE = 50
 REQUESTS = 20
@@ -86,3 +90,105 @@ def test_the_end_of_a_request_in_the_pool_is_seen_at_the_wake_up_that_tells_of_i
             assert client.getresponse().read() == b"ok"
             time.sleep(0.2)
         client.close()
+
+
+def test_an_urgent_byte_does_not_keep_the_poll_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[float] = []
+    poll = Sockets.poll
+
+    def counting(sockets: Sockets, timeout_s: float) -> None:
+        turns.append(timeout_s)
+        poll(sockets, timeout_s)
+
+    monkeypatch.setattr(Sockets, "poll", counting)
+    with HttpServer(_answer, "127.0.0.1", 0, threads=1) as server, Connection(server.port) as client:
+        assert client.send(request("GET", "/")).reply().status == 200
+        client.socket.send(b"x", socket.MSG_OOB)
+        turns.clear()
+        time.sleep(0.2)
+        assert len(turns) < 20
+        assert client.send(request("GET", "/")).reply().status == 200
+
+
+class _Refusing:
+    """An epoll that takes nothing more while ``refuses`` is true, as where fs.epoll.max_user_watches is reached."""
+
+    def __init__(self) -> None:
+        self.refuses = False
+        self._epoll = select.epoll()
+
+    def __getattr__(self, name: str) -> Any:
+        if self.refuses and name in ("register", "modify", "unregister"):
+            return self._refuse
+        return getattr(self._epoll, name)
+
+    def _refuse(self, *_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class _Idle:
+    """A connection of which nothing comes."""
+
+    accepting = False
+    requests_lock = None
+
+    def __init__(self, sockets: Sockets) -> None:
+        self.ends = socket.socketpair()
+        self._fileno = self.ends[0].fileno()
+        self.sockets = sockets
+        self.reads, self.writes, self.closed = True, False, False
+        sockets[self._fileno] = self
+
+    def readable(self) -> bool:
+        return self.reads
+
+    def writable(self) -> bool:
+        return self.writes
+
+    def handle_close(self) -> None:
+        self.closed = True
+        del self.sockets[self._fileno]
+        for end in self.ends:
+            end.close()
+
+
+@pytest.fixture
+def refusing() -> Iterator[tuple[Sockets, _Refusing]]:
+    sockets, epoll = Sockets(), _Refusing()
+    sockets._epoll.close()
+    sockets._epoll = epoll  # type: ignore[assignment]
+    yield sockets, epoll
+    for each in list(sockets.values()):
+        each.handle_close()
+    sockets.close()
+
+
+def test_a_connection_that_the_system_does_not_watch_is_closed_and_the_others_are_asked(
+    refusing: tuple[Sockets, _Refusing],
+) -> None:
+    sockets, epoll = refusing
+    known = _Idle(sockets)
+    sockets.poll(0)
+    new, epoll.refuses = _Idle(sockets), True
+    known.writes = True
+    sockets.look_again(known._fileno)
+    sockets.poll(0)
+    assert new.closed and known.closed and not sockets
+    epoll.refuses = False
+    later = _Idle(sockets)
+    sockets.poll(0)
+    assert not later.closed and later._fileno in sockets._wanted
+
+
+def test_a_listening_socket_that_the_system_does_not_watch_is_asked_again(
+    refusing: tuple[Sockets, _Refusing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets, epoll = refusing
+    monkeypatch.delattr(_Idle, "requests_lock")
+    epoll.refuses = True
+    listening = _Idle(sockets)
+    sockets.poll(0)
+    assert not listening.closed and not sockets._wanted
+    epoll.refuses = False
+    sockets.poll(0)
+    assert listening._fileno in sockets._wanted
