@@ -201,7 +201,7 @@ class LocalNode:
         self.network.on_beside = self.channels.receive
         self.feed = Feed(around.slices, self.clock.now_ms, self.machine.applied_index, self.machine.digest)
         self.tracking = Tracking(
-            around.slices, turn.defer_wake, lambda key: self.machine.lookup(key, self.clock.now_ms())
+            around.slices, turn.defer_tell, lambda key: self.machine.lookup(key, self.clock.now_ms())
         )
         # When tracking clients are to be told next to forget everything, if this node may still not be asked then.
         self._forget_due_s = 0.0

@@ -26,20 +26,21 @@ from cacheflow.contract import Invalidated, Reader
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.effects import CONDEMNED, DELETED, EVICTED, EXPIRED, Effect
 from cacheflow.machine.language.databases import MARK, PREFIX_BYTES
-from cacheflow.machine.state.entries import VERSION, Entry
+from cacheflow.machine.state.entries import EXPIRES_AT_MS, VERSION, Entry
 from cacheflow.net.slices import Slices
 from cacheflow.node.feed import WHAT
 
 # Bytes of the table: some 300,000 keys of 25 bytes that one client each has read, and more where several read the same.
 NOTED_BYTES_MAX = 64 * 1024 * 1024
-# What a key costs beside its text, and what a further client that has read it does.
+# What a key costs beside its text, what the second client that has read it does (they are a set then), and each further one.
 KEY_COST: Final = 130
-READER_COST: Final = 60
+SECOND_COST: Final = 220
+READER_COST: Final = 170
 # The prefixes of all clients of a node, and how many different lengths these may have: each length is a look for every change.
 PREFIXES_MAX = 10_000
 LENGTHS_MAX = 32
-# Keys that wait to be told; where there are more, clients are told to forget everything.
-DUE_MAX = 100_000
+# Keys that wait to be told; where there are more, clients are told to forget everything. To note as many is some 5 ms.
+DUE_MAX = 10_000
 # Names in one message to clients of prefixes.
 NAMES_AT_ONCE = 500
 # Clients to whom a slice writes by itself: each is a system call. All others are written to in slices of the channels.
@@ -72,7 +73,7 @@ class _Due(NamedTuple):
 class Tracking:
     """The keys that clients of a node have read and keep, and the messages that tell these clients what has changed.
 
-    slices: does long work a part at a time.  wake: calls a function at the end of the present turn, before what answers clients.
+    slices: does long work a part at a time.  tell: calls a function at the end of the present turn, before what answers clients.
     find: returns the live entry of a key, or None.
     A client is known by a number, which ``begin`` gives to it.
     """
@@ -80,14 +81,14 @@ class Tracking:
     def __init__(
         self,
         slices: Slices,
-        wake: Callable[[Callable[[], None]], object],
+        tell: Callable[[Callable[[], None]], object],
         find: Callable[[str], Entry | None],
     ) -> None:
         # The clients, by number; and the numbers of those whose reads are noted.
         self.readers: dict[int, Reader] = {}
         self._noting: dict[int, None] = {}
         self._slices = slices
-        self._wake = wake
+        self._tell = tell
         self._find = find
         self._begun = 0
         # Who has read a key: a number, or several. What was noted first comes first. Numbers of clients that are gone stay.
@@ -166,7 +167,7 @@ class Tracking:
                 continue
             elif isinstance(numbers, int):
                 table[key] = {numbers, number}
-                self._noted_bytes += READER_COST
+                self._noted_bytes += SECOND_COST
             elif number in numbers:
                 continue
             else:
@@ -180,15 +181,17 @@ class Tracking:
             self._put(key, 0, 0, numbers)
         self._schedule()
 
-    def note_seen(self, number: int, seen: Iterable[Change]) -> None:
+    def note_seen(self, number: int, seen: Iterable[tuple[str, int, int | None]]) -> None:
         """Note that the client ``number`` has read keys some time ago; tell it soon of those that have changed since then.
 
-        seen: each key with the version that it had; 0 if it was absent.
+        seen: each key with the version and the expiry that it had, both 0 if it was absent; an expiry of None: any.
         """
         if number not in self._noting:
             return
-        for key, version in seen:
-            if self._version_of(key) == version:
+        for key, version, expires_at_ms in seen:
+            entry = self._find(key)
+            present, ends = (0, 0) if entry is None else (entry[VERSION], entry[EXPIRES_AT_MS])
+            if present == version and expires_at_ms in (ends, None):
                 self.note(number, (key,))
             else:
                 self._put(key, 0, 0, number)
@@ -215,18 +218,22 @@ class Tracking:
                 if numbers is not None:
                     self._taken_out(key, numbers)
                     self._put(key, version, 0 if kind in _REMOVED else version, numbers)
-                if self._lengths:
+                # Where too much is due, all are told to forget everything.
+                if self._lengths and self._due_keys <= DUE_MAX:
                     self._note_for_prefixes(key, version)
             elif kind == CONDEMNED:
                 self._condemned(effect[1])
         if self._due or self._changed:
-            self._wake(self._hand_out)
+            self._tell(self._hand_out)
 
     def _taken_out(self, key: str, numbers: Numbers) -> None:
         """Count ``key`` and the ``numbers`` of those who have read it, which were in the table, no more."""
-        count = 1 if isinstance(numbers, int) else len(numbers)
-        self._noted -= count
-        self._noted_bytes -= getsizeof(key) + KEY_COST + READER_COST * (count - 1)
+        self._noted_bytes -= getsizeof(key) + KEY_COST
+        if isinstance(numbers, int):
+            self._noted -= 1
+        else:
+            self._noted -= len(numbers)
+            self._noted_bytes -= SECOND_COST + READER_COST * (len(numbers) - 2)
 
     def _put(self, key: str, version: int, left: int, numbers: Numbers) -> None:
         """Have the change of ``key`` told to those who had read it, whose numbers are ``numbers``.
@@ -295,7 +302,7 @@ class Tracking:
 
     def _schedule(self) -> None:
         """Have what is due told in a slice of a later turn."""
-        if self._due and not self._scheduled:
+        if (self._due or self._changed) and not self._scheduled:
             self._scheduled = True
             self._slices.put(self._go_on)
 
@@ -304,9 +311,11 @@ class Tracking:
         self._hand_out()
 
     def _gather(self) -> None:
-        """Make messages of the names that have changed under prefixes."""
-        changed, self._changed = self._changed, {}
-        for prefix, names in changed.items():
+        """Make messages of the names that have changed under prefixes, for a slice of the event loop's time."""
+        changed = self._changed
+        while changed:
+            prefix = next(iter(changed))
+            names = changed.pop(prefix)
             numbers = self._prefixes.get(prefix)
             if numbers is None:
                 self._due_keys -= len(names)
@@ -317,6 +326,11 @@ class Tracking:
                 # Told, unless all of its changes are the client's own.
                 changes = [(name, version) for name, versions in some for version in versions]
                 self._due.append(_Due(message, changes, iter(list(numbers))))
+                if self._slices.over():
+                    later = dict(left)
+                    if later:
+                        changed[prefix] = later
+                    return
 
     def _hand_out(self) -> None:
         """Give clients what is due, for a slice of the event loop's time; go on in a later one if something is left."""
@@ -341,9 +355,8 @@ class Tracking:
                 self._due_keys -= len(first.message.keys or ())
         for reader in islice(given, WRITTEN_AT_ONCE):
             reader.write()
-        if due:
-            self._schedule()
-        else:
+        self._schedule()
+        if not (due or self._changed):
             self._own.clear()
 
     def _give(self, reader: Reader, number: int, due: _Due) -> None:
@@ -357,7 +370,7 @@ class Tracking:
                     # It may keep what it has written itself, so that it is to be told of the next change.
                     ((key, _),) = due.changes
                     present = self._version_of(key)
-                    self.note_seen(number, ((key, present if present in own else due.left),))
+                    self.note_seen(number, ((key, present if present in own else due.left, None),))
                 return
             if due.left is None:
                 message = Invalidated([key.encode() for key in others])

@@ -26,9 +26,11 @@ class Turn:
         self.is_open = False
         self._call_soon = call_soon
         # The phases that follow the work of a turn, in this order: nodes advance and what they send is written to sockets;
-        # work is handed to the disk's thread; other threads are woken, each once, whoever asks for it.
+        # work is handed to the disk's thread; clients are told what has changed; clients are answered, and other threads woken.
+        # What is in the last two is called once, whoever asks for it.
         self._send: list[Callable[[], None]] = []
         self._flush: list[Callable[[], None]] = []
+        self._tell: dict[Callable[[], None], None] = {}
         self._wake: dict[Callable[[], None], None] = {}
 
     def defer_send(self, call: Callable[[], None]) -> None:
@@ -50,10 +52,20 @@ class Turn:
         else:
             self._call_soon(call)
 
-    def defer_wake(self, call: Callable[[], None]) -> None:
-        """Call the function ``call``, which wakes a thread, once, after all else of the present turn; now if no turn is open.
+    def defer_tell(self, call: Callable[[], None]) -> None:
+        """Call the function ``call``, which tells clients what has changed, once, before the present turn answers any client.
 
-        Called earlier, it would let the woken thread take the interpreter from this one.
+        If no turn is under way, call it now.
+        """
+        if self.is_open:
+            self._tell[call] = None
+        else:
+            call()
+
+    def defer_wake(self, call: Callable[[], None]) -> None:
+        """Call the function ``call``, which answers a client or wakes a thread, once, after all else of the present turn.
+
+        If no turn is under way, call it now. Called earlier, it would let the woken thread take the interpreter from this one.
         """
         if self.is_open:
             self._wake[call] = None
@@ -74,6 +86,8 @@ class Turn:
                     calls, self._send = self._send, []
                 elif self._flush:
                     calls, self._flush = self._flush, []
+                elif self._tell:
+                    calls, self._tell = list(self._tell), {}
                 else:
                     # What these ask for in turn is not a part of this turn.
                     self.is_open = False

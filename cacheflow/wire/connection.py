@@ -31,7 +31,7 @@ from cacheflow.measuring.request_times import RequestTimes
 from cacheflow.net.slices import Slices
 from cacheflow.wire.measured import MeasuredConnection
 from cacheflow.wire.promises import Promise
-from cacheflow.wire.streams import HEAD_BYTES, JOINED_BYTES_MAX, Reply, Stream
+from cacheflow.wire.streams import HEAD_BYTES, JOINED_BYTES_MAX, Failure, Reply, Stream
 
 logger = logging.getLogger("cacheflow.wire")
 
@@ -608,7 +608,7 @@ class Connection(MeasuredConnection):
         """Send pieces of ``stream``, a reply, while the client takes them and time is left; return whether all are sent."""
         for piece in stream.pieces:
             size = len(piece)
-            if size and not stream.head:
+            if size and (not stream.head or isinstance(piece, Failure)):
                 stream.head = piece[:HEAD_BYTES]
             if size > JOINED_BYTES_MAX:
                 self.flush()

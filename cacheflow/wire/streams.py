@@ -17,12 +17,16 @@ JOINED_BYTES_MAX: Final = 32 * 1024
 HEAD_BYTES: Final = 64
 
 
+class Failure(bytes):
+    """The last piece of a reply that ends in an error: the request counts as failed, whatever was sent before."""
+
+
 class Stream:
     """A reply that is sent in pieces. An empty piece means: the next one takes long to make, and may be asked for later.
 
     pieces: an iterator of the pieces.
     held: the bytes of stored values in the reply that are still to be sent, and stay in memory although their keys may change.
-    head: the beginning of what was sent so far: tells a reply from an error.
+    head: the beginning of what was sent so far, or of the error at its end: tells a reply from an error.
     """
 
     __slots__ = ("head", "held", "pieces")

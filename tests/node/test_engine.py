@@ -20,7 +20,9 @@ import pytest
 from fakes.embedded import wait_for
 
 from cacheflow.cli.launcher import free_ports
+from cacheflow.contract import Invalidated
 from cacheflow.errors import ConfigError, NoLeader, NotReady, OutcomeUnknown
+from cacheflow.machine.effects import WRITTEN
 from cacheflow.machine.language import commands
 from cacheflow.node import joining
 from cacheflow.node.assembly import LocalNode
@@ -59,6 +61,30 @@ def descriptors() -> int:
 def no_more_than(before: tuple[int, int]) -> bool:
     """Whether this process has no more descriptors and threads; clients of other tests may lose theirs meanwhile."""
     return descriptors() <= before[0] and threading.active_count() <= before[1]
+
+
+def test_clients_are_told_what_has_changed_before_any_client_is_answered(store: ReplicatedStore) -> None:
+    order: list[str] = []
+
+    class Client:
+        def invalidate(self, message: Invalidated) -> None:
+            order.append("told")
+
+        def write(self) -> None:
+            order.append("written")
+
+    with store.start():
+        turn, tracking = store._engine._turn, store.tracking
+
+        def work() -> None:
+            tracking.note(tracking.begin(Client(), notes=True), ["a"])
+            # As of an entry that was applied before, in the same turn.
+            turn.defer_wake(lambda: order.append("answered"))
+            tracking.applied([(WRITTEN, "a", 1, 0, 0)])
+
+        store._engine._loop.call_soon_threadsafe(turn.run, work)
+        wait_for(lambda: len(order) == 3)
+    assert order == ["told", "written", "answered"]
 
 
 def test_a_store_that_runs_goes_on_when_it_is_started_again(store: ReplicatedStore) -> None:

@@ -201,7 +201,7 @@ def test_who_listens_is_told_many_names_in_several_messages(node: Node, monkeypa
 
 def test_a_read_that_is_answered_later_is_noted_only_if_it_still_holds(node: Node) -> None:
     node.set("a", "b")
-    seen = [("a", node.version("a")), ("b", node.version("b")), ("c", 0), ("d", 0)]
+    seen = [("a", node.version("a"), 0), ("b", node.version("b"), 0), ("c", 0, 0), ("d", 0, 0)]
     reader = node.reader()
     node.set("b", "d")
     node.tracking.note_seen(reader.number, seen)
@@ -218,7 +218,7 @@ def test_what_has_expired_since_it_was_read_is_told(node: Node) -> None:
     version = node.version("a")
     reader = node.reader()
     node.stamp_ms += 20
-    node.tracking.note_seen(reader.number, [("a", version)])
+    node.tracking.note_seen(reader.number, [("a", version, 1010)])
     node.turns.run()
     assert reader.told() == ["a"]
 
@@ -278,7 +278,7 @@ def test_under_a_prefix_only_what_is_all_ones_own_is_left_out(node: Node) -> Non
 def test_the_first_that_was_noted_is_told_and_forgotten_where_there_is_no_room(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key_bytes, further_bytes = sys.getsizeof("a") + module.KEY_COST, module.READER_COST
+    key_bytes, further_bytes = sys.getsizeof("a") + module.KEY_COST, module.SECOND_COST
     monkeypatch.setattr(module, "NOTED_BYTES_MAX", 3 * key_bytes + further_bytes)
     one, two = node.reader("a", "b"), node.reader("a", "c")
     node.tracking.note(one.number, ["d"])
@@ -292,6 +292,17 @@ def test_the_first_that_was_noted_is_told_and_forgotten_where_there_is_no_room(
     assert node.tracking.metrics()["tracking_reads"] == 3
     assert node.tracking.metrics()["tracking_bytes"] == 3 * key_bytes
     node.set("b", "c", "d")
+    assert node.tracking.metrics()["tracking_bytes"] == 0
+
+
+def test_several_readers_of_a_key_are_counted_with_what_they_take(node: Node) -> None:
+    alone = node.reader("a")
+    counted = node.tracking.metrics()["tracking_bytes"]
+    others = {alone.number}
+    for _ in range(100):
+        others.add(node.reader("a").number)
+        assert node.tracking.metrics()["tracking_bytes"] - counted >= sys.getsizeof(others)
+    node.set("a")
     assert node.tracking.metrics()["tracking_bytes"] == 0
 
 
@@ -326,6 +337,35 @@ def test_where_too_much_is_due_all_forget_everything(node: Node, monkeypatch: py
         node.tracking.note(reader.number, [key])
         node.set(key)
     assert reader.told() == keys
+
+
+def test_no_more_is_noted_under_prefixes_where_too_much_is_due(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DUE_MAX", 10)
+    listener = node.listener("k", "kk", "kkk")
+    node.begin(*[commands.set_(f"kkk{number}", b"", 0) for number in range(100)])
+    assert sum(map(len, node.tracking._changed.values())) == 12
+    node.end_turn()
+    assert listener.told() == [None]
+    node.set("kx")
+    assert listener.told() == ["kx"]
+
+
+def test_messages_of_many_names_are_made_in_slices(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NAMES_AT_ONCE", 10)
+    listener, other = node.listener("k"), node.listener("o")
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.001
+        return now
+
+    node.turns.time = clock
+    names = [f"k{number}" for number in range(200)]
+    node.set(*names, "o")
+    assert len(listener.came) < 50 and node.tracking._changed
+    node.turns.run()
+    assert (listener.told(), other.told()) == (names, ["o"])
 
 
 def test_a_table_that_is_given_up_is_freed_in_slices(node: Node) -> None:

@@ -36,6 +36,28 @@ def test_what_hands_work_to_a_thread_comes_behind_all_that_leaves_without_one() 
     assert done == ["send", "flush", "wake"]
 
 
+def test_what_tells_clients_comes_once_and_before_any_answer_even_one_that_was_asked_for_earlier() -> None:
+    done: list[str] = []
+    turn = Turn(lambda call: None)
+
+    def answer() -> None:
+        done.append("answer")
+
+    def tell() -> None:
+        done.append("tell")
+
+    def work() -> None:
+        for _ in range(2):
+            turn.defer_wake(answer)
+            turn.defer_tell(tell)
+            turn.defer_flush(lambda: done.append("flush"))
+
+    turn.run(work)
+    assert done == ["flush", "flush", "tell", "answer"]
+    turn.defer_tell(tell)
+    assert done[4:] == ["tell"]
+
+
 def test_outside_a_turn_it_is_done_soon_and_threads_are_woken_at_once() -> None:
     soon: list[Callable[[], None]] = []
     turn = Turn(soon.append)

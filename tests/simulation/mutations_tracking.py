@@ -28,7 +28,7 @@ def note_a_read_after_it_was_answered(patch: pytest.MonkeyPatch) -> None:
 
 def note_a_late_read_as_it_is_now(patch: pytest.MonkeyPatch) -> None:
     """Note what was read some time ago without a look at what it is now."""
-    patch.setattr(Tracking, "note_seen", lambda self, number, seen: self.note(number, [key for key, _ in seen]))
+    patch.setattr(Tracking, "note_seen", lambda self, number, seen: self.note(number, [key for key, *_ in seen]))
 
 
 def forget_what_was_noted_first(patch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ class SimReader:
         """Answer what was read before."""
         seen, self._seen = self._seen, []
         self._line += seen
-        self._process.tracking.note_seen(self._number, seen)
+        self._process.tracking.note_seen(self._number, [(key, version, None) for key, version in seen])
 
     def invalidate(self, message: Invalidated) -> None:
         """Take what the node tells."""

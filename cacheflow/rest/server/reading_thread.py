@@ -127,14 +127,17 @@ class ReadingChannel(StrictChannel):
     def _resume_in_turn(self, application: WSGIApplication) -> Callable[[], None]:
         assert self.put_aside is not None
         self.put_aside.environ[_RESUMED] = application
+        return self._go_on_in_turn
+
+    def _go_on_in_turn(self) -> None:
         self.resumes = True
         self.server.long.append(self)
-        return self.server.pull_trigger  # type: ignore[no-any-return]
+        self.server.pull_trigger()
 
     def _resume(self, application: WSGIApplication) -> Callable[[], None]:
         assert self.put_aside is not None
         self.put_aside.environ[_RESUMED] = application
-        return self.server.resume(self)  # type: ignore[no-any-return]
+        return functools.partial(self.server.resume, self)
 
     def let_go(self, taken: TakenOver) -> None:
         """Give this client's socket to the application, which takes it over; do nothing if the client has gone.
@@ -277,13 +280,13 @@ class ReadingServer(StrictServer):
         else:
             super().add_task(channel)
 
-    def resume(self, channel: ReadingChannel) -> Callable[[], None]:
-        """Queue the connection ``channel``, whose request was put aside and can go on now. Any thread may call it.
+    def resume(self, channel: ReadingChannel) -> None:
+        """Have the reading thread go on with the request of the connection ``channel``, which was put aside.
 
-        Returns the function that wakes the reading thread, which then goes on with the request.
+        Any thread may call it.
         """
         self._resumed.append(channel)
-        return self.wake
+        self.wake()
 
     def hand_over(self, channel: ReadingChannel, taken: TakenOver) -> None:
         """Have the reading thread give the socket of the connection ``channel`` to the application, which takes it over.

@@ -25,8 +25,8 @@ class Suspended(BaseException):
 
     It is no Exception, so that no code on the way to the server takes it for an error.
     begin: called by the server, once the request holds no thread any more, with a function ``resume``. Any thread may call
-    ``resume`` once, with the WSGI application that goes on with the request. ``resume`` returns a function that wakes the
-    server; one call of it is enough for many resumed requests.
+    ``resume`` once, with the WSGI application that goes on with the request. ``resume`` returns a function, to be called once,
+    that has the server do so: before that call the server does not go on, even if it is awake.
     in_turn: True if the answer is long: such requests go on one after the other when they are resumed.
     """
 

@@ -13,7 +13,7 @@ from cacheflow.values import VALUE_MAX
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.expiry import OVER
 from cacheflow.wire.memcached.lines import FLAGS, WRONG_KIND, Refused, server_error
-from cacheflow.wire.streams import JOINED_BYTES_MAX, Stream
+from cacheflow.wire.streams import JOINED_BYTES_MAX, Failure, Stream
 
 END = b"END\r\n"
 # The keys of one gat: all are one entry of the log and one reply. A new expiry costs twice what a plain write does.
@@ -90,10 +90,10 @@ class Fetch:
             try:
                 entry = store.lookup(key)
             except NotReady as error:
-                yield not_ready(error)
+                yield Failure(not_ready(error))
                 return
             if entry is not None and entry[KIND] > VALUE_MAX:
-                yield WRONG_KIND
+                yield Failure(WRONG_KIND)
                 return
             if entry is None:
                 yield b""

@@ -75,6 +75,11 @@ class Mailbox:
         """The number of channels, patterns and shard channels that the client has subscribed to."""
         return sum(map(len, self.names.values()))
 
+    @property
+    def has_begun(self) -> bool:
+        """True if the client has a part of a message, and not all of it."""
+        return self._begun_bytes > 0
+
     def subscribe(self, space: Space, name: bytes, matches: Callable[[bytes], object] | None) -> None:
         """Subscribe the client to the channel or pattern ``name``. Raises InvalidRequest if the node has no room for it."""
         self._channels.subscribe(self, space, name, matches)
@@ -159,6 +164,7 @@ class Mailbox:
                 return
             parts: list[bytes] = []
             room = CHUNK_BYTES
+            goes_on = self._begun_bytes > 0
             while waiting and room > 0:
                 data = waiting[0][1]
                 if self._begun_bytes or len(data) > room:
@@ -168,6 +174,10 @@ class Mailbox:
                 room -= len(data)
                 if not self._begun_bytes or self._begun_bytes == len(waiting[0][1]):
                     self._let_go()
+                    # Where a reply was made since the message was begun, it comes before the next message.
+                    if goes_on and self._connection.is_stalled:
+                        break
+                    goes_on = False
             written += CHUNK_BYTES - room
             connection.write_pushes(parts[0] if len(parts) == 1 else b"".join(parts))
 

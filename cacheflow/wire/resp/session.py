@@ -395,13 +395,20 @@ class RespSession(Connection):
     def has_read(self, raws: list[bytes]) -> None:
         """Note for this client's tracking that it is answered with what is under the keys ``raws`` now."""
         if self.tracker is not None:
-            with contextlib.suppress(CommandError):  # what is no key has no changes
-                self.tracker.has_read(keys_of(raws))
+            try:
+                keys = keys_of(raws)
+            except CommandError:
+                # What is no key has no changes; all others have.
+                keys = []
+                for raw in raws:
+                    with contextlib.suppress(CommandError):
+                        keys += keys_of([raw])
+            self.tracker.has_read(keys)
 
     def has_seen(self, conditions: Iterable[Condition]) -> None:
         """Note for this client's tracking that it is answered with what it saw when ``conditions`` held of keys."""
         if self.tracker is not None:
-            self.tracker.has_seen([(key, version) for key, version, _ in conditions])
+            self.tracker.has_seen(conditions)
 
     def _work(self) -> None:
         if self.tracker is None:
@@ -505,7 +512,8 @@ class RespSession(Connection):
     @property
     def is_stalled(self) -> bool:
         """True while no message may be sent: the client's socket takes no more bytes, or the client has a part of a reply."""
-        if self._stalled or not self._promises:
+        # Behind a part of a message nothing may come but its rest, also where a reply was made since.
+        if self._stalled or not self._promises or (self.mailbox is not None and self.mailbox.has_begun):
             return self._stalled
         made = self._promises[0].answer
         # A reply that is made and not sent may hold what a message to a tracking client says is changed since.
@@ -557,7 +565,7 @@ class RespSession(Connection):
         if isinstance(about, str):
             return len(about.encode())
         spec = self.service.table.get(command.encode())
-        keys = [] if spec is None else spec.keys_in(about)
+        keys = spec.keys_in(about) if spec is not None and spec.takes(len(about)) else []
         return len(keys[0]) if keys else None
 
     # Answers ----------------------------------------------------------------------------------------------------------

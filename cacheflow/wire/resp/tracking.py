@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
@@ -89,10 +89,10 @@ class Tracker:
         """Note that the client is answered with what is under ``keys`` now."""
         self._tracking.note(self._number, keys)
 
-    def has_seen(self, seen: Sequence[tuple[str, int]]) -> None:
+    def has_seen(self, seen: Iterable[tuple[str, int, int]]) -> None:
         """Note that the client is answered with what was under keys some time ago.
 
-        seen: each key with the version that it had, 0 if it was absent.
+        seen: each key with the version and the expiry that it had, both 0 if it was absent.
         """
         self._tracking.note_seen(self._number, seen)
 

@@ -7,7 +7,7 @@ import logging
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -92,6 +92,25 @@ def test_waiting_requests_hold_no_thread(server: HttpServer, store: FakeStore) -
     for number, connection in enumerate(waiting):
         assert connection.reply().json["key"] == f"k{number}"
         connection.socket.close()
+
+
+def test_a_request_that_waits_goes_on_when_the_server_is_told_to_and_not_before(
+    server: HttpServer, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wakes: list[Callable[[], None]] = []
+    monkeypatch.setattr(store, "submit", lambda batch, done: wakes.append(done(store.run(batch))))
+    with Connection(server.port) as connection:
+        connection.send(request("PUT", "/cache/k", b"x"))
+        until(lambda: len(wakes) == 1, "the outcome is known")
+        # The reading thread is awake, more than once.
+        for _ in range(3):
+            assert ask(server.port, "GET", "/livez").status == 200
+        connection.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            connection.socket.recv(1)
+        connection.socket.settimeout(10)
+        wakes[0]()
+        assert connection.reply().status == 201
 
 
 def test_what_the_cluster_refuses_after_the_wait_is_told_with_its_key(server: HttpServer, store: FakeStore) -> None:

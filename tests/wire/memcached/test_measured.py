@@ -26,6 +26,7 @@ REQUESTS = {
     b"get none\r\n": ("get", "ok"),
     b"get k none kk\r\n": ("get", "ok"),
     b"get h\r\n": ("get", "refused"),
+    b"get k h\r\n": ("get", "refused"),
     b"get " + b"x" * 251 + b"\r\n": ("get", "refused"),
     b"gets k\r\n": ("gets", "ok"),
     b"gat 100 k none\r\n": ("gat", "ok"),

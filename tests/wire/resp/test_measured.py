@@ -283,6 +283,15 @@ def test_a_quick_request_is_not_kept_and_every_one_is_if_that_is_wished(
     ]
 
 
+@pytest.mark.parametrize("words", [("EVAL",), ("EVALSHA",), ("EVAL", "x"), ("SINTERCARD",)])
+def test_a_request_with_too_few_words_to_say_how_many_keys_it_has_is_a_row_without_a_key(
+    store: FakeStore, client: Client, words: tuple[str, ...]
+) -> None:
+    store.slow_log.set_slow_ms(0)
+    assert client.send(pack(*words)).startswith(b"-ERR wrong number of arguments") and not client.closed
+    assert [each.key_bytes for each in slow(store)] == [None]
+
+
 def test_a_key_of_another_database_is_as_long_as_its_client_wrote_it(store: FakeStore, client: Client) -> None:
     store.slow_log.set_slow_ms(0)
     client.send(pack("SELECT", "3"))

@@ -205,6 +205,33 @@ def test_a_reply_that_is_made_and_waits_for_the_client_comes_before_what_has_cha
     assert came.endswith(b"*2\r\n$1\r\n1\r\n+OK\r\n" + invalidate("a"))
 
 
+@pytest.mark.parametrize(("tracks", "value_bytes"), [(True, 1), (True, 900_000), (False, 900_000)])
+def test_a_message_that_is_begun_is_finished_before_a_reply_that_was_made_since(tracks: bool, value_bytes: int) -> None:
+    conversation = Conversation(tracks=tracks)
+    client, store = conversation.client, conversation.store
+    # With the longer ones the reply is one of pieces.
+    store.apply([c.set_(key, b"v" * value_bytes, 0) for key in ("a", "b")])
+    conversation.say("SUBSCRIBE ch")
+    store.held = True
+    client.send(lines("WATCH z\nMULTI\nGET a\nGET b\nSET z 1\nEXEC"))
+    client.replies()
+    client.transport.takes = False
+    store.channels.publish(b"ch", b"m" * 200_000)
+    store.next_turn.run()
+    came = client.replies()
+    assert 0 < len(came) < 200_000
+    store.channels.publish(b"ch", b"n")
+    store.release()
+    client.transport.take_all()
+    store.next_turn.run()
+    came += client.replies()
+    push = b">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$%d\r\n%b\r\n"
+    value = b"$%d\r\n%b\r\n" % (value_bytes, b"v" * value_bytes)
+    reply = b"*3\r\n" + 2 * value + OK
+    assert came == push % (200_000, b"m" * 200_000) + reply + push % (1, b"n")
+    assert client.transport.reading
+
+
 def test_a_client_that_takes_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailbox, "UNREAD_BYTES_MAX", 10_000)
     conversation = Conversation("BCAST")
@@ -241,6 +268,32 @@ def test_what_has_changed_before_a_transaction_is_answered_is_told_behind_it() -
     wake()
     store.next_turn.run()
     assert client.replies() == b"*2\r\n$1\r\n1\r\n+OK\r\n" + invalidate("a")
+
+
+def test_a_new_expiry_before_a_transaction_is_answered_is_told_behind_it() -> None:
+    conversation = Conversation()
+    store, client = conversation.store, conversation.client
+    conversation.say("SET a 1 PX 100000", client=conversation.other)
+    store.held = True
+    client.send(lines("MULTI\nPTTL a\nSET z 1\nEXEC"))
+    client.replies()
+    ((commands, done),) = store._waiting
+    store._waiting.clear()
+    wake = done(store._apply(commands))
+    store.apply([c.touch("a", 5000)])
+    wake()
+    store.next_turn.run()
+    assert client.replies() == b"*2\r\n:100000\r\n+OK\r\n" + invalidate("a")
+
+
+@pytest.mark.parametrize("wrong", [b"", b"x\ny", b"k" * 1025, b"\xff"])
+def test_what_is_no_key_keeps_no_other_key_of_a_transaction_from_being_noted(wrong: bytes) -> None:
+    conversation = Conversation()
+    requests = [pack("GET", "a"), b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(wrong), wrong), pack("GET", "b")]
+    came = conversation.client.send(pack("MULTI") + b"".join(requests) + pack("EXEC"))
+    conversation.store.next_turn.run()
+    assert b"-ERR invalid key" in came + conversation.client.replies()
+    assert conversation.set("a", "b") == invalidate("a", "b")
 
 
 @pytest.mark.parametrize("name", ["EVAL", "EVAL_RO"])
