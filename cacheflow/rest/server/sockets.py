@@ -6,8 +6,8 @@ those are asked again whose wishes can have changed:
 
 1. whoever was told something, or was served, in the last turn (``look_again``);
 2. whoever a thread of the pool is serving now (``being_served``);
-3. what is no connection: the listening sockets, and the pipe that wakes the poll;
-4. all of them, when somebody has changed what many want (``look_at_all``): the look at their deadlines, once a second.
+3. the listening sockets, which also look at everybody's deadlines, once a second;
+4. all of them, when what many want has changed (``look_at_all``): by that look.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ logger = logging.getLogger("cacheflow.rest")
 # Without EPOLLPRI: nothing here reads a client's urgent byte, and the kernel would tell of it in every turn.
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
-# What the kernel tells of every socket that it watches, unasked.
-_BROKEN: Final = select.EPOLLHUP | select.EPOLLERR
 
 
 class Sockets(dict[int, Any]):
@@ -48,7 +46,7 @@ class Sockets(dict[int, Any]):
     def __setitem__(self, descriptor: int, each: Any) -> None:
         super().__setitem__(descriptor, each)
         self._changed.append(descriptor)
-        if not hasattr(each, "requests_lock"):
+        if hasattr(each, "maintenance"):
             self._asked_always.add(descriptor)
 
     def __delitem__(self, descriptor: int) -> None:
@@ -67,26 +65,29 @@ class Sockets(dict[int, Any]):
 
     def poll(self, timeout_s: float) -> None:
         """Wait until one of the sockets has something to tell, for ``timeout_s`` seconds at most, and have it handle that."""
-        for descriptor in [*self._asked_always, *[each._fileno for each in list(self.being_served)]]:
-            self._ask(descriptor)
         # (A listening socket that is asked has looked at the deadlines of all.)
-        for descriptor in {self._changed.popleft() for _ in range(len(self._changed))}:
+        for descriptor in list(self._asked_always):
+            self._ask(descriptor)
+        for served in list(self.being_served):
+            self._ask(served._fileno)
+        changed, asked = self._changed, set()
+        while changed:
+            asked.add(changed.popleft())
+        for descriptor in asked:
             self._ask(descriptor)
         for descriptor, told in self._epoll.poll(timeout_s):
             each = self.get(descriptor)
-            if each is None:
-                continue
-            self._changed.append(descriptor)
-            # It may wait for something else since it was asked.
-            wanted = _wishes(each)
-            if wanted and (told := told & (wanted | _BROKEN)):
+            if each is not None:
+                changed.append(descriptor)
                 wasyncore.readwrite(each, told)
 
     def _ask(self, descriptor: int) -> None:
         each = self.get(descriptor)
         if each is None:
             return
-        wanted = _wishes(each)
+        wanted = _READ if each.readable() else 0
+        if each.writable() and not each.accepting:  # a listening socket is never writable
+            wanted |= _WRITE
         before = self._wanted.get(descriptor, 0)
         if wanted == before or descriptor not in self:
             return
@@ -99,10 +100,12 @@ class Sockets(dict[int, Any]):
             else:
                 self._epoll.register(descriptor, wanted)
         except OSError as error:  # no memory, or too many watched (fs.epoll.max_user_watches)
-            # What is no connection is asked again in the next turn.
-            if descriptor not in self._asked_always:
+            if hasattr(each, "requests_lock"):
                 logger.warning("a connection is closed, as the system does not watch it: %s", error)
                 each.handle_close()
+            else:
+                # A listening socket, or the pipe that wakes the poll.
+                self._changed.append(descriptor)
             return
         self._wanted[descriptor] = wanted
 
@@ -115,10 +118,3 @@ class Sockets(dict[int, Any]):
     def close(self) -> None:
         """Close the descriptor by which the kernel is asked; what it watched is not closed."""
         self._epoll.close()
-
-
-def _wishes(each: Any) -> int:
-    """Return the events that ``each``, a connection or a listening socket, waits for."""
-    wanted = _READ if each.readable() else 0
-    # A listening socket is never writable.
-    return wanted | _WRITE if each.writable() and not each.accepting else wanted

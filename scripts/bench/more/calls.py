@@ -22,10 +22,11 @@ from cacheflow.store import ReplicatedStore
 from cacheflow.wire.resp.service import resp_port
 from scripts.bench.harness import Verdict
 
-MUST = "own calls of a RESP SET <= 135, of a PUT <= 177, of an idle heartbeat <= 67"
+MUST = "own calls of a RESP SET <= 135, of a PUT <= 195, of an idle heartbeat <= 80"
 LIMIT_S = 60
 WHAT = "calls of own functions: RESP SET, PUT, idle heartbeat"
-MOST = {"set": 135, "put": 177, "heartbeat": 67}
+# The poll of the HTTP server is ours, since waitress' own looked at every connection; a heartbeat looks for events, too.
+MOST = {"set": 135, "put": 195, "heartbeat": 80}
 OURS = str(Path(Engine.start.__code__.co_filename).parents[1])
 SET = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n"
 IDLE_S = 3.0
