@@ -77,7 +77,7 @@ def top(
 
                 screen.live(console, lambda: cluster.changes, pictures.take, _live_page)
         except KeyboardInterrupt:
-            # It is how one ends it.
+            # Ctrl-C is how a user ends top.
             return 0
         finally:
             cluster.close()

@@ -184,7 +184,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "tls_handshakes_total": Family("counter", "TLS handshakes of a port that were done.", PORT),
     "tls_handshakes_failed_total": Family("counter", "TLS handshakes of a port that failed.", PORT),
     "tls_plain_connections_total": Family("counter", "Connections to a port that spoke no TLS.", PORT),
-    # Who this is.
+    # What the node and its build are called.
     "node_info": Family(
         "info", "1: the node's id, and its cluster's, which is empty while it has none.", ("node", "cluster")
     ),

@@ -91,7 +91,7 @@ class Tracking:
         self._tell = tell
         self._find = find
         self._begun = 0
-        # Who has read a key: a number, or several. What was noted first comes first. Numbers of clients that are gone stay.
+        # {key: the number of the client that has read it, or a set of numbers}, the oldest note first. Gone clients stay.
         self._table: OrderedDict[str, Numbers] = OrderedDict()
         # How many pairs of a key and a client these are, and their bytes.
         self._noted = 0
@@ -367,7 +367,7 @@ class Tracking:
             others = {key: None for key, version in due.changes if version not in own}
             if not others:
                 if due.left is not None:
-                    # It may keep what it has written itself, so that it is to be told of the next change.
+                    # The client may keep a value that it has written itself, so it has to be told of the next change.
                     ((key, _),) = due.changes
                     present = self._version_of(key)
                     self.note_seen(number, ((key, present if present in own else due.left, None),))

@@ -53,7 +53,7 @@ def page_files() -> Mapping[str, PageFile]:
 
 def _page_file(path: Path, media_type: str) -> PageFile:
     data = path.read_bytes()
-    # The same bytes on every node of one build, so that a browser may ask another node with the same entity tag.
+    # Without a time stamp the bytes are the same on every node of one build, and so is their entity tag.
     packed = None if path.suffix in _NOT_PACKED else gzip.compress(data, mtime=0)
     if packed is not None and len(packed) >= len(data):
         packed = None

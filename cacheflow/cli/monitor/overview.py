@@ -105,7 +105,7 @@ def overview(answers: Answers, given: Sequence[str]) -> Overview:
         elif answer.status["cluster_id"] != status["cluster_id"]:
             notes.append(f"{url} is a node of another cluster, {answer.status['cluster_id'] or 'of none yet'}")
         elif answer.status["node_id"] not in listed:
-            # It has been removed, or joins just now.
+            # The node is in no table of members: it was removed, or is just joining.
             listed.add(answer.status["node_id"])
             rows.append(_stranger(answer))
         if isinstance(answer, Answered) and not answer.metrics:

@@ -56,7 +56,7 @@ NEEDS: Final[Mapping[str, Role]] = {
     "GET /metrics": Role.READ,
     "GET /history": Role.READ,
     "GET /events": Role.READ,
-    # It names clients by their addresses, as CLIENT LIST does.
+    # For admins, because the slow log names clients by their addresses, as CLIENT LIST does.
     "GET /slow": Role.ADMIN,
     "GET /openapi.json": Role.READ,
 }

@@ -108,7 +108,7 @@ def _family(name: str, several: list[tuple[dict[str, str], Any]], breaks: Breaks
     if isinstance(first, Histogram):
         durations = HistogramMetricFamily(PREFIX + name, meaning, labels=list(first_labels))
         for labels, histogram in several:
-            # Of a copy, so that they add up while the node notes more.
+            # The buckets are copied first, so that their sum is right while the node notes more.
             counts = itertools.accumulate(histogram.counts.copy())
             durations.add_metric(list(labels.values()), list(zip(_BOUNDS, counts, strict=True)), histogram.sum_s)
             breaks.give_way()
