@@ -35,6 +35,8 @@ from cacheflow.store import ReplicatedStore
 
 # A forged line, a terminal's command, a change of direction, half a character, and what stands between lines elsewhere.
 HOSTILE = 'k\n2026-01-01 00:00:00,000 ERROR n1 x: forged\r\x1b[2J\x7f\x9b\u202e\ud800\u2028\x85"\\'
+# Makes a writer for a descriptor.
+Opened = Callable[[int], Writer]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -199,9 +201,25 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_lines_are_written_in_order_and_flush_waits_for_them(pipe: tuple[int, int]) -> None:
+@pytest.fixture
+def open_writer() -> Iterator[Opened]:
+    """Make writers, whose threads end with the test: the descriptors will be somebody else's."""
+    made: list[Writer] = []
+
+    def make(descriptor: int) -> Writer:
+        made.append(Writer(descriptor))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_lines_are_written_in_order_and_flush_waits_for_them(
+    pipe: tuple[int, int], open_writer: Callable[[int], Writer]
+) -> None:
     reading, writing_end = pipe
-    handler = Writer(writing_end)
+    handler = open_writer(writing_end)
     for number in range(100):
         handler.handle(record("line %d \ud800", number))
     handler.flush()
@@ -209,12 +227,12 @@ def test_lines_are_written_in_order_and_flush_waits_for_them(pipe: tuple[int, in
 
 
 def test_nobody_waits_for_a_reader_that_hangs_and_what_is_dropped_is_counted(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, open_writer: Callable[[int], Writer]
 ) -> None:
     monkeypatch.setattr(writing, "LINES_WAITING_MAX", 10)
     monkeypatch.setattr(writing, "_WRITTEN_WITHIN_S", 0.01)
     reading, writing_end = pipe
-    handler = Writer(writing_end)
+    handler = open_writer(writing_end)
     # More than a pipe and the queue hold.
     for _ in range(200):
         handler.handle(record("x" * 10_000))
@@ -226,9 +244,9 @@ def test_nobody_waits_for_a_reader_that_hangs_and_what_is_dropped_is_counted(
         left -= len(os.read(reading, 65536))
 
 
-def test_a_reader_that_has_gone_ends_nothing(pipe: tuple[int, int]) -> None:
+def test_a_reader_that_has_gone_ends_nothing(pipe: tuple[int, int], open_writer: Opened) -> None:
     reading, writing_end = os.pipe()
-    handler = Writer(writing_end)
+    handler = open_writer(writing_end)
     os.close(reading)
     handler.handle(record("x"))
     handler.flush()
@@ -236,10 +254,12 @@ def test_a_reader_that_has_gone_ends_nothing(pipe: tuple[int, int]) -> None:
     assert handler.dropped() == 0
 
 
-def test_lines_for_a_reader_that_is_slow_are_whole_though_no_write_blocks(pipe: tuple[int, int]) -> None:
+def test_lines_for_a_reader_that_is_slow_are_whole_though_no_write_blocks(
+    pipe: tuple[int, int], open_writer: Callable[[int], Writer]
+) -> None:
     reading, writing_end = pipe
     os.set_blocking(writing_end, False)
-    handler = Writer(writing_end)
+    handler = open_writer(writing_end)
     # More than a pipe holds.
     wanted = b"".join(f"line {number} {'x' * 1000}\n".encode() for number in range(500))
     for number in range(500):
@@ -251,7 +271,7 @@ def test_lines_for_a_reader_that_is_slow_are_whole_though_no_write_blocks(pipe: 
 
 
 def test_a_line_that_a_full_disk_cuts_is_counted_and_the_next_one_does_not_go_on_with_it(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, open_writer: Callable[[int], Writer]
 ) -> None:
     reading, writing_end = pipe
     room = [4]
@@ -265,7 +285,7 @@ def test_a_line_that_a_full_disk_cuts_is_counted_and_the_next_one_does_not_go_on
 
     real = os.write
     monkeypatch.setattr(os, "write", write)
-    handler = Writer(writing_end)
+    handler = open_writer(writing_end)
     for text in ("first", "second"):
         handler.handle(record(text))
     handler.flush()
@@ -279,12 +299,14 @@ def test_a_line_that_a_full_disk_cuts_is_counted_and_the_next_one_does_not_go_on
     assert handler.dropped() == 2 and handler.dropped() == 0
 
 
-def test_a_line_that_cannot_be_made_is_counted_and_no_fault_of_whoever_logs(pipe: tuple[int, int]) -> None:
+def test_a_line_that_cannot_be_made_is_counted_and_no_fault_of_whoever_logs(
+    pipe: tuple[int, int], open_writer: Callable[[int], Writer]
+) -> None:
     class Broken(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
             raise RuntimeError("a defect")
 
-    handler = Writer(pipe[1])
+    handler = open_writer(pipe[1])
     handler.setFormatter(Broken())
     handler.handle(record("x"))
     assert handler.dropped() == 1

@@ -16,6 +16,9 @@ DEADLINE_S = 20.0
 # Elections that a test waits for need not take a second; a busy machine must not cause others.
 QUICK: dict[str, Any] = {"election_timeout_s": 0.5, "heartbeat_s": 0.05}
 
+# How the names of clients' threads begin.
+CLIENTS = ("cacheflow-client", "cacheflow-members", "cacheflow-names")
+
 T = TypeVar("T")
 
 
@@ -28,6 +31,12 @@ def wait_for(condition: Callable[[], T], deadline_s: float = DEADLINE_S) -> T:
             return answer
         assert time.monotonic() < deadline, f"not so within {deadline_s} s"
         time.sleep(0.005)
+
+
+def node_threads() -> list[str]:
+    """The threads of nodes in this process; clients of other tests may still have theirs."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith("cacheflow") and not name.startswith(CLIENTS)]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.embedded import wait_for
+from fakes.embedded import node_threads, wait_for
 
 from cacheflow.cli.launcher import free_ports
 from cacheflow.contract import Invalidated
@@ -35,22 +35,12 @@ from cacheflow.store import ReplicatedStore
 ROOT = Path(__file__).parents[2]
 
 
-# How the names of clients' threads begin.
-CLIENTS = ("cacheflow-client", "cacheflow-members")
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ReplicatedStore]:
     (port,) = free_ports(1)
     made = ReplicatedStore(node_id="a", raft_address=f"127.0.0.1:{port}", bootstrap=True, data_dir=tmp_path)
     yield made
     made.close()
-
-
-def node_threads() -> list[str]:
-    """The threads of nodes in this process; clients of other tests may still have theirs."""
-    names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith("cacheflow") and not name.startswith(CLIENTS)]
 
 
 def descriptors() -> int:

@@ -6,8 +6,8 @@
 its files, writes the new one, and loads what it has written. The node compares the digest with its own at that index before
 it trims anything. With ``--digest`` it writes nothing, and tells the digest of the whole contents at that entry. With
 ``--backup`` it writes a backup of the contents at that entry to its standard input, a file that is open for writing; with
-``--check`` it reads a backup from there. With ``--gentle`` it has only the time that nobody else wants (run_helper.py); if that
-is next to nothing it gives up and says so, and the node begins again without.
+``--check`` it reads a backup from there. With ``--gentle`` it yields to everybody else (gentle.py); if they leave it no
+time it gives up and says so, and the node begins again without.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from types import FrameType
 from typing import Any, BinaryIO, Final
 
 from cacheflow.errors import BadBackup, ConfigError, NewerCacheFlow, ValueTooLarge
@@ -40,6 +38,7 @@ from cacheflow.raft.snapshots.files import (
     snapshot_path,
     write_snapshot,
 )
+from cacheflow.raft.snapshots.gentle import Gentle
 
 
 def _fingerprint() -> str:
@@ -56,11 +55,7 @@ def _fingerprint() -> str:
 BUILD: Final = _fingerprint()
 
 
-# A gentle helper gives up when it has had less than this part of a core for so many seconds: a backup has to
-# end some time. With nice 10 it has about as much even where nothing is idle.
-STARVED_SHARE: Final = 0.1
-STARVED_S: Final = 10.0
-# What it reports then.
+# What a gentle helper reports when it gives up: others leave it no time, and the work has to end some time.
 STARVED: Final = {"index": 0, "starved": True}
 
 
@@ -148,20 +143,10 @@ def _checked(file: BinaryIO, value_bytes_max: int, bytes_max: int) -> dict[str, 
         return {"index": 0, "refused": [type(error).__name__, str(error)]}
 
 
-def _end_when_starved() -> None:
-    """Make this helper process end, and print a report of that, when other processes leave it hardly any processor time."""
-    had_s, at_s = time.process_time(), time.monotonic()
-
-    def look(signum: int, frame: FrameType | None) -> None:
-        nonlocal had_s, at_s
-        since_s, work_s = time.monotonic() - at_s, time.process_time() - had_s
-        if work_s < since_s * STARVED_SHARE:
-            print(json.dumps(STARVED), flush=True)
-            os._exit(1)
-        had_s, at_s = had_s + work_s, at_s + since_s
-
-    signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, STARVED_S, STARVED_S)
+def _give_up() -> None:
+    """End this process, which others leave no time, with a report of that."""
+    print(json.dumps(STARVED), flush=True)
+    os._exit(1)
 
 
 def main(arguments: list[str]) -> int:
@@ -178,10 +163,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--check", nargs=2, type=int, help="check one there: the largest value, and the whole cache's bytes"
     )
-    parser.add_argument("--gentle", action="store_true", help="give up if other processes leave this one no time")
+    parser.add_argument("--gentle", action="store_true", help="yield to all others, and give up if they leave no time")
     given = parser.parse_args(arguments)
     if given.gentle:
-        _end_when_starved()
+        Gentle(_give_up)
     started = time.perf_counter()
     try:
         if given.build != BUILD:

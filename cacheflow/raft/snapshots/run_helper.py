@@ -3,14 +3,11 @@
 ``sys.argv[1]`` is the node's own search path, in which packages are looked for that the interpreter does not have itself.
 It comes last: a file of the user's that is called as a module of Python's is not imported.
 
-All other processes, the node's first, have precedence over this one. With ``--gentle`` it has only the time that nobody else
-wants (SCHED_IDLE), and whoever wakes takes its core at once. From a process of low priority (nice 10) a thread that wakes gets
-the core when a time slice is over, which takes milliseconds, and on the way of one write half a dozen threads wake.
+All other processes, the node's first, have precedence over this one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from importlib import util
@@ -18,9 +15,6 @@ from pathlib import Path
 
 if __name__ == "__main__":
     os.nice(10)
-    if "--gentle" in sys.argv and hasattr(os, "SCHED_IDLE"):
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     package = Path(__file__).parents[2]
     spec = util.spec_from_file_location("cacheflow", package / "__init__.py", submodule_search_locations=[str(package)])
     assert spec is not None and spec.loader is not None
