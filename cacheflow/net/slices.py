@@ -20,8 +20,8 @@ from typing import Final
 
 from cacheflow.net.loop import NodeLoop
 
-# The most seconds of one turn for all long work.
-SLICE_S: Final = 0.002
+# The most seconds of one turn for all long work: whoever comes meanwhile waits for it.
+SLICE_S: Final = 0.0005
 # Seconds after which a thread beside the loop lets it have the interpreter, and for which it sleeps then: less would be over
 # before the loop's thread has woken up.
 BREAK_EVERY_S: Final = 0.0005

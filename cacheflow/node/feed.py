@@ -11,7 +11,7 @@
    something.
 5. Telling goes in slices of the loop's time (net/slices.py), however many follow.
 
-Not safe for concurrent use: the event loop owns it. Any thread may read ``latest`` and call ``position``.
+Not safe for concurrent use: the event loop owns it. Any thread may read ``latest``, and call ``position`` and ``oldest``.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ class Feed:
         self._scheduled = False
         # Up to where those who keep up were told. They are known by their prefixes, whose lengths are counted.
         self._told: Place = (0, 0)
+        # What is still to be handed to some of them, of what comes before that place.
+        self._handing: dict[Follower, list[Told]] = {}
         self._live: dict[str | None, dict[Follower, None]] = {}
         self._lengths: dict[int, int] = {}
         # The places of all others, and those of them who can take something now.
@@ -136,6 +138,7 @@ class Feed:
             self._places |= dict.fromkeys(followers, self._told)
         self._live.clear()
         self._lengths.clear()
+        self._handing.clear()
         self._told = (self._first, 0)
         self._queue = deque(self._places)
         if self._places:
@@ -149,13 +152,16 @@ class Feed:
         return text_of(index, ALL, digest)
 
     def oldest(self) -> str:
-        """Return the oldest position (place in the log) behind which this node still has all changes to tell."""
+        """Return the oldest position (place in the log) behind which this node still has all changes to tell.
+
+        Any thread may call it.
+        """
         index, _, digest, _ = self._before
         return text_of(index, ALL, digest)
 
     def told_position(self, follower: Follower) -> str | None:
         """Return the position (place in the log) up to which ``follower`` was told all changes; None if it lags behind."""
-        if follower not in self._live.get(follower.prefix, ()):
+        if follower not in self._live.get(follower.prefix, ()) or follower in self._handing:
             return None
         number, seen = self._told
         if number < self._first:
@@ -196,7 +202,11 @@ class Feed:
         Returns the position behind which the follower is told everything. Raises PositionGone, InvalidRequest.
         """
         began = self.position() if since is None else since
-        self._places[follower] = (self._first + len(self._entries), 0) if since is None else self.find(parse(since))
+        try:
+            self._places[follower] = self._end if since is None else self.find(parse(since))
+        except PositionGone:
+            self._missed += 1
+            raise
         self._count += 1
         self._queue.append(follower)
         self._schedule()
@@ -247,6 +257,10 @@ class Feed:
             if not self._lengths[len(prefix)]:
                 del self._lengths[len(prefix)]
 
+    @property
+    def _end(self) -> Place:
+        return self._first + len(self._entries), 0
+
     # Slices -----------------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
@@ -261,14 +275,15 @@ class Feed:
                 self._tell_others()
         finally:
             self._scheduled = False
-        if self._told[0] < self._first + len(self._entries) or self._queue:
+        if self._told < self._end or self._handing or self._queue:
             self._schedule()
 
     def _tell_live(self) -> bool:
         """Tell the up-to-date followers what has changed; return False if the slice of time ends before all is told."""
-        end = self._first + len(self._entries)
+        if not self._hand_over():
+            return False
         if not self._live:
-            self._told = (end, 0)
+            self._told = self._end
             return True
         if self._told[0] < self._first:
             # More has come than a slice tells.
@@ -277,10 +292,10 @@ class Feed:
                 self._queue += followers
             self._live.clear()
             self._lengths.clear()
-            self._told = (end, 0)
+            self._told = self._end
             return True
-        told: dict[Follower, list[Told]] = {}
-        while self._told[0] < end:
+        told = self._handing
+        while self._told < self._end:
             effects, index, digest, self._told, first, all_ = self._next(self._told)
             for number, effect in enumerate(effects, first + 1):
                 change: Told | None = None
@@ -289,15 +304,25 @@ class Feed:
                         change = self._told_as(effect, index, ALL if number == all_ else number, digest)
                     told.setdefault(follower, []).append(change)
             if self._slices.over():
-                break
-        for follower, changes in told.items():
-            self._changes += len(changes)
-            if not follower.take(changes):
-                # A follower may have stopped following because of a change that it was given.
-                if follower in self._live.get(follower.prefix, ()):
+                return False
+        return self._hand_over()
+
+    def _hand_over(self) -> bool:
+        """Hand the up-to-date followers the changes that wait for them; return False if the slice of time ends before."""
+        handing = self._handing
+        while handing:
+            follower = next(iter(handing))
+            changes = handing.pop(follower)
+            live = self._live.get(follower.prefix, ())
+            # A follower may have stopped following meanwhile, also because of a change that it was given.
+            if follower in live:
+                self._changes += len(changes)
+                if not follower.take(changes) and follower in live:
                     self._rest(follower)
                     self._places[follower] = self._told
-        return self._told[0] >= end
+            if self._slices.over():
+                return not handing
+        return True
 
     def _tell_others(self) -> None:
         """Tell each follower that is not up to date the changes that it lacks, one follower after the other."""

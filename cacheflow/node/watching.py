@@ -64,18 +64,16 @@ class Watching:
         """
         return parse(since).entry > self._local.node.last_applied
 
-    def check_since(self, since: str) -> None:
-        """Raise PositionGone if this node cannot tell all changes since the position (place in the log) ``since``.
+    def check_reached(self, since: str) -> None:
+        """Raise PositionGone if this node is behind ``since``, a position in the log, although a barrier was waited for.
 
-        Waits until the event loop has looked. Raises InvalidRequest, NotReady.
+        Raises InvalidRequest, NotReady.
         """
         if self.is_behind(since):
-            # A barrier was waited for.
             raise PositionGone(
                 "this position is ahead of this cluster: it is another one's; list the keys anew",
-                self._engine.call(lambda: self._local.feed.oldest()),
+                self._local.feed.oldest(),
             )
-        self._engine.call(lambda: self._local.feed.find(parse(since)))
 
     def follow(self, follower: Follower, since: str | None) -> str:
         """Begin to tell ``follower``, on the event loop, all changes behind the position ``since``; None: those to come.
@@ -84,7 +82,7 @@ class Watching:
         loop has looked. Raises PositionGone, InvalidRequest, NotReady.
         """
         if since is not None:
-            self.check_since(since)
+            self.check_reached(since)
         return self._engine.call(lambda: self._local.feed.follow(follower, since))
 
     def unfollow(self, follower: Follower) -> None:

@@ -518,7 +518,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
     ) -> None:
         self.unsent = unsent
         self.unfinished = unfinished
-        # When unfinished input was looked at last.
+        # When connections with unfinished input or unsent answers were looked at last.
         self._looked_s = 0.0
         self.deadline_s = deadline_s
         self.refusal_headers = refusal_headers
@@ -535,13 +535,14 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
 
     def end_overdue(self) -> None:
         """If memory budgets are exceeded, end HTTP connections whose clients take no answers or do not end their requests."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < LOOK_EVERY_S:
+            return
+        self._looked_s = now_s
         if self.unfinished.crowded:
-            now_s = time.monotonic()
-            if now_s - self._looked_s >= LOOK_EVERY_S:
-                self._looked_s = now_s
-                self._end_unfinished(now_s)
+            self._end_unfinished(now_s)
         if self.unsent.bytes > self.unsent.bytes_max:
-            for channel in self.unsent.overdue(list(self.active_channels.values()), time.monotonic()):
+            for channel in self.unsent.overdue(list(self.active_channels.values()), now_s):
                 before = channel.unsent_bytes
                 # This node itself may have been slow.
                 channel.handle_write()

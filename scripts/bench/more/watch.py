@@ -14,6 +14,7 @@ import selectors
 import socket
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -67,27 +68,52 @@ class Writer:
 
 
 class Watcher:
-    """One watch: the numbers that it was told, and whether one was missing."""
+    """One watch: the numbers that it was told. What comes is read when somebody asks: a client's work is not the node's."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.numbers: list[int] = []
-        self.position = ""
-        self.status = ""
-        self.left = b""
+        # Filled by another thread.
+        self.came: deque[bytes] = deque()
         self.socket: socket.socket | None = None
+        self._numbers: list[int] = []
+        self._position = ""
+        self._status = ""
+        self._left = b""
 
-    def take(self, data: bytes) -> None:
-        """Read some more of the stream."""
-        *blocks, self.left = (self.left + data).split(b"\n\n")
+    @property
+    def numbers(self) -> list[int]:
+        """All that it was told, in order."""
+        self._read()
+        return self._numbers
+
+    @property
+    def position(self) -> str:
+        """Up to where it was told everything; "" before it has begun."""
+        self._read()
+        return self._position
+
+    @property
+    def status(self) -> str:
+        """The HTTP status that it was answered last."""
+        self._read()
+        return self._status
+
+    def begin_anew(self) -> None:
+        """Another connection: what is left of an event is told again."""
+        self._read()
+        self._left = b""
+
+    def _read(self) -> None:
+        came = [self.came.popleft() for _ in range(len(self.came))]
+        *blocks, self._left = b"".join([self._left, *came]).split(b"\n\n")
         for block in blocks:
             if block.startswith(b"HTTP/1.1"):
-                self.status = block[9:12].decode()
+                self._status = block[9:12].decode()
             for line in block.split(b"\n"):
                 if line.startswith(b"id: "):
-                    self.position = line[4:].decode()
+                    self._position = line[4:].decode()
                 elif line.startswith(b"data: "):
-                    self.numbers.append(int(json.loads(line[6:])["key"].partition("/")[2]))
+                    self._numbers.append(int(json.loads(line[6:])["key"].partition("/")[2]))
 
 
 class Watchers:
@@ -116,7 +142,7 @@ class Watchers:
         watcher.socket.sendall(
             f"GET /watch?prefix={watcher.prefix} HTTP/1.1\r\nHost: localhost\r\n{since}\r\n".encode()
         )
-        watcher.left = b""
+        watcher.begin_anew()
         self._selector.register(watcher.socket, selectors.EVENT_READ, watcher)
 
     def _read(self) -> None:
@@ -130,7 +156,7 @@ class Watchers:
                 data = b""
                 with contextlib.suppress(ConnectionError):
                     data = sock.recv(1 << 18)
-                watcher.take(data)
+                watcher.came.append(data)
                 if not data:
                     with self._lock:
                         self._selector.unregister(sock)
