@@ -46,7 +46,7 @@ def at_once(path: str, body_bytes: int) -> bool:
 
     Such a request needs no thread of its own.
     """
-    return path.startswith(("/cache/", "/watch")) and body_bytes <= AT_ONCE_BYTES_MAX
+    return path.startswith("/cache/") and body_bytes <= AT_ONCE_BYTES_MAX
 
 
 def run_one(key: str, command: Command, repeat: Command | None) -> Generator[list[Command], list[Result], Result]:

@@ -5,7 +5,7 @@ thread at a time anyway. So the thread that reads requests also
 
 1. serves the short ones (``at_once``), the node's health before all others, so that it is told whatever clients do;
 2. goes on with requests that were put aside (see suspending.py), all those of a turn after one wake-up, but only one a turn
-   of those that are answered at length: nobody's short request stands behind a row of them;
+   of those that are answered at length, or begin a watch: nobody's short request stands behind a row of them;
 3. turns away what could only be refused (``turn_away``), for a twentieth of what a refusal by the application costs.
 
 It never waits for a client: what does not fit into a socket is left to the poll loop, and nobody is served who has not taken his
@@ -37,6 +37,8 @@ logger = logging.getLogger("cacheflow.rest")
 _RESUMED: Final = "cacheflow.resumed"
 # What tells a node's health: served first.
 HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
+# What begins one a turn, as long answers do, however short it is: when a node ends, a thousand watches come to another at once.
+ONE_A_TURN: Final = frozenset(("/watch",))
 # Seconds for which short requests are served before the reading thread looks at its sockets again.
 SERVING_S: Final = 0.01
 # Seconds for which other threads are given way behind a long answer, if another one waits: the least, the most, and how many
@@ -206,7 +208,7 @@ class ReadingServer(StrictServer):
         # Requests for the node's health, and other short ones, served at the end of this turn of the poll loop or of a later one.
         self.health: deque[ReadingChannel] = deque()
         self.short: deque[ReadingChannel] = deque()
-        # Requests that are to be answered at length, one a turn, and when the next one may be (by the monotonic clock).
+        # Requests that are served one a turn, and when the next one may be (by the monotonic clock).
         self.long: deque[ReadingChannel] = deque()
         self._long_from_s = 0.0
         self._resumed: deque[ReadingChannel] = deque()
@@ -274,6 +276,9 @@ class ReadingServer(StrictServer):
             super().add_task(channel)
         elif request.path in HEALTH:
             self.health.append(channel)
+        elif request.path in ONE_A_TURN and request.error is None:
+            channel.is_short = True
+            self.long.append(channel)
         elif request.error is not None or self._at_once(request.path, body_bytes):
             channel.is_short = True
             self.short.append(channel)
