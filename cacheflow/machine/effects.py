@@ -31,6 +31,18 @@ RECOVERED: Final = (
 FIELDS_CHANGED: Final = 11  # of a present hash or set: fields and values, or the fields that are gone; which; its kind
 
 
+# How a condemnation begins where effects are packed; other bytes may look the same.
+_CONDEMNATION: Final = msgpack.packb((CONDEMNED, "", 0, False))[:2]
+
+
+def may_concern(packed: bytes, part: bytes) -> bool:
+    """Return False if surely no effect (change) in ``packed`` is on a key that holds ``part``, or on all keys of a prefix.
+
+    packed: the effects of one log entry. A twentieth of the time that it takes to unpack and look at them.
+    """
+    return part in packed or _CONDEMNATION in packed
+
+
 def unpacked(packed: bytes) -> list[Effect]:
     """Return the effects (changes) of one log entry, from their packed bytes ``packed``, without the values of writes.
 

@@ -34,6 +34,7 @@ from cacheflow.machine.effects import (
     TOUCHED,
     WRITTEN,
     Effect,
+    may_concern,
     unpacked,
 )
 from cacheflow.machine.language.databases import MARK, OTHERS_BEFORE
@@ -47,7 +48,8 @@ BYTES_MAX = 16 * 1024 * 1024
 EFFECTS_MAX = 100_000
 # Effects that are kept unpacked, for those who follow at about the same place: some megabytes.
 UNPACKED_MAX = 20_000
-# Effects that are looked at, for one follower or for all together, before the time is looked at: a fraction of a millisecond.
+# Effects, or entries, that are looked at, for one follower or for all together, before the time is looked at: a fraction of a
+# millisecond.
 AT_ONCE = 250
 
 # What each effect on a key is told as.
@@ -339,19 +341,33 @@ class Feed:
             elif place >= self._told:
                 self._join(follower)
             else:
-                effects, index, digest, place, first, all_ = self._next(place)
-                prefix = follower.prefix
-                changes = [
-                    self._told_as(effect, index, ALL if number == all_ else number, digest)
-                    for number, effect in enumerate(effects, first + 1)
-                    if concerns(prefix, effect)
-                ]
-                self._places[follower] = place
+                self._places[follower], changes = self._concerning(place, follower.prefix)
                 self._changes += len(changes)
                 if not changes or follower.take(changes):
                     self._queue.appendleft(follower)
             if self._slices.over():
                 return
+
+    def _concerning(self, place: Place, prefix: str | None) -> tuple[Place, list[Told]]:
+        """Return the next changes behind ``place`` that a follower of ``prefix`` is to be told, maybe none yet.
+
+        Returns (the place behind these changes and those that do not concern the follower, the changes).
+        """
+        number, seen = place
+        if prefix and not seen:
+            part = prefix.encode()
+            behind = min(number + AT_ONCE, self._first + len(self._entries))
+            while number < behind and not may_concern(self._entries[number - self._first][1], part):
+                number += 1
+            if number > place[0]:
+                return (number, 0), []
+        effects, index, digest, place, first, all_ = self._next(place)
+        changes = [
+            self._told_as(effect, index, ALL if number == all_ else number, digest)
+            for number, effect in enumerate(effects, first + 1)
+            if concerns(prefix, effect)
+        ]
+        return place, changes
 
     def _next(self, place: Place) -> tuple[list[Effect], int, bytes, Place, int, int]:
         """Return the next effects (changes) behind ``place``, all of one log entry, and where in the log they are.

@@ -155,6 +155,45 @@ def test_what_is_told_in_several_slices_is_told_once(log: Log, monkeypatch: pyte
     assert live.told == late.told == [("set", key) for key in [*keys, "k7"]]
 
 
+def test_many_are_told_in_several_slices_and_know_no_position_before(log: Log) -> None:
+    times = iter(range(10**9))
+    log.turns.time = lambda: float(next(times))
+    readers = [log.follow(Reader("k")) for _ in range(5)]
+    log.set("k1", "k2")
+    told: list[Reader] = []
+    while len(told) < 5:
+        log.turns.run(1)
+        told = [reader for reader in readers if reader.came]
+        for reader in readers:
+            assert log.feed.told_position(reader) in (None, reader.came[-1].position if reader.came else None)
+        # One who leaves before its turn is told nothing.
+        log.feed.unfollow(readers[4])
+        if len(told) == 4:
+            break
+    log.turns.run()
+    assert [reader.told for reader in readers] == [[("set", "k1"), ("set", "k2")]] * 4 + [[]]
+
+
+def test_what_is_still_to_be_handed_over_is_dropped_when_contents_are_replaced(log: Log) -> None:
+    times = iter(range(10**9))
+    log.turns.time = lambda: float(next(times))
+    readers = [log.follow(Reader("k")) for _ in range(3)]
+    log.set("k1")
+    while not readers[0].came:
+        log.turns.run(1)
+    log.feed.begin_at(log.machine.applied_index, log.machine.digest)
+    log.turns.run()
+    assert [len(reader.came) for reader in readers] == [1, 0, 0] and all(reader.has_missed for reader in readers)
+
+
+def test_who_lags_is_told_of_a_prefix_that_is_removed(log: Log) -> None:
+    log.set("k1", "other")
+    log.apply(commands.delete_prefix("k"))
+    log.set("another", "k2")
+    assert log.follow(Reader("k1"), text_of(1, ALL, bytes(16))).told == [("set", "k1"), ("delete", "k")]
+    assert log.follow(Reader("k"), text_of(1, ALL, bytes(16))).told == [("set", "k1"), ("delete", "k"), ("set", "k2")]
+
+
 def test_who_takes_no_more_goes_on_where_it_was(log: Log) -> None:
     reader = log.follow(Reader("a", room=1))
     log.set("a1")

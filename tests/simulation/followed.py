@@ -87,7 +87,7 @@ class SimFollower:
         elif chance < 0.15:
             process.loop.call_soon(self._leave, process)
         elif chance < 0.4:
-            process.loop.call_soon(self._heartbeat, process)
+            process.loop.call_soon(self.heartbeat, process)
         elif chance < 0.5:
             process.loop.call_soon(process.feed.look)
 
@@ -114,7 +114,7 @@ class SimFollower:
             process.feed.unfollow(self)
             self.process = None
 
-    def _heartbeat(self, process: Process) -> None:
+    def heartbeat(self, process: Process) -> None:
         """Take the position that a heartbeat tells, behind which nothing may be missing."""
         told = process.feed.told_position(self) if self.process is process else None
         if told is not None and self.position is not None and self._following.is_right(process):
@@ -147,6 +147,9 @@ class SimFollower:
             if where != position[:2] or said != _told_as(effect):
                 self._complain(process, f"{change} at {position[:2]} and not {effect} at {where}")
             self.position = position
+        if self._following.random.random() < 0.1:
+            # What is told to many takes several slices: others' heartbeats may come in between.
+            self._following.beat_others(self, process)
         return not self._is_slow
 
     def missed(self) -> None:
@@ -233,6 +236,12 @@ class Following:
             return
         self.cluster.scheduler.at(self.random.expovariate(1 / PAUSE_S), self._go_on)
         self.random.choice(self._followers).act()
+
+    def beat_others(self, follower: SimFollower, process: Process) -> None:
+        """Have all followers of a process but this one take a heartbeat."""
+        for other in self._followers:
+            if other is not follower:
+                other.heartbeat(process)
 
     def check(self) -> None:
         """Check, some time after the last change, that those who follow were told everything."""

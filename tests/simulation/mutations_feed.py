@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cacheflow.machine import effects
 from cacheflow.machine.effects import CONDEMNED
 from cacheflow.node import feed
 from cacheflow.node.assembly import LocalNode
@@ -76,6 +77,34 @@ def tell_nobody_of_what_is_condemned(patch: pytest.MonkeyPatch) -> None:
     """Say nothing of a prefix whose keys are all removed."""
     concerns = feed.concerns
     patch.setattr(feed, "concerns", lambda prefix, effect: effect[0] != CONDEMNED and concerns(prefix, effect))
+
+
+def tell_the_slow_nothing_of_what_is_condemned(patch: pytest.MonkeyPatch) -> None:
+    """Pass over entries in which the prefix of one who lags behind does not stand, whatever else they hold."""
+    patch.setattr(effects, "_CONDEMNATION", b"no effect begins like this")
+
+
+def promise_what_is_not_handed_over(patch: pytest.MonkeyPatch) -> None:
+    """Let a heartbeat tell the position up to which all is looked at, also to one who has not been given it yet."""
+    position = Feed.told_position
+
+    def _position(self: Any, follower: Any) -> str | None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self, "_handing", {})
+            return position(self, follower)
+
+    patch.setattr(Feed, "told_position", _position)
+
+
+def drop_what_is_not_handed_over(patch: pytest.MonkeyPatch) -> None:
+    """Forget at the end of a slice what was to be handed to those who keep up."""
+    tell = Feed._tell_live
+
+    def _tell(self: Any) -> bool:
+        self._handing.clear()
+        return tell(self)
+
+    patch.setattr(Feed, "_tell_live", _tell)
 
 
 def tell_those_of_no_prefix_alone(patch: pytest.MonkeyPatch) -> None:
