@@ -2,7 +2,7 @@
 
 Nodes wait for each other most of the time: what is between two of their turns looks free, and a process that takes all of that
 slows them, even if each of them gets the core whenever it wakes. So a gentle process has only the time that nobody else wants
-(SCHED_IDLE), and rests for as long as it was kept waiting for it, RESTS times over. Where nobody else works it never rests.
+(SCHED_IDLE), and rests longer than it was kept waiting for it, RESTS times as long. Where nobody else works it never rests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ORDINARY_S: Final = 1.0
 # Seconds of processor time between two rests.
 WORK_S: Final = 0.02
 # How long it rests, in seconds for each second in which others had the processor, and at most.
-RESTS: Final = 1.0
+RESTS: Final = 1.5
 REST_S_MAX: Final = 0.2
 # A process has no time if it has had less than this part of a core for so many seconds, its rests not counted. With nice 10 it
 # has about as much even where nothing is idle.
