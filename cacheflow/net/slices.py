@@ -1,4 +1,4 @@
-"""Long work for clients: done a few milliseconds a turn of the event loop (Slices), or beside it in a thread with Breaks.
+"""Long work for clients: done half a millisecond a turn of the event loop (Slices), or beside it in a thread with Breaks.
 
 The node's loop also serves peers, and a leader that is silent for long is deposed. So whatever a client asks for that may take
 long asks ``over`` from time to time, and when that is true has itself called in the next turn (``put``). The slice of a turn is

@@ -9,9 +9,11 @@
    feed, goes on from there, and has missed something once the feed has forgotten what is there.
 4. A snapshot, a restore or a recovery replaces the contents, or all versions: the feed begins anew, and all have missed
    something.
-5. Telling goes in slices of the loop's time (net/slices.py), however many follow.
+5. Telling goes in slices of the loop's time (net/slices.py), however many follow, and in each of them goes on for those who keep
+   up and for one who does not: nobody waits until all others are told.
 
-Not safe for concurrent use: the event loop owns it. Any thread may read ``latest``, and call ``position`` and ``oldest``.
+Not safe for concurrent use: the event loop owns it. Any thread may read ``latest``, and call ``position``, ``oldest`` and
+``check``.
 """
 
 from __future__ import annotations
@@ -48,9 +50,17 @@ BYTES_MAX = 16 * 1024 * 1024
 EFFECTS_MAX = 100_000
 # Effects that are kept unpacked, for those who follow at about the same place: some megabytes.
 UNPACKED_MAX = 20_000
-# Effects, or entries, that are looked at, for one follower or for all together, before the time is looked at: a fraction of a
-# millisecond.
+# What is done before the time is looked at, some tenths of a millisecond each: effects that are looked at, for one follower or
+# for all together; changes that are found for followers; followers who are handed theirs, each of which is a system call; bytes
+# of entries that are searched.
 AT_ONCE = 250
+FOUND_AT_ONCE = 4_000
+HANDED_AT_ONCE = 32
+SEARCHED_AT_ONCE = 64 * 1024
+# Changes found for followers after which these are handed over, although there is more to look at: some megabytes.
+FOUND_MAX = 200_000
+# Bytes of an effect, packed, up to which it takes less time to search it than to unpack it and look.
+SEARCHED_BYTES_MAX = 64
 
 # What each effect on a key is told as.
 WHAT: Final = {
@@ -95,8 +105,11 @@ class Feed:
         self._scheduled = False
         # Up to where those who keep up were told. They are known by their prefixes, whose lengths are counted.
         self._told: Place = (0, 0)
-        # What is still to be handed to some of them, of what comes before that place.
+        # What is still to be handed to some of them, of what comes before that place; how much of it was found since all was
+        # handed over; and whether that is done now, before more is looked for.
         self._handing: dict[Follower, list[Told]] = {}
+        self._found = 0
+        self._hands_over = False
         self._live: dict[str | None, dict[Follower, None]] = {}
         self._lengths: dict[int, int] = {}
         # The places of all others, and those of them who can take something now.
@@ -141,6 +154,7 @@ class Feed:
         self._live.clear()
         self._lengths.clear()
         self._handing.clear()
+        self._hands_over = False
         self._told = (self._first, 0)
         self._queue = deque(self._places)
         if self._places:
@@ -174,6 +188,19 @@ class Feed:
         index, _, digest, _ = self._before if number == self._first else self._entries[number - 1 - self._first]
         return text_of(index, ALL, digest)
 
+    def check(self, since: Position) -> None:
+        """Raise PositionGone if what follows the position ``since`` (a place in the log) is surely not kept any more.
+
+        Any thread may call it, and it waits for nothing: what it lets pass ``find`` may still refuse.
+        """
+        if since.entry < self._before[0]:
+            self._check_nothing_between(since)
+
+    def _check_nothing_between(self, since: Position) -> None:
+        # Where no effect lies between the two, the digest is the same.
+        if since.seen != ALL or since.tag != self._before[2][:TAG_BYTES]:
+            raise PositionGone("what happened since then is not kept any more; list the keys anew", self.oldest())
+
     def find(self, since: Position) -> Place:
         """Return the place (number of a kept log entry, how many of its effects come before) of the position ``since``.
 
@@ -183,9 +210,7 @@ class Feed:
         entries = self._entries
         behind = bisect_right(entries, since.entry, key=_index)
         if not behind:
-            # Where no effect lies between the two, the digest is the same.
-            if since.seen != ALL or since.tag != self._before[2][:TAG_BYTES]:
-                raise PositionGone("what happened since then is not kept any more; list the keys anew", self.oldest())
+            self._check_nothing_between(since)
             return self._first, 0
         index, _, digest, effects = entries[behind - 1]
         if digest[:TAG_BYTES] != since.tag:
@@ -251,6 +276,7 @@ class Feed:
         prefix = follower.prefix
         followers = self._live[prefix]
         del followers[follower]
+        self._handing.pop(follower, None)
         if not followers:
             del self._live[prefix]
             if prefix is None:
@@ -273,80 +299,95 @@ class Feed:
     def _work(self) -> None:
         """Tell all followers what has changed, for a slice of the event loop's time; go on in a later one if more is left."""
         try:
-            if self._tell_live():
-                self._tell_others()
+            self._step()
+            while self._has_work and not self._slices.over():
+                self._step()
         finally:
             self._scheduled = False
-        if self._told < self._end or self._handing or self._queue:
+        if self._has_work:
             self._schedule()
 
-    def _tell_live(self) -> bool:
-        """Tell the up-to-date followers what has changed; return False if the slice of time ends before all is told."""
-        if not self._hand_over():
-            return False
-        if not self._live:
-            self._told = self._end
-            return True
+    @property
+    def _has_work(self) -> bool:
+        return self._told < self._end or bool(self._handing or self._queue)
+
+    def _step(self) -> None:
+        """Do a part of the work for the followers that are up to date, and one for another: none waits until others are told."""
+        if self._hands_over:
+            self._hand_over()
+        else:
+            self._look_on()
+        if self._queue:
+            self._tell_next()
+
+    def _look_on(self) -> None:
+        """Find out what the up-to-date followers are to be told of some more changes; then have it handed over."""
         if self._told[0] < self._first:
-            # More has come than a slice tells.
+            # More has come than was told.
             for followers in self._live.values():
                 self._places |= dict.fromkeys(followers, self._told)
                 self._queue += followers
             self._live.clear()
             self._lengths.clear()
+            self._handing.clear()
+        if not self._live:
             self._told = self._end
-            return True
-        told = self._handing
-        while self._told < self._end:
-            effects, index, digest, self._told, first, all_ = self._next(self._told)
+        handing = self._handing
+        looked = found = 0
+        while self._told < self._end and looked < AT_ONCE and found < FOUND_AT_ONCE:
+            entry = self._told[0]
+            effects, index, digest, behind, first, all_ = self._next(self._told)
             for number, effect in enumerate(effects, first + 1):
                 change: Told | None = None
                 for follower in self._concerned(effect):
                     if change is None:
                         change = self._told_as(effect, index, ALL if number == all_ else number, digest)
-                    told.setdefault(follower, []).append(change)
-            if self._slices.over():
-                return False
-        return self._hand_over()
+                    handing.setdefault(follower, []).append(change)
+                    found += 1
+                if found >= FOUND_AT_ONCE and number < first + len(effects):
+                    behind = entry, number
+                    break
+            self._told = behind
+            looked += len(effects)
+        self._found += found
+        self._hands_over = bool(handing) and (self._told == self._end or self._found >= FOUND_MAX)
 
-    def _hand_over(self) -> bool:
-        """Hand the up-to-date followers the changes that wait for them; return False if the slice of time ends before."""
+    def _hand_over(self) -> None:
+        """Hand some of the up-to-date followers the changes that wait for them."""
         handing = self._handing
-        while handing:
+        for _ in range(min(HANDED_AT_ONCE, len(handing))):
             follower = next(iter(handing))
             changes = handing.pop(follower)
-            live = self._live.get(follower.prefix, ())
-            # A follower may have stopped following meanwhile, also because of a change that it was given.
-            if follower in live:
-                self._changes += len(changes)
-                if not follower.take(changes) and follower in live:
-                    self._rest(follower)
-                    self._places[follower] = self._told
-            if self._slices.over():
-                return not handing
-        return True
+            self._changes += len(changes)
+            # A follower may stop following because of a change that it is given.
+            if not follower.take(changes) and follower in self._live.get(follower.prefix, ()):
+                self._rest(follower)
+                self._places[follower] = self._told
+        if not handing:
+            self._hands_over = False
+            self._found = 0
 
-    def _tell_others(self) -> None:
-        """Tell each follower that is not up to date the changes that it lacks, one follower after the other."""
-        while self._queue:
-            follower = self._queue.popleft()
-            place = self._places.get(follower)
-            if place is None:
-                continue
-            if place[0] < self._first:
-                del self._places[follower]
-                self._count -= 1
-                self._missed += 1
-                follower.missed()
-            elif place >= self._told:
-                self._join(follower)
-            else:
-                self._places[follower], changes = self._concerning(place, follower.prefix)
-                self._changes += len(changes)
-                if not changes or follower.take(changes):
-                    self._queue.appendleft(follower)
-            if self._slices.over():
-                return
+    def _tell_next(self) -> None:
+        """Tell the next follower that is not up to date some of the changes that it lacks."""
+        follower = self._queue.popleft()
+        place = self._places.get(follower)
+        if place is None:
+            return
+        if place[0] < self._first:
+            del self._places[follower]
+            self._count -= 1
+            self._missed += 1
+            follower.missed()
+        elif place == self._told:
+            self._join(follower)
+        elif place > self._told:
+            # Those who are up to date have not been told as much yet.
+            self._queue.append(follower)
+        else:
+            self._places[follower], changes = self._concerning(place, follower.prefix)
+            self._changes += len(changes)
+            if not changes or follower.take(changes):
+                self._queue.appendleft(follower)
 
     def _concerning(self, place: Place, prefix: str | None) -> tuple[Place, list[Told]]:
         """Return the next changes behind ``place`` that a follower of ``prefix`` is to be told, maybe none yet.
@@ -357,7 +398,12 @@ class Feed:
         if prefix and not seen:
             part = prefix.encode()
             behind = min(number + AT_ONCE, self._first + len(self._entries))
-            while number < behind and not may_concern(self._entries[number - self._first][1], part):
+            left = SEARCHED_AT_ONCE
+            while number < behind and left > 0:
+                _, packed, _, size = self._entries[number - self._first]
+                if len(packed) > size * SEARCHED_BYTES_MAX or may_concern(packed, part):
+                    break
+                left -= len(packed)
                 number += 1
             if number > place[0]:
                 return (number, 0), []

@@ -64,11 +64,13 @@ class Watching:
         """
         return parse(since).entry > self._local.node.last_applied
 
-    def check_reached(self, since: str) -> None:
-        """Raise PositionGone if this node is behind ``since``, a position in the log, although a barrier was waited for.
+    def check_since(self, since: str) -> None:
+        """Raise PositionGone if this node surely cannot tell all changes since the position (place in the log) ``since``.
 
-        Raises InvalidRequest, NotReady.
+        It waits for nothing: the event loop may find out more when it begins to tell. If the node is behind the position a
+        barrier must have been waited for. Raises InvalidRequest, NotReady.
         """
+        self._local.feed.check(parse(since))
         if self.is_behind(since):
             raise PositionGone(
                 "this position is ahead of this cluster: it is another one's; list the keys anew",
@@ -82,7 +84,7 @@ class Watching:
         loop has looked. Raises PositionGone, InvalidRequest, NotReady.
         """
         if since is not None:
-            self.check_reached(since)
+            self.check_since(since)
         return self._engine.call(lambda: self._local.feed.follow(follower, since))
 
     def unfollow(self, follower: Follower) -> None:

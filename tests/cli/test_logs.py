@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,9 +215,7 @@ def open_writer() -> Iterator[Opened]:
         each.close()
 
 
-def test_lines_are_written_in_order_and_flush_waits_for_them(
-    pipe: tuple[int, int], open_writer: Callable[[int], Writer]
-) -> None:
+def test_lines_are_written_in_order_and_flush_waits_for_them(pipe: tuple[int, int], open_writer: Opened) -> None:
     reading, writing_end = pipe
     handler = open_writer(writing_end)
     for number in range(100):
@@ -227,7 +225,7 @@ def test_lines_are_written_in_order_and_flush_waits_for_them(
 
 
 def test_nobody_waits_for_a_reader_that_hangs_and_what_is_dropped_is_counted(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, open_writer: Callable[[int], Writer]
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, open_writer: Opened
 ) -> None:
     monkeypatch.setattr(writing, "LINES_WAITING_MAX", 10)
     monkeypatch.setattr(writing, "_WRITTEN_WITHIN_S", 0.01)
@@ -244,6 +242,26 @@ def test_nobody_waits_for_a_reader_that_hangs_and_what_is_dropped_is_counted(
         left -= len(os.read(reading, 65536))
 
 
+def test_the_thread_ends_also_if_nothing_more_fits_when_the_writer_is_closed(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "LINES_WAITING_MAX", 10)
+    before = set(threading.enumerate())
+    handler = Writer(pipe[1])
+    (thread,) = set(threading.enumerate()) - before
+    for _ in range(100):
+        handler.handle(record("x" * 10_000))
+    handler.close()
+    os.set_blocking(pipe[0], False)
+
+    def read_on() -> bool:
+        with suppress(BlockingIOError):
+            os.read(pipe[0], 65536)
+        return not thread.is_alive()
+
+    soon(read_on)
+
+
 def test_a_reader_that_has_gone_ends_nothing(pipe: tuple[int, int], open_writer: Opened) -> None:
     reading, writing_end = os.pipe()
     handler = open_writer(writing_end)
@@ -255,7 +273,7 @@ def test_a_reader_that_has_gone_ends_nothing(pipe: tuple[int, int], open_writer:
 
 
 def test_lines_for_a_reader_that_is_slow_are_whole_though_no_write_blocks(
-    pipe: tuple[int, int], open_writer: Callable[[int], Writer]
+    pipe: tuple[int, int], open_writer: Opened
 ) -> None:
     reading, writing_end = pipe
     os.set_blocking(writing_end, False)
@@ -271,7 +289,7 @@ def test_lines_for_a_reader_that_is_slow_are_whole_though_no_write_blocks(
 
 
 def test_a_line_that_a_full_disk_cuts_is_counted_and_the_next_one_does_not_go_on_with_it(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, open_writer: Callable[[int], Writer]
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, open_writer: Opened
 ) -> None:
     reading, writing_end = pipe
     room = [4]
@@ -300,7 +318,7 @@ def test_a_line_that_a_full_disk_cuts_is_counted_and_the_next_one_does_not_go_on
 
 
 def test_a_line_that_cannot_be_made_is_counted_and_no_fault_of_whoever_logs(
-    pipe: tuple[int, int], open_writer: Callable[[int], Writer]
+    pipe: tuple[int, int], open_writer: Opened
 ) -> None:
     class Broken(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:

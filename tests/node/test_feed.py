@@ -9,6 +9,7 @@ from wire.fake_store import NextTurn
 
 from cacheflow.contract import Told
 from cacheflow.errors import InvalidRequest, PositionGone
+from cacheflow.machine import effects
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine
@@ -47,6 +48,11 @@ class Log:
         self.breaks = 0
         self.stamp_ms = 1000
         self.feed = Feed(turns.slices, lambda: self.stamp_ms, self.machine.applied_index, self.machine.digest)
+
+    def use_up_every_turn(self) -> None:
+        """Let each slice be over as soon as it has begun."""
+        times = iter(range(10**9))
+        self.turns.time = lambda: float(next(times))
 
     def apply(self, *commands_: Command) -> None:
         machine = self.machine
@@ -155,32 +161,81 @@ def test_what_is_told_in_several_slices_is_told_once(log: Log, monkeypatch: pyte
     assert live.told == late.told == [("set", key) for key in [*keys, "k7"]]
 
 
-def test_many_are_told_in_several_slices_and_know_no_position_before(log: Log) -> None:
-    times = iter(range(10**9))
-    log.turns.time = lambda: float(next(times))
+def test_many_are_told_in_several_slices_and_know_no_position_before(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.use_up_every_turn()
     readers = [log.follow(Reader("k")) for _ in range(5)]
+    began = log.feed.position()
+    monkeypatch.setattr(module, "HANDED_AT_ONCE", 1)
     log.set("k1", "k2")
-    told: list[Reader] = []
-    while len(told) < 5:
+    for turn in range(20):
         log.turns.run(1)
-        told = [reader for reader in readers if reader.came]
         for reader in readers:
-            assert log.feed.told_position(reader) in (None, reader.came[-1].position if reader.came else None)
-        # One who leaves before its turn is told nothing.
-        log.feed.unfollow(readers[4])
-        if len(told) == 4:
-            break
-    log.turns.run()
+            assert log.feed.told_position(reader) in (None, reader.came[-1].position if reader.came else began)
+        if turn == 1:
+            # One who leaves before its turn is told nothing.
+            log.feed.unfollow(readers[4])
     assert [reader.told for reader in readers] == [[("set", "k1"), ("set", "k2")]] * 4 + [[]]
 
 
-def test_what_is_still_to_be_handed_over_is_dropped_when_contents_are_replaced(log: Log) -> None:
-    times = iter(range(10**9))
-    log.turns.time = lambda: float(next(times))
+@pytest.mark.parametrize("count", [1, 30, 100])
+def test_who_comes_while_others_are_told_all_the_time_is_told_as_well(log: Log, count: int) -> None:
+    log.use_up_every_turn()
+    readers = [log.follow(Reader(None, room=10**6)) for _ in range(count)]
+    log.set("first")
+    late = Reader(None, room=10**6)
+    for number in range(200):
+        log.set(f"k{number}")
+        if number == 50:
+            log.feed.follow(late, None)
+        log.turns.run(1)
+    # They lag by what comes while all of them are told, and not by more and more.
+    rounds = 2 + count // module.HANDED_AT_ONCE
+    for reader in (*readers, late):
+        assert int(reader.told[-1][1][1:]) >= 200 - 3 * rounds
+    assert len(late.came) > 140
+    log.turns.run()
+    assert [key for _, key in readers[0].told] == ["first", *(f"k{number}" for number in range(200))]
+    assert [key for _, key in late.told] == [f"k{number}" for number in range(51, 200)]
+    assert log.feed.told_position(late) == log.feed.position()
+
+
+def test_one_look_finds_no_more_than_is_done_in_a_slice(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FOUND_AT_ONCE", 10)
+    log.use_up_every_turn()
+    readers = [log.follow(Reader(None)) for _ in range(4)]
+    log.set(*(f"k{number}" for number in range(9)))
+    # The first to ask in a turn may go on, so there are two steps.
+    log.turns.run(1)
+    assert sum(map(len, log.feed._handing.values())) == 2 * 12
+    log.turns.run()
+    assert all([key for _, key in reader.told] == [f"k{number}" for number in range(9)] for reader in readers)
+
+
+def test_who_lags_does_not_look_at_entries_that_do_not_concern_it(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[bytes] = []
+
+    def look(packed: bytes) -> list[Any]:
+        looked.append(packed)
+        return effects.unpacked(packed)
+
+    monkeypatch.setattr(module, "unpacked", look)
+    for number in range(100):
+        log.set(f"other{number}")
+    log.set("mine")
+    # Long values take longer to be searched than to be unpacked.
+    log.apply(commands.set_("other", bytes(10_000), 0))
+    assert log.follow(Reader("mine"), text_of(1, ALL, bytes(16))).told == [("set", "mine")]
+    assert len(looked) == 2
+
+
+def test_what_is_still_to_be_handed_over_is_dropped_when_contents_are_replaced(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HANDED_AT_ONCE", 1)
+    log.use_up_every_turn()
     readers = [log.follow(Reader("k")) for _ in range(3)]
     log.set("k1")
-    while not readers[0].came:
-        log.turns.run(1)
+    log.turns.run(1)
     log.feed.begin_at(log.machine.applied_index, log.machine.digest)
     log.turns.run()
     assert [len(reader.came) for reader in readers] == [1, 0, 0] and all(reader.has_missed for reader in readers)

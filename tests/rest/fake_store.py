@@ -115,8 +115,8 @@ class FakeWatching:
     def is_behind(self, since: str) -> bool:
         return self.behind
 
-    def check_reached(self, since: str) -> None:
-        if self.behind:
+    def check_since(self, since: str) -> None:
+        if since in self.feed.gone:
             raise PositionGone("it is not kept any more", self.feed.oldest())
 
     def on_loop(self, call: Callable[[], None]) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 EFFECTS_MAX = 120
 BYTES_MAX = 12_000
 AT_ONCE = 2
+FOUND_AT_ONCE = 3
+FOUND_MAX = 6
+HANDED_AT_ONCE = 1
 UNPACKED_MAX = 10
 # The part of the runs in which somebody follows; mean seconds between two acts.
 HOW_OFTEN = 0.6

@@ -38,7 +38,7 @@ def join_before_all_is_told(patch: pytest.MonkeyPatch) -> None:
 
 def skip_what_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Let who was away for too long go on with the oldest that is kept."""
-    tell = Feed._tell_others
+    tell = Feed._tell_next
 
     def _tell(self: Any) -> None:
         for follower, (number, _) in self._places.items():
@@ -46,7 +46,7 @@ def skip_what_is_forgotten(patch: pytest.MonkeyPatch) -> None:
                 self._places[follower] = (self._first, 0)
         tell(self)
 
-    patch.setattr(Feed, "_tell_others", _tell)
+    patch.setattr(Feed, "_tell_next", _tell)
 
 
 def go_on_over_a_snapshot(patch: pytest.MonkeyPatch) -> None:
@@ -98,13 +98,13 @@ def promise_what_is_not_handed_over(patch: pytest.MonkeyPatch) -> None:
 
 def drop_what_is_not_handed_over(patch: pytest.MonkeyPatch) -> None:
     """Forget at the end of a slice what was to be handed to those who keep up."""
-    tell = Feed._tell_live
+    work = Feed._work
 
-    def _tell(self: Any) -> bool:
+    def _work(self: Any) -> None:
         self._handing.clear()
-        return tell(self)
+        work(self)
 
-    patch.setattr(Feed, "_tell_live", _tell)
+    patch.setattr(Feed, "_work", _work)
 
 
 def tell_those_of_no_prefix_alone(patch: pytest.MonkeyPatch) -> None:

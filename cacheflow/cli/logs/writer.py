@@ -31,7 +31,7 @@ class Writer(logging.Handler):
         # Lines that were dropped since this was last told.
         self._dropped = 0
         self._counting = threading.RLock()  # guards _dropped; a signal's handler may log, too
-        self._closed = False
+        self._ends = False
         # True if the last line could not be written.
         self._fails = False
         threading.Thread(target=self._write, name="cacheflow-log", daemon=True).start()
@@ -51,7 +51,7 @@ class Writer(logging.Handler):
 
     def close(self) -> None:
         """Have the thread end that writes, once it has written what waits."""
-        self._closed = True
+        self._ends = True
         # Where there is no room for this the thread has lines to write, and looks whether it is to end behind them.
         with contextlib.suppress(queue.Full):
             self._lines.put_nowait(None)
@@ -70,7 +70,7 @@ class Writer(logging.Handler):
     def _write(self) -> None:
         # True if the last line was written in part: the next one must not go on with it.
         torn = False
-        while not (self._closed and self._lines.empty()) and (line := self._lines.get()) is not None:
+        while not (self._ends and self._lines.empty()) and (line := self._lines.get()) is not None:
             if isinstance(line, threading.Event):
                 line.set()
                 continue

@@ -13,6 +13,7 @@ time it gives up and says so, and the node begins again without.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -165,8 +166,12 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--gentle", action="store_true", help="yield to all others, and give up if they leave no time")
     given = parser.parse_args(arguments)
-    if given.gentle:
-        Gentle(_give_up)
+    with Gentle(_give_up) if given.gentle else contextlib.nullcontext():
+        return _run(given)
+
+
+def _run(given: argparse.Namespace) -> int:
+    """Do the work that ``given``, the helper's arguments, names; print the result and return the exit status."""
     started = time.perf_counter()
     try:
         if given.build != BUILD:

@@ -106,8 +106,9 @@ class HelperProcess:
         """Have a helper process work on a node's contents at the log entry ``index``; return the JSON object that it prints.
 
         options: tell the process what to do, in place of a snapshot.  file: the descriptor for its standard input.
-        gentle: the process takes only the processor time that no other process wants. If that is next to nothing, it ends, and
-        one of higher priority does the work. Not for what the node waits for: it may answer no reads meanwhile.
+        gentle: a process that works for longer than a second takes only the processor time that no other process wants. If
+        that is next to nothing, or it takes very long, it ends, and one of higher priority does the work. Not for what the
+        node waits for: it may answer no reads meanwhile.
         """
         if gentle:
             report = await self._run_process(index, "--gentle", *options, file=file)

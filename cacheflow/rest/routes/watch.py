@@ -43,7 +43,7 @@ def watch_blueprint(services: Services, watches: Watches) -> Blueprint:
             if watching.is_behind(since):
                 # Another node was faster, and has told of more.
                 yield BARRIER
-                watching.check_reached(since)
+            watching.check_since(since)
         headers = [*services.raft_headers(), ("Date", formatdate(usegmt=True))]
         if environ["REQUEST_METHOD"] == "HEAD":
             return Answer(b"", 200, [*headers, *STREAM_HEADERS])

@@ -38,7 +38,7 @@ _RESUMED: Final = "cacheflow.resumed"
 # What tells a node's health: served first.
 HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
 # What begins one a turn, as long answers do, however short it is: when a node ends, a thousand watches come to another at once.
-ONE_A_TURN: Final = frozenset(("/watch",))
+WATCH: Final = "/watch"
 # Seconds for which short requests are served before the reading thread looks at its sockets again.
 SERVING_S: Final = 0.01
 # Seconds for which other threads are given way behind a long answer, if another one waits: the least, the most, and how many
@@ -107,8 +107,9 @@ class ReadingChannel(StrictChannel):
     put_aside: ReadingTask | None = None
     # True if the next ``service`` goes on with the request that was put aside.
     resumes = False
-    # True if the present request is short work: the reading thread begins it, and goes on with it.
-    is_short = False
+    # The reading thread's queue in which the present request waits for its turn, also when it goes on; None if it is another
+    # thread's work.
+    line: deque[ReadingChannel] | None = None
 
     def task_class(self, channel: StrictChannel, request: Any) -> Any:
         """Return the waitress task that answers ``request``: a new one, or the earlier one if this request was put aside."""
@@ -208,8 +209,11 @@ class ReadingServer(StrictServer):
         # Requests for the node's health, and other short ones, served at the end of this turn of the poll loop or of a later one.
         self.health: deque[ReadingChannel] = deque()
         self.short: deque[ReadingChannel] = deque()
-        # Requests that are served one a turn, and when the next one may be (by the monotonic clock).
+        # Requests that are served one a turn: those that are to be answered at length, and those for watches, in turns; and when
+        # the next one may be (by the monotonic clock).
         self.long: deque[ReadingChannel] = deque()
+        self.watches: deque[ReadingChannel] = deque()
+        self._lines = deque((self.long, self.watches))
         self._long_from_s = 0.0
         self._resumed: deque[ReadingChannel] = deque()
         # Connections that somebody else has from now on.
@@ -271,16 +275,16 @@ class ReadingServer(StrictServer):
     def _place(self, channel: ReadingChannel) -> None:
         request = channel.requests[0]
         body_bytes = len(request.body_rcv) if request.body_rcv is not None else 0
-        channel.is_short = False
+        channel.line = None
         if threading.get_ident() != self.reader:
             super().add_task(channel)
         elif request.path in HEALTH:
             self.health.append(channel)
-        elif request.path in ONE_A_TURN and request.error is None:
-            channel.is_short = True
-            self.long.append(channel)
+        elif request.path == WATCH and request.error is None:
+            channel.line = self.watches
+            self.watches.append(channel)
         elif request.error is not None or self._at_once(request.path, body_bytes):
-            channel.is_short = True
+            channel.line = self.short
             self.short.append(channel)
         else:
             super().add_task(channel)
@@ -322,6 +326,11 @@ class ReadingServer(StrictServer):
         if threading.get_ident() != self.reader:
             super().pull_trigger()
 
+    @property
+    def has_long(self) -> bool:
+        """True if a request waits that is to be answered at length, or one for a watch."""
+        return bool(self.long or self.watches)
+
     def due_in_s(self) -> float:
         """Return for how many seconds the poll loop may wait for input before a queued HTTP request is to be served."""
         if self.short or self.health:
@@ -357,15 +366,21 @@ class ReadingServer(StrictServer):
         while self._resumed:
             channel = self._resumed.popleft()
             channel.resumes = True
-            if channel.is_short and channel.requests:
-                self.short.append(channel)
+            if channel.line is not None and channel.requests:
+                channel.line.append(channel)
             elif channel.requests:
                 self._place(channel)
         began_s, worked_s = time.monotonic(), time.thread_time()
         now_s = began_s
         until_s = now_s + SERVING_S
-        is_long = bool(self.long) and now_s >= self._long_from_s
-        for queue, most in ((self.health, len(self.health)), (self.short, len(self.short)), (self.long, is_long)):
+        is_long = self.has_long and now_s >= self._long_from_s
+        if is_long:
+            # The two in turns: neither waits for a row of the others.
+            self._lines.rotate()
+            line = self._lines[0] or self._lines[1]
+        else:
+            line = self.long
+        for queue, most in ((self.health, len(self.health)), (self.short, len(self.short)), (line, is_long)):
             for _ in range(most):
                 channel = queue.popleft()
                 try:
@@ -377,6 +392,6 @@ class ReadingServer(StrictServer):
                 now_s = time.monotonic()
                 if now_s >= until_s:
                     break
-        if is_long and self.long:
+        if is_long and self.has_long:
             kept_s = now_s - began_s - (time.thread_time() - worked_s)
             self._long_from_s = now_s + min(max(_GIVEN_WAY_S_MIN, _GIVEN_WAY * kept_s), _GIVEN_WAY_S_MAX)

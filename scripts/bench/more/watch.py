@@ -228,24 +228,27 @@ def run(
         steps: dict[str, Step] = {}
         reads("warm-up", resp, pid, seconds)
         del steps["warm-up"]
-        watchers = Watchers([])
-        for _ in range(rounds):
-            watchers.close()
-            watchers = Watchers(prefixes)
+
+        def measure(watchers: Watchers) -> None:
             for name, some in (("none", 0), ("one", 1), ("all", len(prefixes))):
                 watchers.go_to(http, some)
-                wait_until(lambda some=some, all_=watchers.all: all(each.position for each in all_[:some]), "begun")  # type: ignore[misc]
+                wait_until(lambda some=some: all(each.position for each in watchers.all[:some]), "watches begin")  # type: ignore[misc]
                 reads(name, resp, pid, seconds / rounds)
-        began = {watcher: watcher.numbers[0] for watcher in watchers.all if watcher.numbers}
-        nodes.kill(first)
-        wait_until(lambda: all(each.socket is None for each in watchers.all), "watches end")
-        watchers.go_to(urlsplit(second.url).port or 0)
-        reads("behind a kill", second.wire_ports["--resp-port"], nodes.pid(second), seconds)
-        writer.stop()
-        last = writer.written - 1
-        with contextlib.suppress(AssertionError):
-            wait_until(lambda: all(_is_at_end(each, last, watches) for each in watchers.all), "all is told", 30.0)
-        watchers.close()
+
+        for _ in range(rounds - 1):
+            with contextlib.closing(Watchers(prefixes)) as watchers:
+                measure(watchers)
+        with contextlib.closing(Watchers(prefixes)) as watchers:
+            measure(watchers)
+            began = {watcher: watcher.numbers[0] for watcher in watchers.all if watcher.numbers}
+            nodes.kill(first)
+            wait_until(lambda: all(each.socket is None for each in watchers.all), "watches end")
+            watchers.go_to(urlsplit(second.url).port or 0)
+            reads("behind a kill", second.wire_ports["--resp-port"], nodes.pid(second), seconds)
+            writer.stop()
+            last = writer.written - 1
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: all(_is_at_end(each, last, watches) for each in watchers.all), "all is told", 30.0)
         right = sum(_is_right(each, began.get(each, 0), last, watches) for each in watchers.all)
         gone = sum(each.status == "410" for each in watchers.all)
         return judge(steps, right, gone, len(prefixes), writer.written)

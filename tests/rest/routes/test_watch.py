@@ -18,11 +18,12 @@ def test_head_tells_that_a_watch_would_begin(client: Client) -> None:
     assert answer.status_code == 200 and answer.headers["Content-Type"] == "text/event-stream"
 
 
-def test_a_position_that_no_node_has_reached_is_410_with_the_oldest(client: Client, store: FakeStore) -> None:
-    store.watching.behind = True
-    for answer in (client.get("/watch?since=far"), client.get("/watch?since=x", headers={"Last-Event-ID": "far"})):
+def test_a_position_that_is_gone_is_410_with_the_oldest(client: Client, store: FakeStore) -> None:
+    store.watching.feed.gone.append("old")
+    for answer in (client.get("/watch?since=old"), client.get("/watch?since=x", headers={"Last-Event-ID": "old"})):
         assert answer.status_code == 410
         assert answer.get_json()["type"] == "urn:cacheflow:position-gone" and answer.get_json()["oldest"] == "p1"
+    assert client.head("/watch?since=old").status_code == 410
 
 
 @pytest.mark.parametrize("behind", [True, False])
