@@ -275,3 +275,54 @@ def test_a_read_that_waits_for_its_turn_counts_once(tmp_path: Path, level: str) 
             assert ask(server.port, "POST", "/cache/_batch?" + level[1:], batch, JSON).status == 200
             after = store.metrics()
     assert [after[name] - before[name] for name in ("hits_total", "misses_total")] == [2, 1]
+
+
+def test_watches_begin_one_a_turn_and_nobody_waits_for_a_row_of_them(
+    server: HttpServer, stored: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[str] = []
+    service = reading_thread.ReadingChannel.service
+
+    def noted(channel: Any) -> None:
+        served.append(channel.requests[0].path)
+        service(channel)
+
+    monkeypatch.setattr(reading_thread.ReadingChannel, "service", noted)
+    monkeypatch.setattr(reading_thread, "_GIVEN_WAY_S_MIN", 0.05)
+    monkeypatch.setattr(reading_thread, "_GIVEN_WAY_S_MAX", 0.05)
+    stored.watching.feed.gone.append("old")
+    keep_waiting(server, 60.0)
+    line = server._servers[0].watches
+    with ExitStack() as stack:
+        watching = [stack.enter_context(Connection(server.port)) for _ in range(6)]
+        for each in watching:
+            each.send(request("GET", "/watch?since=old"))
+        until(lambda: len(line) == 6, "they wait for their turns")
+        reading = stack.enter_context(Connection(server.port)).send(request("GET", "/cache/long"))
+        until(lambda: bool(server._servers[0].long), "it waits for its turn")
+        assert ask(server.port, "GET", "/cache/short").status == 200 and "/watch" not in served
+        served.clear()
+        began_s = time.monotonic()
+        keep_waiting(server, 0.0)
+        assert ask(server.port, "GET", "/cache/short").status == 200
+        assert reading.reply().status == 200
+        assert [each.reply().status for each in watching] == [410] * 6
+    assert time.monotonic() - began_s >= 6 * 0.05
+    in_line = [path for path in served if path != "/cache/short"]
+    assert sorted(in_line[:2]) == ["/cache/long", "/watch"] and in_line.count("/watch") == 6
+
+
+def test_a_watch_that_waited_for_the_cluster_goes_on_in_its_line(server: HttpServer, stored: FakeStore) -> None:
+    stored.watching.behind = True
+    stored.watching.feed.gone.append("far")
+    with Connection(server.port) as client:
+        keep_waiting(server, 0.0)
+        stored.blocked = threading.Event()
+        client.send(request("GET", "/watch?since=far"))
+        until(lambda: stored.waiting > 0, "it waits for a barrier")
+        keep_waiting(server, 60.0)
+        stored.blocked.set()
+        until(lambda: bool(server._servers[0].watches), "it is in its line again")
+        keep_waiting(server, 0.0)
+        assert ask(server.port, "GET", "/cache/short").status == 200
+        assert client.reply().status == 410
