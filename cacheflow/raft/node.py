@@ -409,8 +409,9 @@ class RaftNode:
         """True if this node may answer local reads.
 
         Since its start it must lead and have applied its no-op, or have applied what its leader had committed in its own
-        term. That stays true, for local reads never go back in time. But a removed node's contents would grow old for ever,
-        and a node whose state machine has failed or differs from the leader's may be wrong: neither answers reads.
+        term, and nearly all that has come meanwhile. That stays true, for local reads never go back in time. But a removed
+        node's contents would grow old for ever, and a node whose state machine has failed or differs from the leader's may
+        be wrong: neither answers reads.
         """
         return (
             self.freshness.caught_up

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from simulation.cluster import BOOTSTRAP, COMMAND, PEERS, TEMPLATE, Cluster, Process, leader_of, patched
 
 from cacheflow.machine.language import commands
@@ -15,10 +16,15 @@ SETTINGS = {"policy": "lru", "max_items": None, "max_bytes": None}
 
 @contextmanager
 def running(
-    nodes: int, replicas: int = 2, *observers: str, replace_after_s: float = 0.0, founding: str = BOOTSTRAP
+    nodes: int,
+    replicas: int = 2,
+    *observers: str,
+    replace_after_s: float = 0.0,
+    founding: str = BOOTSTRAP,
+    seed: int = 1,
 ) -> Iterator[Cluster]:
     """Yield a healthy cluster, in which these nodes are observers."""
-    cluster = Cluster(1, nodes, settings={**SETTINGS, "replicas": replicas}, founding=founding)
+    cluster = Cluster(seed, nodes, settings={**SETTINGS, "replicas": replicas}, founding=founding)
     cluster.roles.observers = frozenset(observers)
     cluster.roles.replace_after_s = replace_after_s
     with patched(cluster):
@@ -173,3 +179,22 @@ def test_the_role_in_the_command_counts_for_newcomers_alone() -> None:
         cluster.start(cluster.hosts[3])
         assert cluster.run(5.0, cluster.healthy)
         assert voters(cluster) == ["n1", "n2", "n3", "n4"]
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_who_loses_its_vote_learns_so_once_it_is_committed_and_not_before(seed: int) -> None:
+    """The leader of two voters takes the other's vote, and loses power before that is on its disk.
+
+    Had the other voter the new table already, its log would be the longer one, so that it could elect nobody, and nobody would
+    ask for its own election.
+    """
+    with running(3, 1, seed=seed) as cluster:
+        leader = leader_of(cluster)
+        (other,) = [each for each in cluster.processes if each.node_id in voters(cluster) and each is not leader]
+        leader.writer.hung = True
+        leader.node.reconfiguration.demote(other.node_id, "", lambda outcome, _: None)
+        cluster.run(0.3)
+        assert leader.node.configurations.latest.voters == [leader.node_id]
+        cluster.crash(leader.host, power=True)
+        cluster.start(leader.host)
+        assert cluster.run(5.0, cluster.healthy)

@@ -19,6 +19,9 @@ from cacheflow.raft.peers import Peers
 
 # Freshness marks that may wait for their index to be applied; the limit bounds their memory.
 FRESH_MARKS_MAX = 64
+# A node may answer reads again behind its start, once it has applied what was committed then, and its contents were the newest
+# within so many election timeouts: with much to apply the cluster has gone on for long meanwhile.
+CAUGHT_UP = 2
 # A leader sets a mark for its own contents this often: a turn takes a tenth of it under load, and a mark each is too many.
 MARK_EVERY_MS = 5
 
@@ -27,7 +30,8 @@ class Freshness:
     """What a node knows of its contents' age: whether clients may read the contents, and when these were surely the newest."""
 
     def __init__(self, core: Core, links: Links, peers: Peers, recovering: Callable[[], bool] | None = None) -> None:
-        # Whether this node has applied what the leader had committed in its own term, at least once since the start.
+        # Whether this node has applied what the leader had committed in its own term, at least once since the start, and its
+        # contents were nearly the newest then.
         self.caught_up = False
         # This process's monotonic milliseconds at which the contents were certainly the newest; 0 is never.
         self.fresh_at_ms = 0
@@ -63,10 +67,14 @@ class Freshness:
                 self._marked_at_ms = now_ms
                 self.note_mark(core.commit_index, self._peers.quorum_at_ms(core.voter_ids, now_ms))
         applied = core.last_applied
-        if not self.caught_up and self.catch_up_to is not None:
-            self.caught_up = applied >= self.catch_up_to and (self._recovering is None or not self._recovering())
         while self._marks and self._marks[0][0] <= applied:
             self.fresh_at_ms = max(self.fresh_at_ms, self._marks.popleft()[1])
+        if not self.caught_up and self.catch_up_to is not None:
+            self.caught_up = (
+                applied >= self.catch_up_to
+                and self._links.now_ms() - self.fresh_at_ms <= CAUGHT_UP * core.conf.raftMinTimeout * 1000
+                and (self._recovering is None or not self._recovering())
+            )
 
     def note_mark(self, index: int, at_ms: int) -> None:
         """Note that at the moment ``at_ms`` the newest contents were those with all log entries up to ``index`` applied.

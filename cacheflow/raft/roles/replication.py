@@ -5,7 +5,10 @@ slow follower costs memory to nobody (audit 32).
 
 An entry goes at once to the followers that are *ahead*: those whose answers have committed the latest one. The others get
 it when it is committed, with the commit in the same message, and so have no need to hurry with its flush. Once a heartbeat,
-and when an entry is not committed soon, everybody gets everything until the next commit shows who is quick now.
+and when an entry is not committed soon, all voters get everything until the next commit shows who is quick now.
+
+Who does not vote gets only what is committed, and so never has an uncommitted table that takes its vote: with a longer log than
+those who still vote it would elect none of them, and could not be elected itself (Raft dissertation 4.2.2 lets it campaign).
 
 While entries wait for a slow link, heartbeats overtake them: these then refer to what the follower has verified already, not to
 what is on its way, and tell up to where that goes.
@@ -30,9 +33,10 @@ INFLIGHT_BYTES_MAX = 4 * 1024 * 1024
 
 
 class Leader(Protocol):
-    """Interface: what replication needs of the leader, which is its commit index."""
+    """Interface: what replication needs of the leader: its commit index, and the ids of the other voters."""
 
     commit_index: int
+    voter_ids: list[str]
 
 
 class Replicator:
@@ -42,7 +46,7 @@ class Replicator:
     id, how many bytes wait in this process to be sent to that node.
     header: returns the fields of append messages that are the same for all followers.  message_for: returns the append
     message for one follower, made of these fields.
-    leader: knows the commit index.  peers: knows how far each follower's log has come.
+    leader: knows the commit index and the voters.  peers: knows how far each follower's log has come.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class Replicator:
         self._message_for = message_for
         self._leader = leader
         self._peers = peers
-        # The followers that get an entry before it is committed; None: all of them, from an index on.
+        # The voters that get an entry before it is committed; None: all of them, from an index on.
         self.ahead: frozenset[str] | None = None
         self._everybody_from = 0
 
@@ -88,12 +92,12 @@ class Replicator:
             progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
 
     def choose_anew(self) -> None:
-        """Let the leader's next log entry go to every follower; its commit then shows which followers answer quickly."""
+        """Let the leader's next log entry go to every voter; its commit then shows which voters answer quickly."""
         self.ahead = None
         self._everybody_from = self._journal.last_index + 1
 
     def hurry(self) -> None:
-        """Send every follower all log entries that it lacks, because an entry is not committed as soon as it should be."""
+        """Send every voter all log entries that it lacks, because an entry is not committed as soon as it should be."""
         self.ahead = None
         self._everybody_from = self._leader.commit_index + 1
         self.send_news()
@@ -143,9 +147,11 @@ class Replicator:
     def _last_for(self, node_id: str) -> int:
         """Return the index of the last log entry that the follower ``node_id`` may get now.
 
-        That is the log's end for the followers in ``ahead``, which are quick, and the commit index for the others.
+        That is the log's end for the voters in ``ahead``, which are quick, and the commit index for the others.
         """
-        return self._journal.last_index if self.ahead is None or node_id in self.ahead else self._leader.commit_index
+        leader = self._leader
+        is_ahead = node_id in leader.voter_ids if self.ahead is None else node_id in self.ahead
+        return self._journal.last_index if is_ahead else leader.commit_index
 
     def _commit_message(self, commit_index: int) -> Commit:
         """Return the message that tells a follower ``commit_index``, and the term of the entry there, without any entries.

@@ -9,7 +9,7 @@ import pytest
 
 from cacheflow.raft import guards
 from cacheflow.raft.roles.follower import Following
-from cacheflow.raft.roles.freshness import FRESH_MARKS_MAX, Freshness
+from cacheflow.raft.roles.freshness import CAUGHT_UP, FRESH_MARKS_MAX, Freshness
 
 
 class Node:
@@ -20,7 +20,12 @@ class Node:
         self.heard_ms = 0
         self.late_ms: int | None = None
         self.core = SimpleNamespace(
-            is_leader=False, has_settled=False, last_applied=0, commit_index=0, voter_ids=["n2", "n3"]
+            conf=SimpleNamespace(raftMinTimeout=0.5),
+            is_leader=False,
+            has_settled=False,
+            last_applied=0,
+            commit_index=0,
+            voter_ids=["n2", "n3"],
         )
         peers = SimpleNamespace(quorum_at_ms=lambda voters, now_ms: self.time_ms - 10)
         make: Any = Freshness
@@ -128,8 +133,32 @@ def test_contents_that_are_replaced_are_read_only_behind_what_a_leader_has_said(
     node.core.last_applied = 5
     node.freshness.catch_up_to = None if is_first else 4
     node.freshness.goes_back()
+    node.freshness.note_mark(5, node.now_ms())
     node.freshness.note_progress()
     assert node.freshness.caught_up is not is_first
+
+
+def test_contents_behind_a_start_are_read_once_they_are_nearly_the_newest(node: Node) -> None:
+    """Much was to be applied, and the cluster has gone on for long meanwhile."""
+    began_ms = node.now_ms()
+    node.freshness.catch_up_to = 100
+    node.freshness.note_mark(100, began_ms)
+    node.freshness.note_mark(200, began_ms + 60_000)
+    node.freshness.note_mark(210, began_ms + 70_000)
+    most_ms = int(CAUGHT_UP * node.core.conf.raftMinTimeout * 1000)
+    for applied, passed_ms, caught_up in (
+        (99, 0, False),
+        (100, most_ms + 1, False),
+        (200, 60_001 + most_ms, False),
+        (209, 70_000, False),
+        (210, 70_000 + most_ms, True),
+        # It stays so: local reads are as old as a cut.
+        (210, 200_000, True),
+    ):
+        node.core.last_applied = applied
+        node.time_ms = began_ms + passed_ms
+        node.freshness.note_progress()
+        assert node.freshness.caught_up is caught_up, (applied, passed_ms)
 
 
 @pytest.mark.parametrize("uptime_ms", [1_000, 10_000_000])

@@ -41,7 +41,7 @@ def replicator(sent: list[dict[str, Any]], backlog: list[int]) -> Replicator:
         backlog=lambda node_id: backlog[0],
         header=lambda: {"commit_index": COMMITTED, "at": 1},
         message_for=message_for,
-        leader=SimpleNamespace(commit_index=COMMITTED),
+        leader=SimpleNamespace(commit_index=COMMITTED, voter_ids=["n2", "n3", "n4"]),
         peers=Peers("n1", Configurations(NOBODY, ()), SimpleNamespace()),  # type: ignore[arg-type]
     )
     replicator.begin({"n2": "one disk"})
