@@ -57,7 +57,9 @@ AT_ONCE = 250
 FOUND_AT_ONCE = 4_000
 HANDED_AT_ONCE = 32
 SEARCHED_AT_ONCE = 64 * 1024
-# Changes found for followers after which these are handed over, although there is more to look at: some megabytes.
+# Effects that are looked at, and changes that are found for followers, after which these are handed over although there is more
+# to look at: what one follower is handed at once takes a millisecond or two, and all of it some megabytes.
+LOOKED_MAX = 500
 FOUND_MAX = 200_000
 # Bytes of an effect, packed, up to which it takes less time to search it than to unpack it and look.
 SEARCHED_BYTES_MAX = 64
@@ -105,10 +107,10 @@ class Feed:
         self._scheduled = False
         # Up to where those who keep up were told. They are known by their prefixes, whose lengths are counted.
         self._told: Place = (0, 0)
-        # What is still to be handed to some of them, of what comes before that place; how much of it was found since all was
-        # handed over; and whether that is done now, before more is looked for.
+        # What is still to be handed to some of them, of what comes before that place; at how much was looked, and how much
+        # found, since all was handed over; and whether that is done now, before more is looked for.
         self._handing: dict[Follower, list[Told]] = {}
-        self._found = 0
+        self._looked = self._found = 0
         self._hands_over = False
         self._live: dict[str | None, dict[Follower, None]] = {}
         self._lengths: dict[int, int] = {}
@@ -349,8 +351,10 @@ class Feed:
                     break
             self._told = behind
             looked += len(effects)
+        self._looked += looked
         self._found += found
-        self._hands_over = bool(handing) and (self._told == self._end or self._found >= FOUND_MAX)
+        enough = self._told == self._end or self._looked >= LOOKED_MAX or self._found >= FOUND_MAX
+        self._hands_over = bool(handing) and enough
 
     def _hand_over(self) -> None:
         """Hand some of the up-to-date followers the changes that wait for them."""
@@ -365,7 +369,7 @@ class Feed:
                 self._places[follower] = self._told
         if not handing:
             self._hands_over = False
-            self._found = 0
+            self._looked = self._found = 0
 
     def _tell_next(self) -> None:
         """Tell the next follower that is not up to date some of the changes that it lacks."""

@@ -583,6 +583,7 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(feed, "BYTES_MAX", followed.BYTES_MAX)
         patch.setattr(feed, "AT_ONCE", followed.AT_ONCE)
         patch.setattr(feed, "FOUND_AT_ONCE", followed.FOUND_AT_ONCE)
+        patch.setattr(feed, "LOOKED_MAX", followed.LOOKED_MAX)
         patch.setattr(feed, "FOUND_MAX", followed.FOUND_MAX)
         patch.setattr(feed, "HANDED_AT_ONCE", followed.HANDED_AT_ONCE)
         patch.setattr(feed, "UNPACKED_MAX", followed.UNPACKED_MAX)

@@ -11,6 +11,7 @@ from wire.fake_transport import Client
 from wire.resp_client import ignore, line, lines, service
 
 from cacheflow.machine.language import commands
+from cacheflow.net.slices import SLICE_S
 from cacheflow.node import channels, feed
 from cacheflow.wire.resp.notifications import parsed, spelled
 
@@ -166,6 +167,7 @@ def test_it_is_set_together_with_settings_of_the_cluster() -> None:
 def test_what_is_too_much_at_once_waits_in_the_feed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channels, "HANDED_OUT_MAX", 20)
     monkeypatch.setattr(feed, "AT_ONCE", 5)
+    monkeypatch.setattr(feed, "LOOKED_MAX", 5)
     conversation = Conversation("KA")
     queued: list[int] = []
     queue = conversation.store.channels._queue
@@ -177,7 +179,7 @@ def test_what_is_too_much_at_once_waits_in_the_feed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(conversation.store.channels, "_queue", note)
     now = itertools.count()
     # A slice is over when two things were done.
-    conversation.store.next_turn.time = lambda: next(now) / 1000
+    conversation.store.next_turn.time = lambda: next(now) * SLICE_S / 2
     for number in range(20):
         conversation.store.apply([commands.set_(f"{number}-{each}", b"", 0) for each in range(10)])
     conversation.store.next_turn.run()
