@@ -21,7 +21,7 @@ ORDINARY_S: Final = 1.0
 # Seconds of processor time between two rests.
 WORK_S: Final = 0.02
 # How long it rests, in seconds for each second in which others had the processor, and at most.
-RESTS: Final = 1.5
+RESTS: Final = 3.0
 REST_S_MAX: Final = 0.2
 # The process has no time if it could work for less than this part of the last seconds, its rests and waits for the disk not
 # counted. With nice 10 it has about as much even where nothing is idle.

@@ -1,9 +1,10 @@
 """A backup of a million items under full load, and its restore in a larger cluster of the other policy.
 
 SETs come as fast as three nodes take them, and GETs at half the rate that the follower answers beside them, without a backup and
-while that follower makes one. Then five nodes with the other policy restore it, and what a backup of one of these holds is
-compared with the first: keys, values, kinds and metadata as a digest, and expiries. What clients see of some expiries is compared
-with the clock of this machine.
+while that follower makes one. Seconds in which a node builds a snapshot of its own, as it does now and then under such a load,
+count on neither side: these take more of two cores than a backup. Then five nodes with the other policy restore it, and what a
+backup of one of these holds is compared with the first: keys, values, kinds and metadata as a digest, and expiries. What clients
+see of some expiries is compared with the clock of this machine.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ SET_CONNECTIONS = 64
 BACKLOG = 1024
 WINDOW_S = 1.0
 WITHOUT_WINDOWS = 6
+WITHOUT_WINDOWS_MAX = 60
 # Keys with a TTL, and how many of them clients are asked for after the restore.
 TTL_KEYS = 5_000
 TTL_S = 3600.0
@@ -49,10 +51,11 @@ TTLS_LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Window:
-    """GETs and SETs of the same second."""
+    """GETs and SETs of the same second. builds: a node built a snapshot of its own then."""
 
     gets: Measured
     sets: Measured
+    builds: bool
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,12 @@ def run(items: int = 1_000_000, repeats: int = 3) -> Verdict:
             load = _Load(generator, node.wire_ports["--resp-port"], led.wire_ports["--resp-port"], items)
             load.find_half()
             for _ in range(repeats):
-                without += [load.window() for _ in range(WITHOUT_WINDOWS)]
+                quiet: list[Window] = []
+                for _ in range(WITHOUT_WINDOWS_MAX):
+                    quiet += [window for window in (load.window(),) if not window.builds]
+                    if len(quiet) == WITHOUT_WINDOWS:
+                        break
+                without += quiet
                 with ThreadPoolExecutor(1) as threads:
                     taking = threads.submit(_take, node.url, file)
                     during += _while(taking, load)
@@ -94,15 +102,18 @@ def run(items: int = 1_000_000, repeats: int = 3) -> Verdict:
 
 
 def judge(without: Sequence[Window], during: Sequence[Window], seconds: Sequence[float], restored: Restored) -> Verdict:
-    """By all GETs and SETs of all windows together."""
-    if not during:
-        return Verdict(f"a backup took less than a window of {WINDOW_S:g} s", None)
+    """By all GETs and SETs together of all windows in which no node built a snapshot of its own."""
+    left_out = sum(window.builds for window in during)
+    during = [window for window in during if not window.builds]
+    if not during or not without:
+        return Verdict(f"there is no window of {WINDOW_S:g} s within a backup, or none without, to be compared", None)
     p99_ms = [percentile_us([window.gets for window in windows], 0.99) / 1000 for windows in (during, without)]
     sets = [sum(window.sets.per_s for window in windows) / len(windows) for windows in (during, without)]
     ratio, share = p99_ms[0] / p99_ms[1], sets[0] / sets[1]
     told = (
         f"a backup took {spread(seconds, 1)} s; GET p99 {p99_ms[0]:.1f} ms, {ratio:.2f} x without ({p99_ms[1]:.1f} ms); SETs "
-        f"{sets[0]:.0f}/s, {share:.2f} x without ({sets[1]:.0f}/s); restored in {restored.seconds:.1f} s, "
+        f"{sets[0]:.0f}/s, {share:.2f} x without ({sets[1]:.0f}/s), {left_out} of {left_out + len(during)} seconds left out "
+        f"for nodes' own snapshots; restored in {restored.seconds:.1f} s, "
         f"{'equal' if restored.equal else 'NOT EQUAL'}, TTLs off by {restored.ttl_off_s:.3f} s at most"
     )
     good = ratio <= P99_MAX and share >= SETS_MIN and restored.equal and restored.ttl_off_s <= TTL_OFF_MAX_S
@@ -142,7 +153,9 @@ class _Load:
             gets = threads.submit(
                 self._run, "get", self._reads, GET_CONNECTIONS, self._rate, BACKLOG if self._rate else 1
             )
-            return Window(gets.result(), sets.result())
+            builds = _nodes_build()
+            measured = gets.result(), sets.result()
+            return Window(*measured, builds or _nodes_build())
 
     def _run(self, operation: str, port: int, connections: int, rate: float, pipeline: int) -> Measured:
         return self._generator.run(
@@ -155,6 +168,16 @@ class _Load:
             keys=self._items,
             rate=rate,
         )
+
+
+def _nodes_build() -> bool:
+    """Return whether a process builds a node's snapshot now."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = file.read_bytes().split(b"\0")
+            if any(word.endswith(b"run_helper.py") for word in words) and b"--gentle" not in words:
+                return True
+    return False
 
 
 def _take(url: str, path: Path) -> float:
