@@ -326,11 +326,6 @@ class ReadingServer(StrictServer):
         if threading.get_ident() != self.reader:
             super().pull_trigger()
 
-    @property
-    def has_long(self) -> bool:
-        """True if a request waits that is to be answered at length, or one for a watch."""
-        return bool(self.long or self.watches)
-
     def due_in_s(self) -> float:
         """Return for how many seconds the poll loop may wait for input before a queued HTTP request is to be served."""
         if self.short or self.health:
@@ -373,7 +368,7 @@ class ReadingServer(StrictServer):
         began_s, worked_s = time.monotonic(), time.thread_time()
         now_s = began_s
         until_s = now_s + SERVING_S
-        is_long = self.has_long and now_s >= self._long_from_s
+        is_long = bool(self.long or self.watches) and now_s >= self._long_from_s
         if is_long:
             # The two in turns: neither waits for a row of the others.
             self._lines.rotate()
@@ -392,6 +387,6 @@ class ReadingServer(StrictServer):
                 now_s = time.monotonic()
                 if now_s >= until_s:
                     break
-        if is_long and self.has_long:
+        if is_long and (self.long or self.watches):
             kept_s = now_s - began_s - (time.thread_time() - worked_s)
             self._long_from_s = now_s + min(max(_GIVEN_WAY_S_MIN, _GIVEN_WAY * kept_s), _GIVEN_WAY_S_MAX)

@@ -223,7 +223,7 @@ class HttpServer:
             if self._unsent.bytes > self._unsent.bytes_max or self._unfinished.crowded:
                 timeout_s = min(timeout_s, LOOK_EVERY_S)
             for server in self._servers:
-                if server.short or server.health or server.has_long:
+                if server.short or server.health or server.long or server.watches:
                     timeout_s = min(timeout_s, server.due_in_s())
             self._sockets.poll(timeout_s)
             for server in self._servers:
