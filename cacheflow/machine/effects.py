@@ -38,7 +38,7 @@ _CONDEMNATION: Final = msgpack.packb((CONDEMNED, "", 0, False))[:2]
 def may_concern(packed: bytes, part: bytes) -> bool:
     """Return False if surely no effect (change) in ``packed`` is on a key that holds ``part``, or on all keys of a prefix.
 
-    packed: the effects of one log entry. A twentieth of the time that it takes to unpack and look at them.
+    packed: the effects of one log entry. Where these are short it takes less time than to unpack and look at them.
     """
     return part in packed or _CONDEMNATION in packed
 

@@ -385,7 +385,7 @@ class Feed:
         elif place == self._told:
             self._join(follower)
         elif place > self._told:
-            # Those who are up to date have not been told as much yet.
+            # The up-to-date followers, whom this one is to join, have not been told as much yet.
             self._queue.append(follower)
         else:
             self._places[follower], changes = self._concerning(place, follower.prefix)
