@@ -28,20 +28,22 @@ class RequestTimes:
     """Histograms of the times that a front's answers took. One thread notes, or one at a time; any thread may read.
 
     front: http, resp or memcached.  slow: the node's slow log.  clock: returns seconds, by which requests are timed.
-    histograms: those that there are so far, by command and outcome: for hot paths.
+    answered: the histograms of requests that ended well, by command, as far as there are any: for hot paths.
     """
 
     def __init__(self, front: str, slow: SlowLog, clock: Callable[[], float] = time.monotonic) -> None:
         self.front = front
         self.slow = slow
         self.clock = clock
-        self.histograms: dict[tuple[str, str], Histogram] = {}
+        self.answered: dict[str, Histogram] = {}
+        self._by_outcome: dict[str, dict[str, Histogram]] = {OK: self.answered, REFUSED: {}, ERROR: {}}
 
     def histogram(self, command: str, outcome: str = OK) -> Histogram:
         """Return the histogram of the answers to ``command`` that had this outcome, always the same object."""
-        found = self.histograms.get((command, outcome))
+        by_command = self._by_outcome[outcome]
+        found = by_command.get(command)
         if found is None:
-            found = self.histograms[command, outcome] = Histogram()
+            found = by_command[command] = Histogram()
         return found
 
     def note(self, command: str, outcome: str, seconds: float, times: int = 1) -> None:
@@ -51,9 +53,11 @@ class RequestTimes:
     def by_command(self) -> dict[str, dict[str, Histogram]]:
         """Return the histograms by command and, for each command, by outcome; of commands that were asked for at least once."""
         found: dict[str, dict[str, Histogram]] = {}
-        for (command, outcome), histogram in sorted(self.histograms.items(), key=lambda each: each[0]):
-            found.setdefault(command, {})[outcome] = histogram
-        return found
+        for outcome, histograms in self._by_outcome.items():
+            # A list, because other threads may come here while one adds to it.
+            for command, histogram in list(histograms.items()):
+                found.setdefault(command, {})[outcome] = histogram
+        return {command: found[command] for command in sorted(found)}
 
     def metrics(self) -> dict[str, Histogram]:
         """Return the histograms by metric name, with front, command and outcome as labels. Any thread may call it."""

@@ -21,7 +21,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from cacheflow.contract import Outcome
 from cacheflow.contract import WireStore as Store
@@ -52,6 +52,16 @@ def _count_nothing(change: int) -> None:
     """Do nothing: takes the place of the methods ``reserve`` and ``hold``, which count bytes, of a transport without them."""
 
 
+class Pushes(Protocol):
+    """Interface: what waits for a client beside its answers."""
+
+    def write(self) -> None:
+        """Send what waits, as far as the client takes it."""
+
+    def go_on(self) -> bool:
+        """Send the rest of what was begun; return True if nothing of it is left."""
+
+
 class Connection(MeasuredConnection):
     """One client's connection that speaks a wire protocol: it takes input, and sends replies in the order of the requests.
 
@@ -78,6 +88,7 @@ class Connection(MeasuredConnection):
         "_on_closed",
         "_paused",
         "_pieces",
+        "_pushes",
         "_request_bytes_max",
         "_reserve",
         "_slices",
@@ -136,6 +147,8 @@ class Connection(MeasuredConnection):
         self._cut: list[tuple[list[Command], list[tuple[Promise, Callable[[Result], Reply]]], int]] = []
         # The reads of this piece that must see all that was acknowledged before; the first is the barrier itself.
         self._behind: list[tuple[Promise, Callable[[bytes], bytes] | None]] = []
+        # What is sent to this client beside its answers, and has to come before those that are made later; None for most.
+        self._pushes: Pushes | None = None
         self._connected = False
         self._holds = False
         self._draining = False
@@ -487,6 +500,8 @@ class Connection(MeasuredConnection):
     def _work(self) -> None:
         """Make this connection's replies that can be made now, then handle as much of its input as may be handled now."""
         try:
+            if self._pushes is not None:
+                self._pushes.write()
             if self._promises:
                 self._drain()
             if self._promises or self.has_input or self._paused or self._closing or self._at_end:
@@ -494,6 +509,8 @@ class Connection(MeasuredConnection):
             else:
                 self.flush()
             self.at_rest = self.may_rest()
+            if self._pushes is not None:
+                self._pushes.go_on()
         except Exception:
             self._stumbled()
 

@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from typing import Any, ClassVar, Final
 
+from cacheflow.measuring.histogram import BUCKETS
 from cacheflow.measuring.request_times import OK, RequestTimes
 from cacheflow.wire.promises import Call, Promise
 
@@ -95,9 +96,17 @@ class MeasuredConnection(asyncio.Protocol):
                 answered.clear()
                 # Most often: without a call that is not needed, as each costs a write one part in a hundred.
                 reply = reply if said is None else said
-                outcome = self.outcome(reply) if reply.startswith(self.FAILURES) else OK
                 times, seconds = self.times, now_s - came_s
-                (times.histograms.get((command, outcome)) or times.histogram(command, outcome)).note(seconds)
+                if reply.startswith(self.FAILURES):
+                    outcome = self.outcome(reply)
+                    times.note(command, outcome, seconds)
+                else:
+                    outcome = OK
+                    # ``Histogram.note``, written out.
+                    histogram = times.answered.get(command) or times.histogram(command)
+                    bucket = int(seconds * 1e6).bit_length()
+                    histogram.counts[bucket if bucket < BUCKETS else -1] += 1
+                    histogram.sum_s += seconds
                 if seconds >= times.slow.from_s:
                     self.note_slow(command, outcome, seconds, about)
                 return

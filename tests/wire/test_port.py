@@ -251,3 +251,10 @@ def test_who_shows_no_token_is_closed_in_time(protocol: str) -> None:
     now_s += 1
     service.end_overdue()
     assert client.closed
+
+
+@pytest.mark.parametrize("make", [memcached, resp])
+def test_a_connections_attributes_fit_the_dictionary_that_all_of_them_share(make: Callable[..., port.WirePort]) -> None:
+    connection = make(FakeStore()).connect()
+    # CPython 3.11 shares one dictionary's keys among the objects of a class that have at most 29 attributes outside of slots.
+    assert 0 < len(vars(connection)) <= 29

@@ -330,6 +330,7 @@ class RespSession(Connection):
         """Return the mailbox of this client, in which messages wait for it."""
         if self.mailbox is None:
             self.mailbox = Mailbox(self, self.store.channels)
+            self._choose_pushes()
         return self.mailbox
 
     def forget_subscriptions(self) -> None:
@@ -338,6 +339,7 @@ class RespSession(Connection):
         mailbox, self.mailbox = self.mailbox, None
         if mailbox is not None:
             mailbox.close()
+            self._choose_pushes()
             self.confine()
 
     def admit(self, user: User | None) -> None:
@@ -372,6 +374,7 @@ class RespSession(Connection):
         self.tracker.is_broken = False
         self.store = OwnWrites.over(self.service.store, self.tracker) if options.no_loop else self.service.store
         self._choose_ways()
+        self._choose_pushes()
 
     def end_tracking(self) -> None:
         """Tell this client no more which keys have changed."""
@@ -380,6 +383,11 @@ class RespSession(Connection):
             tracker.end()
             self.store = self.service.store
             self._choose_ways()
+            self._choose_pushes()
+
+    def _choose_pushes(self) -> None:
+        # What has changed before answers are made comes before them.
+        self._pushes = None if self.tracker is None else self.mailbox
 
     def cache_next(self, caching: bool | None) -> None:
         """Note the reads of this client's next command if ``caching`` is true; None: as its tracking does by itself."""
@@ -409,17 +417,6 @@ class RespSession(Connection):
         """Note for this client's tracking that it is answered with what it saw when ``conditions`` held of keys."""
         if self.tracker is not None:
             self.tracker.has_seen(conditions)
-
-    def _work(self) -> None:
-        if self.tracker is None:
-            super()._work()
-            return
-        # What has changed before the answers that are made now comes before them.
-        if self.mailbox is not None:
-            self.mailbox.write()
-        super()._work()
-        if self.mailbox is not None:
-            self.mailbox.go_on()
 
     def is_admitted(self) -> bool:
         return self.user is None or self.service.access is None or self.service.access.is_current(self.user)
@@ -560,10 +557,12 @@ class RespSession(Connection):
         # A row of SETs, some of which were refused: a reply is a line.
         return [(outcome_of(line), 1) for line in reply.splitlines()]
 
-    def key_bytes(self, command: str, about: Arguments | str) -> int | None:
+    def key_bytes(self, command: str, about: Arguments | str | bytes) -> int | None:
         """Return the length of the first key in ``about``: the words of a request, or a key; None if there is none."""
         if isinstance(about, str):
             return len(about.encode())
+        if isinstance(about, bytes):
+            return len(about)
         spec = self.service.table.get(command.encode())
         keys = spec.keys_in(about) if spec is not None and spec.takes(len(about)) else []
         return len(keys[0]) if keys else None
