@@ -25,6 +25,7 @@ from cacheflow.contract import Told, Watching
 from cacheflow.errors import NotReady, Overloaded, PositionGone
 from cacheflow.rest.answers import seconds_json
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes, urn_of
+from cacheflow.rest.server.suspending import Answered
 
 # The most watches of a node: each costs a descriptor and some kilobytes.
 WATCHES_MAX: Final = 2048
@@ -56,13 +57,16 @@ class Watches:
         if len(self._connections) >= WATCHES_MAX:
             raise Overloaded(f"this node has {WATCHES_MAX} watches already; ask another one")
 
-    def begin(self, sock: Any, prefix: str, since: str | None, user: User | None, headers: Headers) -> None:
+    def begin(
+        self, sock: Any, prefix: str, since: str | None, user: User | None, headers: Headers, answered: Answered
+    ) -> None:
         """Tell the client on the connection ``sock`` all changes of keys that begin with ``prefix``; the request was checked.
 
         since: the position after which changes are told; None: from now on.  user: the user whose token the client has shown.
-        headers: the answer's HTTP headers.
+        headers: the answer's HTTP headers.  answered: is called with the answer's status and the length of its body, which is 0
+        for changes: these end when the client leaves, or the node.
         """
-        self._watching.adopt(sock, lambda: Watch(self, self._watching, prefix, since, user, headers))
+        self._watching.adopt(sock, lambda: Watch(self, self._watching, prefix, since, user, headers, answered))
 
     def recheck(self) -> None:
         """End the watches of users who were removed or changed. To be called on the event loop."""
@@ -116,7 +120,14 @@ class Watch(asyncio.Protocol):
     """One client's watch: the connection on which the client is told the changes of keys that begin with ``prefix``."""
 
     def __init__(
-        self, watches: Watches, watching: Watching, prefix: str, since: str | None, user: User | None, headers: Headers
+        self,
+        watches: Watches,
+        watching: Watching,
+        prefix: str,
+        since: str | None,
+        user: User | None,
+        headers: Headers,
+        answered: Answered,
     ) -> None:
         self.prefix = prefix
         self.user = user
@@ -124,6 +135,7 @@ class Watch(asyncio.Protocol):
         self._feed = watching.feed
         self._since = since
         self._headers = headers
+        self._answered = answered
         self._transport: asyncio.Transport
         # True while the client does not take what it was sent.
         self._full = False
@@ -133,6 +145,9 @@ class Watch(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)
         self._watches.came(self)
+        answered = self._answered
+        # It keeps the request and the HTTP server's part of the connection.
+        del self._answered
         try:
             position = self._feed.follow(self, self._since)
         except PositionGone as error:
@@ -140,8 +155,10 @@ class Watch(asyncio.Protocol):
             transport.write(
                 _head("410 Gone", [*self._headers, PROBLEM_TYPE, ("Content-Length", str(len(body)))]) + body
             )
+            answered(error.http_status, len(body))
             transport.close()
             return
+        answered(200, 0)
         transport.write(_head("200 OK", [*self._headers, *STREAM_HEADERS]) + f"id: {position}\n\n".encode())
 
     def data_received(self, data: bytes) -> None:

@@ -15,7 +15,7 @@ from cacheflow.rest.request.auth import user_of
 from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.paths import parse_query
 from cacheflow.rest.request.waiting import BARRIER, Steps, waits
-from cacheflow.rest.server.suspending import SUSPENDS, TakenOver
+from cacheflow.rest.server.suspending import SUSPENDS, Answered, TakenOver
 from cacheflow.rest.watches import STREAM_HEADERS, Watches
 
 if TYPE_CHECKING:
@@ -72,5 +72,5 @@ class _WatchAnswer(Answer):
             return super().__call__(environ, start_response)
         raise TakenOver(self._begin)
 
-    def _begin(self, sock: Any, headers: Headers) -> None:
-        self._watches.begin(sock, self._prefix, self._since, self._user, [*self._headers, *headers])
+    def _begin(self, sock: Any, headers: Headers, answered: Answered) -> None:
+        self._watches.begin(sock, self._prefix, self._since, self._user, [*self._headers, *headers], answered)

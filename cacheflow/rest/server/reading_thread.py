@@ -154,13 +154,15 @@ class ReadingChannel(StrictChannel):
             return
         request = self.requests[0]
         headers = [(HEADER, request.id), *request.adj.doors.answer_headers(request.headers, request.command)]
-        self.server.answered(self, request, 200)
         self.socket = None
         self.handle_close()
-        if access_log.is_on():
-            # It ends when the client leaves, or the node.
-            access_log.note(self, request, 200, 0)
-        taken.begin(sock, headers)
+
+        def answered(status: int, body_bytes: int) -> None:
+            self.server.answered(self, request, status)
+            if access_log.is_on():
+                access_log.note(self, request, status, body_bytes)
+
+        taken.begin(sock, headers, answered)
 
     def answer_at_once(self, answer: bytes, status: int) -> None:
         """Send ``answer``, a whole HTTP response with this ``status``, to the oldest unanswered request of this connection.

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     Wake = Callable[[], None]
     Resume = Callable[[WSGIApplication], Wake]
 
+# Counts and logs an answer: with its status, and the length of its body.
+Answered = Callable[[int, int], None]
+
 # The key in the environ by which a server says that it can put a request aside.
 SUSPENDS: Final = "cacheflow.suspends"
 
@@ -40,9 +43,10 @@ class TakenOver(BaseException):
     """Raised by an application, instead of an answer, to have the client's connection itself from now on.
 
     begin: called by the server in its reading thread, when it has let go of the connection, with the connected, non-blocking
-    socket (or what stands for it under TLS) and the headers that the server would have added to an answer.
+    socket (or what stands for it under TLS); the headers that the server would have added to an answer; and a function that
+    counts and logs the answer, to be called once, in any thread, with the answer's status and the length of its body.
     """
 
-    def __init__(self, begin: Callable[[Any, list[tuple[str, str]]], None]) -> None:
+    def __init__(self, begin: Callable[[Any, list[tuple[str, str]], Answered], None]) -> None:
         super().__init__()
         self.begin = begin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ from rest.wire import Connection, Reply, request, until
 
 from cacheflow.cli.launcher import free_ports
 from cacheflow.errors import NotReady
-from cacheflow.node import feed
+from cacheflow.node import feed, positions
 from cacheflow.rest import TLS_ONLY, watches
 from cacheflow.rest.app import RestApp, create_app
 from cacheflow.rest.request.context import RestConfig
@@ -116,7 +117,16 @@ def front(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Front]:
     secure = None if store.handshakes is None else store.handshakes.secure("http", TLS_ONLY)
     with (
         store,
-        HttpServer(app, "127.0.0.1", 0, threads=2, at_once=at_once, unsent=store.unsent, secure=secure) as server,
+        HttpServer(
+            app,
+            "127.0.0.1",
+            0,
+            threads=2,
+            at_once=at_once,
+            unsent=store.unsent,
+            secure=secure,
+            note=app.services.times.note,
+        ) as server,
     ):
         yield Front(store, app, server, authority)
 
@@ -209,6 +219,21 @@ def test_a_position_that_is_not_known_is_410_with_the_oldest(front: Front, monke
     assert answer.status == 410 and answer.json["title"] == "Position gone"
     with Stream(front, f"/watch?since={answer.json['oldest']}") as stream:
         assert [stream.event(), stream.event()] == [("set", "k2"), ("set", "k3")]
+
+
+def test_what_the_loop_alone_sees_to_be_gone_is_counted_and_logged_as_such(
+    front: Front, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = positions.parse(front.store.watching.position())
+    elsewhere = positions.text_of(known.entry, known.seen, bytes(byte ^ 1 for byte in known.tag))
+    caplog.set_level(logging.DEBUG, "cacheflow.access")
+    assert front.ask(f"/watch?since={elsewhere}").status == 410
+    with Stream(front):
+        until(lambda: front.followers == 1, "the other one watches")
+    counted = front.app.services.times.times.by_command()["GET /watch"]
+    assert {outcome: histogram.count for outcome, histogram in counted.items()} == {"refused": 1, "ok": 1}
+    gone, _ = [each.getMessage() for each in caplog.records if each.name == "cacheflow.access"]
+    assert f"since={elsewhere}: 410, " in gone and ": 410, 0 bytes" not in gone
 
 
 def test_a_node_that_cannot_tell_what_changes_ends_its_watches(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
