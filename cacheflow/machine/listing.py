@@ -4,24 +4,25 @@ Pages come in the order of the keys and the cursor is the last key of the page b
 meanwhile, a key that is there all the time is listed exactly once.
 
 The event loop waits while one call of C runs, in any thread, so no such call may copy, sort or free a million keys: they are
-copied and given up in slices, a few are picked by a heap, and many are sorted in pieces. A pass of Python's garbage collector is
-such a call, too: it goes through each list that is young, for 20 ms where that has a million keys. Tuples of texts it forgets
-when it has seen them once, so every slice is one, and is seen at once.
+copied and given up in slices, and sorted in pieces; of the first few, only those are sorted that are before the last of these. A
+pass of Python's garbage collector is such a call, too: it goes through each list that is young, for 20 ms if it has a million
+keys. Tuples of texts it forgets when it has seen them once, so every slice is one, and is seen at once.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
-from heapq import merge, nsmallest
-from itertools import chain, islice
+from heapq import merge
+from itertools import islice
 from typing import Final
 
 from cacheflow.machine.language.databases import OTHERS_BEFORE
 from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import EXPIRES_AT_MS
 
-# The largest page that is picked by a heap: for more keys a heap is slower than sorting all.
+# The longest page for which only the first keys are kept, and how many more of them than asked for, as some may be past their
+# expiry.
 _PICKED_MAX: Final = 2000
 # Keys that one call copies, and that one call sorts: half a millisecond, or one, where no key is in a cache of the processor.
 SLICE_KEYS: Final = 4096
@@ -186,27 +187,11 @@ def page(
     behind it. The returned cursor is None on the last page.
     contents: a function that returns the present items of the cache.  give_way: a function called about every millisecond.
     """
-    copy = KeysCopy(contents)
     least = max(after, OTHERS_BEFORE)
-    slices: list[Keys] = []
-    while not copy.done:
-        begun = copy.slices
-        some = copy.go_on()
-        if copy.slices is not begun:
-            slices.clear()
-        give_way()
-        wanted = []
-        for start in range(0, len(some), _SORTED_KEYS):
-            wanted += [key for key in some[start : start + _SORTED_KEYS] if key > least and key.startswith(prefix)]
-            give_way()
-        slices.append(_forgotten(wanted))
-    while copy.slices:
-        copy.slices.pop()
-        give_way()
-    # What is condemned is not found.
-    find = contents().get
 
     def live(some: Iterable[str]) -> Iterator[str]:
+        # What is condemned is not found.
+        find = contents().get
         for number, key in enumerate(some):
             if not number % STEP_KEYS:
                 give_way()
@@ -214,35 +199,83 @@ def page(
                 yield key
 
     if limit is None:
-        return list(live(_in_order(slices, give_way))), None
+        return list(live(_all_keys(contents, prefix, least, give_way))), None
     limit = max(0, limit)
-    # One key more than asked for tells whether a page follows. Keys that are past their expiry cost a second try at most.
-    picked = nsmallest(limit + _PICKED_MAX, _passed(slices, give_way)) if limit < _PICKED_MAX else []
-    found = list(islice(live(picked), limit + 1))
-    if len(found) <= limit and len(picked) < sum(map(len, slices)):
-        found = list(islice(live(_in_order(slices, give_way)), limit + 1))
+    found: list[str] = []
+    # One key more than asked for tells whether a page follows.
+    missing = True
+    if limit < _PICKED_MAX:
+        count = limit + _PICKED_MAX
+        picked = _first_keys(contents, prefix, least, give_way, count)
+        found = list(islice(live(picked), limit + 1))
+        missing = len(found) <= limit and len(picked) == count
+    if missing:
+        # The page is long, or most keys at its beginning are past their expiry.
+        found = list(islice(live(_all_keys(contents, prefix, least, give_way)), limit + 1))
     if len(found) <= limit:
         return found, None
     del found[limit:]
     return found, found[-1] if found else after
 
 
-def _passed(slices: list[Keys], give_way: Callable[[], object]) -> Iterator[str]:
-    """Yield the keys in ``slices``, tuples of keys, and call the function ``give_way`` after every STEP_KEYS keys."""
-    for number, key in enumerate(chain.from_iterable(slices)):
-        if not number % STEP_KEYS:
-            give_way()
-        yield key
+def _pieces(contents: Callable[[], Contents], give_way: Callable[[], object]) -> Iterator[Keys | None]:
+    """Yield the keys of all databases in tuples of _SORTED_KEYS at most. None among them says to forget those before: they
+    come again.
 
-
-def _in_order(slices: list[Keys], give_way: Callable[[], object]) -> Iterator[str]:
-    """Yield the keys in ``slices``, tuples of keys, in sorted order.
-
-    The function ``give_way`` is called between the steps of the work, none of which takes long.
+    contents, give_way: see ``page``.
     """
-    pieces: list[Keys] = []
-    for some in slices:
+    copy = KeysCopy(contents)
+    while not copy.done:
+        begun = copy.slices
+        some = copy.go_on()
+        if copy.slices is not begun:
+            yield None
+        give_way()
         for start in range(0, len(some), _SORTED_KEYS):
-            pieces.append(_forgotten(sorted(some[start : start + _SORTED_KEYS])))
+            yield some[start : start + _SORTED_KEYS]
             give_way()
-    return merge(*pieces)
+    while copy.slices:
+        copy.slices.pop()
+        give_way()
+
+
+def _first_keys(
+    contents: Callable[[], Contents], prefix: str, least: str, give_way: Callable[[], object], count: int
+) -> list[str]:
+    """Return in sorted order the first ``count`` of the keys behind ``least`` that start with ``prefix``; fewer if there are."""
+    first: list[str] = []
+    # No key from here on is one of them; None as long as there are too few. Soon most keys are behind it.
+    bound: str | None = None
+    for some in _pieces(contents, give_way):
+        if some is None:
+            first, bound = [], None
+            continue
+        if bound is None:
+            wanted = [key for key in some if key > least and key.startswith(prefix)]
+        else:
+            wanted = [key for key in some if key < bound and key > least and key.startswith(prefix)]
+        if wanted:
+            wanted.sort()
+            give_way()
+            # Of two parts that are in order: the sort only merges them.
+            first += wanted
+            first.sort()
+            if len(first) >= count:
+                del first[count:]
+                bound = first[-1]
+    return first
+
+
+def _all_keys(
+    contents: Callable[[], Contents], prefix: str, least: str, give_way: Callable[[], object]
+) -> Iterator[str]:
+    """Yield in sorted order the keys behind ``least`` that start with ``prefix``."""
+    pieces: list[Keys] = []
+    for some in _pieces(contents, give_way):
+        if some is None:
+            pieces.clear()
+            continue
+        wanted = [key for key in some if key > least and key.startswith(prefix)]
+        give_way()
+        pieces.append(_forgotten(sorted(wanted)))
+    yield from merge(*pieces)
