@@ -356,7 +356,7 @@ class ReplicatedStore(Administration, Face):
             return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms(), Breaks().give_way)
 
     def _watch(self, form: Form, prefix: str, since: str | None) -> Watch:
-        self._readable()
+        self.watching.check()
         if since is not None and self.watching.is_behind(since):
             # Another node was faster.
             self.barrier()

@@ -11,19 +11,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.embedded import three_nodes
+from fakes.embedded import three_nodes, wait_for
 
 from cacheflow import CacheClient, open_cache
 from cacheflow.aio import AsyncCacheClient
-from cacheflow.errors import InvalidRequest, PositionGone
+from cacheflow.errors import InvalidRequest, NotReady, PositionGone
 from cacheflow.faces import Face
-from cacheflow.node import feed
+from cacheflow.node import assembly, feed
+from cacheflow.rest import watches
 from cacheflow.rest.app import create_app
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.server.serving import HttpServer
 from cacheflow.results import Change
 from cacheflow.store import ReplicatedStore
-from cacheflow.watching.watch import WAITING_MAX, Watch
+from cacheflow.watching import local
+from cacheflow.watching.watch import WAITING_MAX, AsyncWatch, Watch
 
 
 class Nodes:
@@ -163,6 +165,66 @@ def test_the_asyncio_twin_tells_the_same(cache: Face, nodes: Nodes) -> None:
                 await client.watch(since="AQAAAAAAAAAAAAX_____z1nMP5EalF4")
 
     asyncio.run(main())
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quiet watches are looked at all the time, and a node keeps three effects."""
+    monkeypatch.setattr(local, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(watches, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(watches, "LOOKS_A_BEAT", 1)
+    monkeypatch.setattr(feed, "EFFECTS_MAX", 3)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_quiet_watch_can_go_on_however_much_happens_elsewhere(cache: Face) -> None:
+    with cache.watch("quiet") as watch:
+        since = watch.position
+        waiting = threading.Thread(target=lambda: list(watch))
+        waiting.start()
+        for number in range(10):
+            before = since
+            cache.set("loud", number)
+            since = wait_for(lambda before=before: watch.position != before and watch.position)  # type: ignore[misc]
+    waiting.join(5)
+    cache.set("quiet", 1)
+    with cache.watch("quiet", since=since) as watch:
+        assert told(watch, 1) == [("set", "quiet")]
+
+
+@pytest.mark.usefixtures("often")
+def test_a_quiet_watch_for_asyncio_can_go_on_as_well(cache: Face) -> None:
+    async def main() -> None:
+        async with await AsyncWatch.begin(lambda: cache.watch("quiet")) as watch:
+            await asyncio.to_thread(cache.set_many, {"quiet1": 1, "quiet2": 1, "loud": 1})
+            await asyncio.sleep(0.2)
+            # It is that of what was taken, however far the node is.
+            for _ in range(2):
+                assert (await anext(watch)).position == watch.position
+            for number in range(10):
+                since = watch.position
+                await asyncio.to_thread(cache.set, "loud", number)
+                async with asyncio.timeout(10):
+                    while watch.position == since:
+                        await asyncio.sleep(0.01)
+        (await AsyncWatch.begin(lambda: cache.watch("quiet", since=watch.position)))._watch.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("often")
+def test_a_watch_of_a_node_that_hears_no_leader_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with three_nodes(tmp_path) as stores, stores[0].watch() as watch:
+        stores[0].set("k", 1)
+        assert told(watch, 1) == [("set", "k")]
+        for other in stores[1:]:
+            other.close()
+        monkeypatch.setattr(assembly, "STALE_MS_MAX", 200)
+        with pytest.raises(NotReady, match="has heard no leader"):
+            next(watch)
+        assert stores[0].get("k") == 1
+        with pytest.raises(NotReady, match="has heard no leader"):
+            stores[0].watch()
 
 
 def test_a_watch_goes_on_when_its_node_ends(tmp_path: Path) -> None:

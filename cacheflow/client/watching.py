@@ -135,10 +135,13 @@ class ClientWatch(Watch):
             if what == "gone":
                 raise PositionGone(GONE, str(data.get("oldest", "")))
         position = fields.get("id", "")
-        if _POSITION.fullmatch(position):
+        has_moved = _POSITION.fullmatch(position) is not None
+        if has_moved:
             self.position = position
         if what not in CHANGES:
             # Heartbeats have no change, and a newer CacheFlow may tell events that are unknown here.
+            if has_moved:
+                self.on_quiet(position)
             return None
         key, prefix, version, ttl_s = (data.get(name) for name in ("key", "prefix", "version", "ttl"))
         text = prefix if key is None else key

@@ -33,19 +33,21 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "revision": Family("gauge", "The machine's revision: one for every key written or removed."),
     "hits_total": Family("counter", "Reads on this node that found their key."),
     "misses_total": Family("counter", "Reads on this node that did not."),
-    "sets_total": Family("counter", "Keys written, as applied here."),
-    "deletes_total": Family("counter", "Keys removed by request, as applied here."),
-    "evicted_total": Family("counter", "Keys removed for space, as applied here."),
-    "expired_total": Family("counter", "Keys removed for time, as applied here."),
+    "sets_total": Family("counter", "Keys written, in the life of the cache, as applied here."),
+    "deletes_total": Family("counter", "Keys removed by request, in the life of the cache, as applied here."),
+    "evicted_total": Family("counter", "Keys removed for space, in the life of the cache, as applied here."),
+    "expired_total": Family("counter", "Keys removed for time, in the life of the cache, as applied here."),
     "scopes": Family("gauge", "Scopes that clients have opened for the writes that they number."),
     "idempotency_window_seconds": Family(
         "gauge", "How far back idempotency keys are known: 600, or less when they are more than is kept."
     ),
     "feed_bytes": Family("gauge", "Bytes of the latest effects of the log, kept for those who follow."),
     "feed_effects": Family("gauge", "Effects of the log that are kept for those who follow."),
-    "followers": Family("gauge", "Watches of this node, over HTTP and in this process."),
-    "followers_missed_total": Family("counter", "Watches that were told that changes are missing."),
-    "followers_told_total": Family("counter", "Changes told, once for each watch."),
+    "followers": Family(
+        "gauge", "Those who follow: watches over HTTP and in this process, and keyspace notifications as one."
+    ),
+    "followers_missed_total": Family("counter", "Times that one who follows could not be told all changes."),
+    "followers_told_total": Family("counter", "Changes told, once for each who follows."),
     # The cluster.
     "is_leader": Family("gauge", "1 on the leader."),
     "has_leader": Family("gauge", "1 when this node knows a leader."),
@@ -102,8 +104,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "snapshot_build_seconds": Family("histogram", "Time to build a snapshot."),
     "proposals_total": Family(
         "counter",
-        "Calls that write, by their end: answered; no_leader, overloaded, not_ready and not_committed have certainly not "
-        "taken place, and what became of unknown nobody knows.",
+        "Calls that write, and linearizable reads, by their end: answered; no_leader, overloaded, not_ready and "
+        "not_committed have certainly not taken place, and what became of unknown nobody knows.",
         ("outcome",),
     ),
     "pending_commands": Family("gauge", "Commands of this node that wait for their outcome."),

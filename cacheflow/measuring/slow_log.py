@@ -25,6 +25,7 @@ class SlowRequest(NamedTuple):
     outcome: ok, refused or error.  seconds: from its arrival until its answer was handed to the system.
     key_bytes: the length of the first key that it names; None if it names none.
     requests: how many requests these were.  client: the client's address, "" if several clients were answered together.
+    request_id: the id that an HTTP answer names; "" for the other fronts, whose answers have no place for one.
     """
 
     number: int
@@ -36,6 +37,7 @@ class SlowRequest(NamedTuple):
     key_bytes: int | None
     requests: int
     client: str
+    request_id: str
 
 
 class SlowLog:
@@ -65,11 +67,14 @@ class SlowLog:
         key_bytes: int | None,
         requests: int = 1,
         client: str = "",
+        request_id: str = "",
     ) -> None:
         """Keep a slow request, whose parts ``SlowRequest`` explains; forget the oldest one if there are KEPT already."""
         at_s = self._wall()
         number = next(self._numbers)
-        self._latest.append(SlowRequest(number, at_s, front, command, outcome, seconds, key_bytes, requests, client))
+        self._latest.append(
+            SlowRequest(number, at_s, front, command, outcome, seconds, key_bytes, requests, client, request_id)
+        )
 
     def latest(self, count: int | None = None) -> list[SlowRequest]:
         """Return the ``count`` newest slow requests (None: all that are kept), the newest first."""

@@ -59,7 +59,16 @@ def metrics(engine: Engine) -> Metrics:
 def _contents(local: LocalNode) -> dict[str, float]:
     machine = local.machine
     contents = machine.contents
+    # While a node that has started applies again what it had applied before, its counts are lower than they were: Prometheus
+    # would take that for counters that began anew, and add all of them.
+    counts = {
+        "sets_total": contents.written,
+        "deletes_total": contents.deleted + contents.swept,
+        "expired_total": contents.expired,
+        "evicted_total": contents.evicted,
+    }
     return {
+        **(counts if local.may_read else {}),
         "items": contents.count_of(None),
         "items_to_sweep": len(contents.raw) - contents.count_of(None),
         "condemnations": len(contents.condemned.present),
@@ -67,10 +76,6 @@ def _contents(local: LocalNode) -> dict[str, float]:
         "max_items": machine.settings.max_items or 0,
         "max_bytes": machine.settings.max_bytes or 0,
         "revision": contents.revision,
-        "sets_total": contents.written,
-        "deletes_total": contents.deleted + contents.swept,
-        "expired_total": contents.expired,
-        "evicted_total": contents.evicted,
         "hits_total": local.hits,
         "misses_total": local.misses,
         "scopes": len(machine.scopes.by_id),

@@ -47,15 +47,11 @@ class Watching:
 
     def check(self) -> None:
         """Raise NotReady if this node cannot tell the cluster's changes: it may not be read, or has long heard no leader."""
-        self.check_readable()
-        if not self._local.is_in_touch:
-            raise NotReady("this node has heard no leader for too long to tell what changes; ask another one")
-
-    def check_readable(self) -> None:
-        """Raise NotReady if this node's contents may not be read."""
         local = self._local
         if not local.may_read:
             raise NotReady(f"this node answers no reads: {status.why_no_reads(local)}")
+        if not local.is_in_touch:
+            raise NotReady("this node has heard no leader for too long to tell what changes; ask another one")
 
     def is_behind(self, since: str) -> bool:
         """True if this node has not applied the log up to ``since``, a position (place in the log), yet.

@@ -584,6 +584,7 @@ def _monitoring_paths() -> Json:
             "key_bytes": {"type": ["integer", "null"], "description": "the length of its first key"},
             "requests": {**_INTEGER, "description": "how many of these came, and were answered, together"},
             "client": {"type": ["string", "null"]},
+            "request_id": {"type": ["string", "null"], "description": "the X-Request-Id of an HTTP answer"},
         }
     )
     slow = _object({"slow_ms": {"type": "number"}, "slow": {"type": "array", "items": request}})

@@ -38,17 +38,19 @@ class RouteTimes:
         self._routes = routes
         self._lock = threading.Lock()  # held while a request is counted: many threads answer
 
-    def note(self, method: str, path: str, status: int, seconds: float, address: Any) -> None:
+    def note(self, method: str, path: str, status: int, seconds: float, address: Any, request_id: str) -> None:
         """Count a request that was answered with ``status`` after ``seconds`` seconds; keep it if it was slow.
 
         path: the request's decoded path, each byte as one character.  address: the client's, as the system names it.
+        request_id: the id that the answer names.
         """
         route = route_of(method, path, self._routes)
         outcome = outcome_of(route, status)
         with self._lock:
             self.times.note(route, outcome, seconds)
         if seconds >= self.times.slow.from_s:
-            self.times.slow.note("http", route, outcome, seconds, key_bytes_of(route, path), 1, _shown(address))
+            key_bytes = key_bytes_of(route, path)
+            self.times.slow.note("http", route, outcome, seconds, key_bytes, 1, _shown(address), request_id)
 
 
 def route_of(method: str, path: str, routes: Collection[str]) -> str:

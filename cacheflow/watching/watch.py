@@ -22,7 +22,8 @@ class Watch(abc.ABC, Iterator[Change]):
     """An iterator over the changes of a cache's keys, which waits for the next one. A context manager; ``close`` ends it.
 
     It tells all changes from the call of ``watch`` on: a list of keys read after that call, and these changes, miss nothing.
-    ``position`` is that of the last change: a later ``watch`` takes it as ``since`` to go on behind it, on any node.
+    ``position`` is that of the last change, or a later one, up to which there was no other. A later ``watch`` takes it as
+    ``since`` to go on behind it, on any node.
     Raises PositionGone when changes were missed: list the keys anew and watch on. For one thread; any thread may close it.
     """
 
@@ -30,6 +31,8 @@ class Watch(abc.ABC, Iterator[Change]):
 
     def __init__(self, form: Form) -> None:
         self._form = form
+        # Called with each position that this watch has come to without a change, in the thread that takes the changes.
+        self.on_quiet: Callable[[str], object] = lambda position: None
 
     def __next__(self) -> Change:
         change = self._next()
@@ -60,14 +63,16 @@ class Watch(abc.ABC, Iterator[Change]):
 class AsyncWatch:
     """A ``Watch`` for asyncio: an asynchronous iterator and context manager. A thread of its own waits for the changes.
 
-    ``position`` is that of the change that was taken last. For use on the event loop on which this object was made.
+    ``position`` is that of the change that was taken last, or a later one, as a ``Watch`` has it. For use on the event loop on
+    which this object was made.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.position = ""
         self._loop = loop
         self._watch: Watch
-        self._came: deque[Change | BaseException] = deque()
+        # The changes, the positions of a quiet watch, and the end.
+        self._came: deque[Change | str | BaseException] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._room = threading.Semaphore(WAITING_MAX)
         self._closed = False
@@ -89,12 +94,15 @@ class AsyncWatch:
         return self
 
     async def __anext__(self) -> Change:
-        while not self._came:
-            if self._closed:
-                raise StopAsyncIteration
-            self._waiter = self._loop.create_future()
-            await self._waiter
-        next_ = self._came.popleft()
+        next_: Change | str | BaseException = ""
+        while isinstance(next_, str):
+            self.position = next_ or self.position
+            while not self._came:
+                if self._closed:
+                    raise StopAsyncIteration
+                self._waiter = self._loop.create_future()
+                await self._waiter
+            next_ = self._came.popleft()
         if isinstance(next_, BaseException):
             self._closed = True
             raise next_
@@ -126,6 +134,7 @@ class AsyncWatch:
         if not began.set_running_or_notify_cancel():
             watch.close()
             return
+        watch.on_quiet = self._put_soon
         began.set_result(watch)
         end: BaseException = StopAsyncIteration()
         try:
@@ -137,13 +146,23 @@ class AsyncWatch:
         except Exception as error:
             end = error
         watch.close()
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._put, end)
+        self._put_soon(end)
 
-    def _put(self, next_: Change | BaseException) -> None:
-        if not self._closed:
-            self._came.append(next_)
-            self._wake()
+    def _put_soon(self, next_: str | BaseException) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._put, next_)
+
+    def _put(self, next_: Change | str | BaseException) -> None:
+        if self._closed:
+            return
+        if isinstance(next_, str):
+            if self._came and isinstance(self._came[-1], str):
+                self._came.pop()
+            if not self._came:
+                self.position = next_
+                return
+        self._came.append(next_)
+        self._wake()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -14,7 +14,7 @@ def noted(log: SlowLog, command: str) -> None:
 def test_what_is_kept_of_a_request_says_who_asked_for_what_and_not_which_key() -> None:
     log = SlowLog(50, wall=lambda: 1_700_000_000.5)
     noted(log, "get")
-    assert log.latest() == [SlowRequest(1, 1_700_000_000.5, "resp", "get", "ok", 0.25, 3, 2, "192.0.2.1:5")]
+    assert log.latest() == [SlowRequest(1, 1_700_000_000.5, "resp", "get", "ok", 0.25, 3, 2, "192.0.2.1:5", "")]
 
 
 @pytest.mark.parametrize(("slow_ms", "from_s"), [(50, 0.05), (0, 0.0), (-1, float("inf")), (-0.001, float("inf"))])

@@ -90,9 +90,9 @@ def test_a_slow_request_is_told_with_the_length_of_its_key(route: str, path: str
 def test_paths_that_clients_make_up_make_no_metric() -> None:
     times = RouteTimes(SlowLog(50), NEEDS)
     for number in range(100):
-        times.note("GET", f"/path{number}", 404, 0.001, None)
-        times.note(f"METHOD{number}", "/slow", 405, 0.001, None)
-        times.note("GET", f"/cache/{number}", 200, 0.001, None)
+        times.note("GET", f"/path{number}", 404, 0.001, None, "")
+        times.note(f"METHOD{number}", "/slow", 405, 0.001, None, "")
+        times.note("GET", f"/cache/{number}", 200, 0.001, None, "")
     assert {name: histogram.count for name, histogram in times.times.metrics().items()} == {
         'request_seconds{front="http",command="GET /cache/{key}",outcome="ok"}': 100,
         'request_seconds{front="http",command="unknown",outcome="refused"}': 200,
@@ -102,9 +102,9 @@ def test_paths_that_clients_make_up_make_no_metric() -> None:
 def test_only_what_was_slow_is_kept() -> None:
     store = FakeStore()
     times = RouteTimes(store.slow_log, NEEDS)
-    times.note("GET", "/cache/quick", 200, 0.049, ("192.0.2.1", 5))
-    times.note("PUT", "/cache/slow", 503, 0.05, ("192.0.2.1", 5))
-    times.note("PUT", "/cache/slow", 503, 0.05, "")
-    told = [(each.front, each.command, each.outcome, each.key_bytes, each.client) for each in store.slow_log.latest()]
+    times.note("GET", "/cache/quick", 200, 0.049, ("192.0.2.1", 5), "a")
+    times.note("PUT", "/cache/slow", 503, 0.05, ("192.0.2.1", 5), "a")
+    times.note("PUT", "/cache/slow", 503, 0.05, "", "b")
+    told = [(*each[2:5], each.key_bytes, each.client, each.request_id) for each in store.slow_log.latest()]
     slow = ("http", "PUT /cache/{key}", "error", 4)
-    assert told == [(*slow, ""), (*slow, "192.0.2.1:5")]
+    assert told == [(*slow, "", "b"), (*slow, "192.0.2.1:5", "a")]

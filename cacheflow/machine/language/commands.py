@@ -130,10 +130,6 @@ class CodecError(CacheFlowError):
     """Raised when bytes from the log or the network are not a well-formed entry, block or snapshot."""
 
 
-# One packer for all blocks and entries: it keeps its buffer, which ``packb`` would allocate for each.
-_pack = msgpack.Packer(autoreset=True).pack
-
-
 def set_(
     key: str,
     data: bytes,
@@ -435,7 +431,7 @@ def encode_block(session: int, first: int, lowest: int, commands: Sequence[Comma
     lowest: the lowest number whose result the node still waits for.  until_ms: the last moment of the cluster's time at which
     the commands may take place; 0 for no limit.
     """
-    packed: bytes = _pack((session, first, lowest, until_ms, commands))
+    packed: bytes = msgpack.packb((session, first, lowest, until_ms, commands))
     return packed
 
 
@@ -469,7 +465,7 @@ def encode_entry(stamp_ms: int, blocks: Sequence[bytes], level: int = FIRST_LEVE
 
     stamp_ms: the cluster's time when the entry is appended.  level: the feature level in force then.
     """
-    packed: bytes = _pack((level, stamp_ms, blocks))
+    packed: bytes = msgpack.packb((level, stamp_ms, blocks))
     return packed
 
 

@@ -33,4 +33,5 @@ def _shown(each: SlowRequest) -> dict[str, object]:
         "key_bytes": each.key_bytes,
         "requests": each.requests,
         "client": each.client or None,
+        "request_id": each.request_id or None,
     }

@@ -26,7 +26,7 @@ _PORTS: Final = {"http": ":80", "https": ":443"}
 # Host headers that are remembered as let in: clients have a few, and an attacker must not fill the memory.
 _KNOWN_MAX: Final = 256
 # What a page of an allowed origin may read of an answer, beside its body.
-_EXPOSED: Final = "ETag, X-Raft-Index, X-Raft-Term, X-Served-By, X-Request-Id, Retry-After"
+_EXPOSED: Final = "ETag, X-Raft-Index, X-Raft-Term, X-Served-By, X-Request-Id, X-Watch-Position, Retry-After"
 
 
 class Doors:

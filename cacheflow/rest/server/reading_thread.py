@@ -63,8 +63,8 @@ class SecuredSocket(Protocol):
 
 # Shakes hands on an accepted socket in a thread of its own, and calls the function there with what came of it.
 Secure = Callable[[socket.socket, Callable[[SecuredSocket], None]], None]
-# Is told of each answer: method, path, status, seconds, the client's address as the system names it.
-Note = Callable[[str, str, int, float, Any], None]
+# Is told of each answer: method, path, status, seconds, the client's address as the system names it, the request's id.
+Note = Callable[[str, str, int, float, Any, str], None]
 
 
 class ReadingTask(OneWriteTask):
@@ -185,7 +185,8 @@ class ReadingServer(StrictServer):
     """A waitress server of one listening socket, whose reading thread serves short requests itself.
 
     turn_away: given a request's method and path, returns the whole response (503) that refuses the request, or None to serve it.
-    note: is given, for each answer, the request's method and path, the status, the seconds that it took, the client's address.
+    note: is given, for each answer, the request's method and path, the status, the seconds that it took, the client's address,
+    and the request's id.
     at_once: given a request's path and the length of its body, returns whether it is short work that never blocks.
     secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
     """
@@ -309,7 +310,7 @@ class ReadingServer(StrictServer):
 
     def answered(self, channel: StrictChannel, request: StrictParser, status: int) -> None:
         seconds = time.monotonic() - request.arrived_s
-        self._note(request.command, request.path, status, seconds, channel.addr)
+        self._note(request.command, request.path, status, seconds, channel.addr, request.id)
 
     def wake(self) -> None:
         """Wake the HTTP server's reading thread from its poll. Any thread may call it."""

@@ -8,7 +8,7 @@ from rest.fake_store import FakeStore
 
 def test_slow_requests_are_told_newest_first(client: Client, store: FakeStore) -> None:
     assert client.get("/slow").json == {"slow_ms": 50, "slow": []}
-    store.slow_log.note("http", "PUT /cache/{key}", "error", 0.0625, 5, 1, "192.0.2.1:5")
+    store.slow_log.note("http", "PUT /cache/{key}", "error", 0.0625, 5, 1, "192.0.2.1:5", "some-id")
     store.slow_log.note("resp", "get", "ok", 0.1234567, None, 3)
     answer = client.get("/slow")
     assert answer.status_code == 200 and "X-Raft-Index" in answer.headers
@@ -23,6 +23,7 @@ def test_slow_requests_are_told_newest_first(client: Client, store: FakeStore) -
             "key_bytes": None,
             "requests": 3,
             "client": None,
+            "request_id": None,
         },
         {
             "id": 1,
@@ -34,6 +35,7 @@ def test_slow_requests_are_told_newest_first(client: Client, store: FakeStore) -
             "key_bytes": 5,
             "requests": 1,
             "client": "192.0.2.1:5",
+            "request_id": "some-id",
         },
     ]
 

@@ -125,11 +125,13 @@ def test_a_write_is_timed_with_its_wait_and_kept_when_it_was_slow(
         # Nothing is counted before it is answered.
         assert counted(app) == {}
         store.blocked.set()
-        assert connection.reply().status == 201
+        written = connection.reply()
+        assert written.status == 201
         client = "{}:{}".format(*connection.socket.getsockname())
     until_counted(app, {("PUT /cache/{key}", "ok"): 1})
     [slow] = store.slow_log.latest()
     assert (slow.command, slow.key_bytes, slow.client) == ("PUT /cache/{key}", 8, client)
+    assert slow.request_id == written.headers["x-request-id"]
     assert slow.seconds == app.services.times.times.histogram("PUT /cache/{key}").sum_s > 0
 
 
@@ -152,11 +154,3 @@ def test_each_request_of_a_pipeline_has_a_time_of_its_own(app: RestApp, server: 
         for _ in range(9):
             connection.reply()
     until_counted(app, {("PUT /cache/{key}", "ok"): 9})
-
-
-def test_a_watch_counts_when_it_begins(app: RestApp, server: HttpServer, store: FakeStore) -> None:
-    with Connection(server.port) as connection:
-        connection.send(request("GET", "/watch"))
-        until(lambda: len(store.watching.adopted) == 1, "the watch has begun")
-        store.watching.adopted[0][0].close()
-    until_counted(app, {("GET /watch", "ok"): 1})

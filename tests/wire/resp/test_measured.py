@@ -217,7 +217,7 @@ def test_a_linearizable_read_is_timed_with_its_barrier(
     store.release()
     assert port.times.histogram("get").sum_s == 0.25
     [request] = slow(store)
-    assert request == SlowRequest(1, START_MS / 1000, "resp", "get", "ok", 0.25, 1, 1, "?:0")
+    assert request == SlowRequest(1, START_MS / 1000, "resp", "get", "ok", 0.25, 1, 1, "?:0", "")
 
 
 def test_a_long_answer_is_timed_until_its_last_piece_goes(
