@@ -221,10 +221,26 @@ def test_a_watch_of_a_node_that_hears_no_leader_ends(tmp_path: Path, monkeypatch
             other.close()
         monkeypatch.setattr(assembly, "STALE_MS_MAX", 200)
         with pytest.raises(NotReady, match="has heard no leader"):
-            next(watch)
+            told(watch, 1)
         assert stores[0].get("k") == 1
         with pytest.raises(NotReady, match="has heard no leader"):
             stores[0].watch()
+
+
+def test_the_position_of_a_watch_never_goes_back(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "LOOK_EVERY_S", 0.2)
+    store = nodes.stores[0]
+    with store.watch("k") as watch:
+        assert isinstance(watch, local.StoreWatch)
+        # It is quiet, and before the application has noted where it is then, something happens.
+        store._engine.call(watch._look)
+        store["k"] = 1
+        changed = next(watch)
+        waiting = threading.Thread(target=lambda: list(watch))
+        waiting.start()
+        time.sleep(0.1)
+        assert watch.position == changed.position
+    waiting.join(5)
 
 
 def test_a_watch_goes_on_when_its_node_ends(tmp_path: Path) -> None:

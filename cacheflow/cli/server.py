@@ -40,6 +40,7 @@ from cacheflow.rest import (
     may,
     turn_away,
 )
+from cacheflow.rest.watches import WATCHES_MAX
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import WirePort, connections_allowed
@@ -100,6 +101,7 @@ def _serve(config: NodeConfig, log: ServerLog) -> int:
         config.host,
         config.port,
         threads=rest.threads,
+        taken_over_max=WATCHES_MAX,
         body_bytes_max=body_bytes_max(store.value_bytes_max),
         refusal_headers=app.services.raft_headers,
         turn_away=functools.partial(turn_away, app.services),

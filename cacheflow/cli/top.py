@@ -140,7 +140,8 @@ def _print_looks(pictures: Pictures, every_s: float, once: bool, show: Callable[
         sys.stdout.flush()
         if once:
             return
-        due += every_s
+        # A process that was stopped for long does not make up for what it has missed.
+        due = max(due + every_s, time.monotonic())
         time.sleep(max(due - time.monotonic(), 0.0))
 
 

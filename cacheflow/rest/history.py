@@ -29,7 +29,7 @@ EVERY_S: Final = 5
 PLACES: Final = 720
 # A sample that comes later than this has a gap before it: one that ought to have come between is missing.
 LATE_S: Final = 2.0 * EVERY_S
-# Series beyond these are not kept: one for each peer, and a cluster may have a thousand.
+# Peers' series are not kept beyond these: a cluster may have a thousand.
 SERIES_MAX: Final = 100
 # Decimal places of what is kept: rates and milliseconds need no more.
 _DECIMALS: Final = 3
@@ -201,7 +201,8 @@ class Rings:
             if not math.isfinite(value):
                 continue
             if name not in self._series:
-                if len(self._series) >= SERIES_MAX:
+                # The node's own are not many, and more of them come with each front that is asked for the first time.
+                if name[1] and len(self._series) >= SERIES_MAX:
                     continue
                 self._series[name] = _ring()
             self._series[name][place] = round(value, _DECIMALS)

@@ -16,6 +16,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable
+from http import HTTPStatus
 from json.encoder import encode_basestring as json_string
 from typing import Any, Final, cast
 
@@ -24,7 +25,8 @@ from cacheflow.access.users import Access
 from cacheflow.contract import Told, Watching
 from cacheflow.errors import NotReady, Overloaded, PositionGone
 from cacheflow.rest.answers import seconds_json
-from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes, urn_of
+from cacheflow.rest.problems import PROBLEM_TYPE, Problem, problem_bytes, urn_of
+from cacheflow.rest.request.auth import unauthorized
 from cacheflow.rest.server.suspending import Answered
 
 # The most watches of a node: each costs a descriptor and some kilobytes.
@@ -71,8 +73,12 @@ class Watches:
     def recheck(self) -> None:
         """End the watches of users who were removed or changed. To be called on the event loop."""
         for watch in list(self._connections):
-            if self._access is not None and watch.user is not None and not self._access.is_current(watch.user):
+            if not self.is_admitted(watch.user):
                 watch.end()
+
+    def is_admitted(self, user: User | None) -> bool:
+        """True if ``user``, whose token a client has shown, was not removed or changed since. To be called on the event loop."""
+        return self._access is None or user is None or self._access.is_current(user)
 
     def came(self, watch: Watch) -> None:
         """Add ``watch``, which begins, to the watches of this node; begin to look after them if it is the first one."""
@@ -149,17 +155,26 @@ class Watch(asyncio.Protocol):
         # It keeps the request and the HTTP server's part of the connection.
         del self._answered
         try:
-            position = self._feed.follow(self, self._since)
-        except PositionGone as error:
-            body = problem_bytes(urn_of(PositionGone), error.title, error.http_status, str(error), oldest=error.oldest)
-            transport.write(
-                _head("410 Gone", [*self._headers, PROBLEM_TYPE, ("Content-Length", str(len(body)))]) + body
-            )
-            answered(error.http_status, len(body))
+            if not self._watches.is_admitted(self.user):
+                # The user was removed or changed since the request was looked at: it may have waited for a leader.
+                raise unauthorized()
+            position = self._follow()
+        except Problem as problem:
+            body = problem_bytes(problem.kind, problem.title, problem.http_status, str(problem), **problem.members)
+            headers = [*self._headers, *problem.headers, PROBLEM_TYPE, ("Content-Length", str(len(body)))]
+            transport.write(_head(problem.http_status, headers) + body)
+            answered(problem.http_status, len(body))
             transport.close()
             return
         answered(200, 0)
-        transport.write(_head("200 OK", [*self._headers, *STREAM_HEADERS]) + f"id: {position}\n\n".encode())
+        transport.write(_head(200, [*self._headers, *STREAM_HEADERS]) + f"id: {position}\n\n".encode())
+
+    def _follow(self) -> str:
+        try:
+            return self._feed.follow(self, self._since)
+        except PositionGone as error:
+            kind, status = urn_of(PositionGone), error.http_status
+            raise Problem(str(error), status=status, title=error.title, kind=kind, oldest=error.oldest) from None
 
     def data_received(self, data: bytes) -> None:
         """Drop ``data``, which the client has sent behind its request: nothing is answered on this connection any more."""
@@ -218,9 +233,9 @@ STREAM_HEADERS: Final[Headers] = [
 ]
 
 
-def _head(status: str, headers: Headers) -> bytes:
+def _head(status: int, headers: Headers) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"HTTP/1.1 {status}\r\n{lines}Connection: close\r\n\r\n".encode("latin-1")
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}Connection: close\r\n\r\n".encode("latin-1")
 
 
 def _rendered(told: Told) -> bytes:

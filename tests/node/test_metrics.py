@@ -244,3 +244,16 @@ def test_metrics_are_gathered_without_waiting_for_the_loop(alone: ReplicatedStor
         took_s.append(time.thread_time() - began)
     # INFO of the RESP port asks for them on the loop.
     assert min(took_s) < 0.002
+
+
+def test_what_a_node_applies_again_is_not_counted_before_it_may_be_read(
+    alone: ReplicatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone.wait_ready(20)
+    alone["k"] = "v"
+    names = {"sets_total", "deletes_total", "evicted_total", "expired_total"}
+    assert names <= alone.metrics().keys() and alone.metrics()["sets_total"] == 1
+    # As after a start, until its contents are nearly the newest.
+    monkeypatch.setattr(type(alone._engine.local.node), "may_read", False)
+    told = alone.metrics()
+    assert not names & told.keys() and told["items"] == 1

@@ -100,9 +100,10 @@ def status_of(document: Any) -> tuple[dict[str, Any], list[dict[str, Any]]] | No
     members: dict[str, dict[str, Any]] = {}
     for row in listed if isinstance(listed, list) else []:
         member = _member(_object(row))
-        if member is not None and len(members) < MEMBERS_MAX:
+        if member is not None:
             members.setdefault(member["id"], member)
-    return status, list(members.values())
+    status["left_out"] = max(0, len(members) - MEMBERS_MAX)
+    return status, list(members.values())[:MEMBERS_MAX]
 
 
 def _member(row: Mapping[str, Any]) -> dict[str, Any] | None:

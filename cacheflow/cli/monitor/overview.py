@@ -123,6 +123,8 @@ def overview(answers: Answers, given: Sequence[str]) -> Overview:
 def _problems(status: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what is wrong with a cluster, a line each: no leader, members that do not answer, nodes that are not ready."""
     found = [] if status["leader"] else ["there is no leader"]
+    if status["left_out"]:
+        found.append(f"{status['left_out']} more members are not looked at: ask them one by one")
     for row in rows:
         if row["status"] == "down":
             found.append(f"{row['id']} is down: {row['why']}")

@@ -108,15 +108,20 @@ def role_check(access: Access, join_token: bytes | None, url_map: Map) -> Callab
         if joins and join_token is not None and hmac.compare_digest(token, join_token):
             return
         access.refuse("http")
-        raise Problem(
-            "this node asks for a user's token: Authorization: Bearer TOKEN",
-            status=401,
-            title="Unauthorized",
-            kind="urn:cacheflow:unauthorized",
-            headers=[("WWW-Authenticate", 'Bearer realm="cacheflow"')],
-        )
+        raise unauthorized()
 
     return check
+
+
+def unauthorized() -> Problem:
+    """Return the error 401, that a request shows no user's token."""
+    return Problem(
+        "this node asks for a user's token: Authorization: Bearer TOKEN",
+        status=401,
+        title="Unauthorized",
+        kind="urn:cacheflow:unauthorized",
+        headers=[("WWW-Authenticate", 'Bearer realm="cacheflow"')],
+    )
 
 
 def may(access: Access | None, authorization: str, needed: Role) -> bool:

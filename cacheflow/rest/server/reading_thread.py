@@ -14,6 +14,7 @@ last answer. Nor does it serve short requests for longer than SERVING_S in a row
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import math
@@ -49,6 +50,8 @@ _GIVEN_WAY_S_MAX: Final = 0.02
 _GIVEN_WAY: Final = 5
 # The most connections that one turn of the poll loop accepts.
 _ACCEPTED_AT_ONCE: Final = 64
+# Seconds without another try when the system cannot accept a client, most often for lack of file descriptors.
+_ACCEPTED_AGAIN_S: Final = 1.0
 
 
 class SecuredSocket(Protocol):
@@ -90,6 +93,9 @@ class ReadingTask(OneWriteTask):
                 access_log.note(channel, self.request, status, size, self.environ)
         except Suspended:
             self.channel.put_aside = self
+            raise
+        except TakenOver as taken:
+            taken.environ = self.environ
             raise
         except OSError:
             self.close_on_finish = True
@@ -160,7 +166,7 @@ class ReadingChannel(StrictChannel):
         def answered(status: int, body_bytes: int) -> None:
             self.server.answered(self, request, status)
             if access_log.is_on():
-                access_log.note(self, request, status, body_bytes)
+                access_log.note(self, request, status, body_bytes, taken.environ)
 
         taken.begin(sock, headers, answered)
 
@@ -218,6 +224,8 @@ class ReadingServer(StrictServer):
         self.watches: deque[ReadingChannel] = deque()
         self._lines = deque((self.long, self.watches))
         self._long_from_s = 0.0
+        # When clients are accepted again after an error, by the same clock.
+        self._accepts_from_s = 0.0
         self._resumed: deque[ReadingChannel] = deque()
         # Connections that somebody else has from now on.
         self._taken: deque[tuple[ReadingChannel, TakenOver]] = deque()
@@ -231,6 +239,9 @@ class ReadingServer(StrictServer):
 
         super().__init__(serve, *args, **kwargs)
 
+    def readable(self) -> bool:
+        return super().readable() and time.monotonic() >= self._accepts_from_s
+
     def handle_accept(self) -> None:
         """Accept the clients that wait; where clients speak TLS, another thread makes the handshake and hands them back.
 
@@ -243,7 +254,11 @@ class ReadingServer(StrictServer):
                 if accepted is None:
                     return
                 self.set_socket_options(accepted[0])
-            except OSError:
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                    # Whoever waits goes on waiting, and would be told of in each poll.
+                    logger.warning("no new HTTP connection is accepted for a second: %s", error.strerror)
+                    self._accepts_from_s = time.monotonic() + _ACCEPTED_AGAIN_S
                 return
             if self._secure is None:
                 self.channel_class(self, *accepted, self.adj, map=self._map)

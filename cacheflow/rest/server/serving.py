@@ -63,12 +63,13 @@ class HttpServer:
     request_deadline_s: seconds that a request may take to arrive, and that a client may leave an answer untaken.
     refusal_headers: returns headers for answers to requests that are refused before the application sees them.
     turn_away: given a method and a path, returns the whole response that refuses the request, or None to serve it.
+    taken_over_max: the most connections that the application takes over, beside the ``connections_max`` that are served here.
     doors: says which browsers' requests are let in.
     unsent, unfinished: the memory budgets, shared by all fronts, of answers not taken yet and of requests not complete yet.
     at_once: given a path and a body's length, returns whether the request is short and never blocks: it gets no thread then.
     secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
     uploads: which requests' bodies are written into files; None: no bodies are.
-    note: is told of each answer: method, path, status, seconds, the client's address as the system names it.
+    note: is told of each answer, as ``Note`` says.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class HttpServer:
         body_bytes_max: int = 16 * 1024 * 1024,
         request_deadline_s: float = 30.0,
         connections_max: int = CONNECTIONS_MAX,
+        taken_over_max: int = 0,
         refusal_headers: Callable[[], list[tuple[str, str]]] = list,
         turn_away: Callable[[str, str], bytes | None] = lambda *_: None,
         at_once: Callable[[str, int], bool] = lambda *_: False,
@@ -97,7 +99,7 @@ class HttpServer:
         settings = Adjustments(
             sockets=sockets,
             threads=threads,
-            connection_limit=_connections_within_limits(connections_max),
+            connection_limit=_connections_within_limits(connections_max, taken_over_max),
             # Seconds of nothing at all on a connection. Longer than the pauses of client pools, which keep theirs
             # for a minute or less, so that it is rarely the server who closes on a request under way.
             channel_timeout=120,
@@ -317,14 +319,14 @@ def _cannot_listen(host: str, port: int, error: OSError | None) -> str:
     return f"host = {host!r}, port = {port}: cannot listen ({os.strerror(reason) if reason else 'no address'})"
 
 
-def _connections_within_limits(wanted: int) -> int:
+def _connections_within_limits(wanted: int, taken_over: int) -> int:
     """Return how many connections, ``wanted`` at most, this process has file descriptors for.
 
-    Raise the process's own limit of descriptors as far as the system allows. With more connections than descriptors an accept
-    would fail and be tried again in every turn of the event loop, at full load.
+    Raise the process's own limit of descriptors as far as the system allows, so that there are some for connections that the
+    application has taken over, too, ``taken_over`` at most. With more connections than descriptors no file could be opened.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _DESCRIPTORS_KEPT
+    needed = wanted + taken_over + _DESCRIPTORS_KEPT
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
     Wake = Callable[[], None]
     Resume = Callable[[WSGIApplication], Wake]
@@ -44,9 +44,11 @@ class TakenOver(BaseException):
 
     begin: called by the server in its reading thread, when it has let go of the connection, with the connected, non-blocking
     socket (or what stands for it under TLS); the headers that the server would have added to an answer; and a function that
-    counts and logs the answer, to be called once, in any thread, with the answer's status and the length of its body.
+    counts and logs the answer, to be called once it is given, in any thread, with its status and the length of its body.
+    environ: what the application was given; the server adds it.
     """
 
     def __init__(self, begin: Callable[[Any, list[tuple[str, str]], Answered], None]) -> None:
         super().__init__()
         self.begin = begin
+        self.environ: WSGIEnvironment | None = None

@@ -384,6 +384,9 @@ class RespSession(Connection):
             self.store = self.service.store
             self._choose_ways()
             self._choose_pushes()
+            if self.mailbox is not None:
+                # What has waited for replies in the middle of which it might not be sent.
+                self.mailbox.go_on()
 
     def _choose_pushes(self) -> None:
         # What has changed before answers are made comes before them.

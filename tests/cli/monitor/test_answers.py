@@ -80,7 +80,7 @@ def test_a_status_of_which_most_is_missing_or_wrong_is_kept_as_far_as_it_goes() 
 
 def test_a_list_of_members_and_reasons_has_an_end() -> None:
     found = status_of({"node_id": "a", "members": [{"id": str(i)} for i in range(MEMBERS_MAX * 2)]})
-    assert found is not None and len(found[1]) == MEMBERS_MAX
+    assert found is not None and len(found[1]) == MEMBERS_MAX and found[0]["left_out"] == MEMBERS_MAX
     assert len(reasons_of(b"[-]x failed: y\n" * 1000)) == REASONS_MAX
 
 

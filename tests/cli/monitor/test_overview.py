@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cacheflow.cli.monitor.answers import Answered, Silent, status_of
+from cacheflow.cli.monitor.answers import MEMBERS_MAX, Answered, Silent, status_of
 from cacheflow.cli.monitor.overview import authority, overview, places
 
 URLS = {node_id: f"http://10.0.0.{number}:8080" for number, node_id in enumerate("abcde", 1)}
@@ -73,6 +73,12 @@ def test_a_node_that_does_not_answer_is_down_if_the_others_say_so_too() -> None:
         "b is down: Connection refused",
         "c does not answer here, and a counts it as up: no answer in time",
     ]
+
+
+def test_members_that_are_not_looked_at_are_a_problem() -> None:
+    members = [{"id": f"{number:03}", "status": "up", "voter": True} for number in range(MEMBERS_MAX + 6)]
+    found = overview(by_url(answered("a", members)), [URLS["a"]])
+    assert found.problems[0] == "6 more members are not looked at: ask them one by one"
 
 
 def test_a_node_that_is_not_ready_and_a_missing_leader_are_problems() -> None:

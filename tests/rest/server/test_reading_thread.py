@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from cacheflow.errors import OutcomeUnknown
 from cacheflow.net.unfinished import Unfinished
 from cacheflow.rest.app import RestApp
 from cacheflow.rest.request.waiting import AT_ONCE_BYTES_MAX, at_once
+from cacheflow.rest.server import reading_thread
 from cacheflow.rest.server.reading_thread import ReadingChannel
 from cacheflow.rest.server.serving import HttpServer
 
@@ -282,3 +285,22 @@ def test_what_stands_behind_a_write_that_is_turned_away_late_is_answered(app: Re
             assert late.reply().status == 503
             assert late.reply().status == 404
             until(lambda: budget.bytes == 0, "it counts no more")
+
+
+def test_a_server_that_cannot_accept_tries_again_only_after_a_pause(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reading_thread, "_ACCEPTED_AGAIN_S", 0.3)
+    [one] = server._servers
+    accept, tries = one.accept, []
+
+    def fail() -> Any:
+        tries.append(time.monotonic())
+        if len(tries) < 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept()
+
+    monkeypatch.setattr(one, "accept", fail)
+    assert ask(server.port, "GET", "/cache/k").status == 404
+    assert tries[1] - tries[0] >= 0.3 and tries[2] - tries[1] >= 0.3
+    assert caplog.messages == ["no new HTTP connection is accepted for a second: Too many open files"] * 2

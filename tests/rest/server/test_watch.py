@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from fakes.certificates import Authority
 from fakes.embedded import QUICK
+from fakes.users import MemoryAccess
 from rest.wire import Connection, Reply, request, until
 
+from cacheflow.access.roles import Role
 from cacheflow.cli.launcher import free_ports
 from cacheflow.errors import NotReady
 from cacheflow.node import feed, positions
@@ -25,6 +27,8 @@ from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.request.waiting import at_once
 from cacheflow.rest.server.serving import HttpServer
 from cacheflow.store import ReplicatedStore
+
+TOKEN = b"a token of many letters"
 
 
 class Front:
@@ -232,8 +236,38 @@ def test_what_the_loop_alone_sees_to_be_gone_is_counted_and_logged_as_such(
         until(lambda: front.followers == 1, "the other one watches")
     counted = front.app.services.times.times.by_command()["GET /watch"]
     assert {outcome: histogram.count for outcome, histogram in counted.items()} == {"refused": 1, "ok": 1}
+    # Its line is there only when the client has its answer.
+    until(lambda: len([each for each in caplog.records if each.name == "cacheflow.access"]) == 2, "both are logged")
     gone, _ = [each.getMessage() for each in caplog.records if each.name == "cacheflow.access"]
     assert f"since={elsewhere}: 410, " in gone and ": 410, 0 bytes" not in gone
+
+
+def test_a_user_who_is_removed_before_the_watch_begins_has_none(front: Front) -> None:
+    access = MemoryAccess(("u", Role.READ, TOKEN))
+    user = access.user_of(TOKEN)
+    access.people.clear()
+    access.reload()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = socket.create_connection(listening.getsockname(), timeout=10)
+        ours, _ = listening.accept()
+    ours.setblocking(False)
+    told: list[tuple[int, int]] = []
+    known = watches.Watches(front.store.watching, access)
+    known.begin(ours, "", None, user, [], lambda status, size: told.append((status, size)))
+    with theirs, theirs.makefile("rb") as answer:
+        head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer ")
+    assert json.loads(body)["type"] == "urn:cacheflow:unauthorized" and told == [(401, len(body))]
+    assert front.followers == 0
+
+
+def test_the_log_names_who_watches(front: Front, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "cacheflow.access")
+    app = create_app(front.store, RestConfig(access=MemoryAccess(("ada", Role.READ, TOKEN))))
+    with HttpServer(app, "127.0.0.1", 0, threads=2) as server, Connection(server.port) as connection:
+        connection.send(request("GET", "/watch", headers=f"Authorization: Bearer {TOKEN.decode()}\r\n"))
+        until(lambda: len(caplog.messages) == 1, "it is logged")
+    assert caplog.messages[0].startswith("GET /watch: 200, ") and caplog.messages[0].endswith(" (ada)")
 
 
 def test_a_node_that_cannot_tell_what_changes_ends_its_watches(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:

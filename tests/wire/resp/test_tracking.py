@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import cast
 
 import pytest
 from wire.fake_store import FakeStore
@@ -13,7 +14,9 @@ from wire.script_client import InlineRunner
 
 from cacheflow.machine.language import commands as c
 from cacheflow.node import tracking
+from cacheflow.wire.promises import Promise
 from cacheflow.wire.resp import mailbox
+from cacheflow.wire.resp.connection import RespConnection
 from cacheflow.wire.resp.scripting.scripts import Scripts
 
 OK = b"+OK\r\n"
@@ -203,6 +206,21 @@ def test_a_reply_that_is_made_and_waits_for_the_client_comes_before_what_has_cha
     store.next_turn.run()
     came += client.replies()
     assert came.endswith(b"*2\r\n$1\r\n1\r\n+OK\r\n" + invalidate("a"))
+
+
+def test_what_waits_for_a_reply_is_told_also_when_tracking_ends_meanwhile() -> None:
+    conversation = Conversation()
+    client, store = conversation.client, conversation.store
+    conversation.say("SUBSCRIBE ch")
+    session = cast(RespConnection, client.protocol)
+    made = Promise(b"+OK\r\n")
+    session._promises.append(made)
+    store.channels.publish(b"ch", b"m")
+    store.next_turn.run()
+    session._promises.clear()
+    session.end_tracking()
+    store.next_turn.run()
+    assert client.replies().startswith(b">3\r\n$7\r\nmessage")
 
 
 @pytest.mark.parametrize(("tracks", "value_bytes"), [(True, 1), (True, 900_000), (False, 900_000)])
