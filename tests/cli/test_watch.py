@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cluster.processes import NodeProcess, wait_for
 
+from cacheflow.node import positions
+
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[NodeProcess]:
@@ -50,3 +52,8 @@ def test_each_change_is_a_line_for_people_or_for_programs(node: NodeProcess) -> 
     with watching(node, "--since", "x" * 31) as wrong:
         assert wrong.wait(20) == 2
         assert wrong.stderr is not None and "since" in wrong.stderr.read()
+    known = positions.parse(first["position"])
+    elsewhere = positions.text_of(known.entry, known.seen, bytes(byte ^ 1 for byte in known.tag))
+    with watching(node, "--since", elsewhere) as missed:
+        assert missed.wait(20) == 1
+        assert missed.stderr is not None and "list the keys anew" in missed.stderr.read()
