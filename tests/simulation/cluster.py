@@ -38,7 +38,7 @@ from cacheflow.machine.state import contents, idempotency, scopes
 from cacheflow.machine.state.settings import Settings
 from cacheflow.net.slices import Slices
 from cacheflow.net.unsent import Unsent
-from cacheflow.node import channels, feed, large_calls, proposals, supervisor, tracking
+from cacheflow.node import assembly, channels, feed, large_calls, proposals, supervisor, tracking
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.proposal import Proposal
@@ -587,6 +587,7 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(feed, "FOUND_MAX", followed.FOUND_MAX)
         patch.setattr(feed, "HANDED_AT_ONCE", followed.HANDED_AT_ONCE)
         patch.setattr(feed, "UNPACKED_MAX", followed.UNPACKED_MAX)
+        patch.setattr(assembly, "STALE_MS_MAX", followed.STALE_MS_MAX)
         patch.setattr(tracking, "NOTED_BYTES_MAX", tracked.NOTED_BYTES_MAX)
         patch.setattr(tracking, "DUE_MAX", tracked.DUE_MAX)
         patch.setattr(tracking, "NAMES_AT_ONCE", tracked.NAMES_AT_ONCE)

@@ -36,6 +36,10 @@ PAUSE_S = 0.15
 PREFIXES = ("", "", "c", "r", "gone")
 # Seconds in which a follower that keeps up is told what was applied on its node.
 TOLD_WITHIN_S = 0.5
+# For how many ms a node may have heard no leader and still tells changes; so much later at most, in seconds, who follows it knows
+# all or is gone: clocks may run at different rates, and what is applied is told in slices.
+STALE_MS_MAX = 1000
+KNOWN_WITHIN_S = STALE_MS_MAX / 1000 * 1.5 + TOLD_WITHIN_S
 
 
 class HastySlices:
@@ -64,6 +68,8 @@ class SimFollower:
         self.position: Position | None = None
         self._following = following
         self._is_slow = False
+        # Since when it follows its process, or takes what that tells.
+        self._since = 0.0
         # The position is of the cluster that a recovery has replaced: no node may go on from it.
         self.is_of_before = False
         # Since when it may be behind what its node has applied.
@@ -87,6 +93,7 @@ class SimFollower:
         if chance < 0.1:
             self._is_slow = not self._is_slow
             if not self._is_slow:
+                self._since = following.cluster.scheduler.now
                 process.loop.call_soon(process.feed.go_on, self)
         elif chance < 0.15:
             process.loop.call_soon(self._leave, process)
@@ -94,9 +101,11 @@ class SimFollower:
             process.loop.call_soon(self.heartbeat, process)
         elif chance < 0.5:
             process.loop.call_soon(process.feed.look)
+        else:
+            process.loop.call_soon(self._look, process)
 
     def _attach(self, process: Process) -> None:
-        if self.process is not process or not process.node.may_read:
+        if self.process is not process or not process.is_in_touch:
             self.process = None
             return
         since = self.position
@@ -105,6 +114,7 @@ class SimFollower:
             self.process = None
             return
         try:
+            self._since = self._following.cluster.scheduler.now
             self.position = positions.parse(process.feed.follow(self, since and positions.text_of(*since)))
             if self.is_of_before and since is not None and self._following.is_right(process):
                 self._complain(process, "that it goes on, from a position of before the recovery")
@@ -117,6 +127,27 @@ class SimFollower:
         if self.process is process:
             process.feed.unfollow(self)
             self.process = None
+
+    def _look(self, process: Process) -> None:
+        """Leave a node that is out of touch, as those do who serve watches; of any other node nothing old may be missing."""
+        following = self._following
+        if self.process is not process:
+            return
+        if not process.is_in_touch:
+            self._leave(process)
+            return
+        now = following.cluster.scheduler.now
+        if (
+            self._is_slow
+            or self.position is None
+            or now - self._since < KNOWN_WITHIN_S
+            or not following.is_right(process)
+        ):
+            return
+        for where, effect in following.behind(self.position, self.prefix):
+            if following.is_old(where[0], KNOWN_WITHIN_S):
+                self._complain(process, f"nothing of {effect} at {where}, for {KNOWN_WITHIN_S} s")
+                return
 
     def heartbeat(self, process: Process) -> None:
         """Take the position that a heartbeat tells, behind which nothing may be missing."""
@@ -216,9 +247,9 @@ class Following:
             if len(self._indexes) > 1 and self._indexes[-2] > index:
                 self._indexes.sort()
 
-    def is_old(self, index: int) -> bool:
-        """Return whether those who follow must have been told of the entry ``index`` by now."""
-        return self.cluster.scheduler.now - self._applied_at[index] > TOLD_WITHIN_S
+    def is_old(self, index: int, than_s: float = TOLD_WITHIN_S) -> bool:
+        """Return whether the entry ``index`` was applied somewhere more than some seconds ago."""
+        return self.cluster.scheduler.now - self._applied_at[index] > than_s
 
     def behind(self, position: Position, prefix: str) -> Iterator[tuple[tuple[int, int], Effect]]:
         """Yield ((entry, number), effect) of what happened behind a position to keys under a prefix."""

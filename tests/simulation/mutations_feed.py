@@ -49,6 +49,11 @@ def skip_what_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Feed, "_tell_next", _tell)
 
 
+def tell_on_out_of_touch(patch: pytest.MonkeyPatch) -> None:
+    """Let a node that hears no leader keep those who follow it."""
+    patch.setattr(LocalNode, "is_in_touch", property(lambda self: self.may_read))
+
+
 def go_on_over_a_snapshot(patch: pytest.MonkeyPatch) -> None:
     """Keep the feed as it is when a snapshot takes the place of entries."""
     replaced = LocalNode.machine_replaced

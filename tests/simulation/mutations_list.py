@@ -164,6 +164,7 @@ MUTATIONS = (
     Mutation("a heartbeat's position is told of", feed.promise_more_than_was_told, ""),
     Mutation("also in the midst of handing over", feed.promise_what_is_not_handed_over, ""),
     Mutation("which goes on in the next slice", feed.drop_what_is_not_handed_over, ""),
+    Mutation("who hears no leader ends watches", feed.tell_on_out_of_touch, "isolate"),
     Mutation("those who lag are told of it, too", feed.tell_the_slow_nothing_of_what_is_condemned, ""),
     Mutation("a read is noted before it is answered", tracking.note_a_read_after_it_was_answered, ""),
     Mutation("one that is answered later is compared", tracking.note_a_late_read_as_it_is_now, ""),
