@@ -128,7 +128,7 @@ class SimFollower:
             process.feed.unfollow(self)
             self.process = None
 
-    def _look(self, process: Process) -> None:
+    def _look(self, process: Process, again: bool = True) -> None:
         """Leave a node that is out of touch, as those do who serve watches; of any other node nothing old may be missing."""
         following = self._following
         if self.process is not process:
@@ -146,7 +146,11 @@ class SimFollower:
             return
         for where, effect in following.behind(self.position, self.prefix):
             if following.is_old(where[0], KNOWN_WITHIN_S):
-                self._complain(process, f"nothing of {effect} at {where}, for {KNOWN_WITHIN_S} s")
+                if again:
+                    # A process that has slept has learnt it just now, and is telling it.
+                    process.loop.call_later(TOLD_WITHIN_S, self._look, process, False)
+                else:
+                    self._complain(process, f"nothing of {effect} at {where}, for {KNOWN_WITHIN_S} s")
                 return
 
     def heartbeat(self, process: Process) -> None:
