@@ -80,8 +80,7 @@ export function membersView(section) {
   }
 
   function draw() {
-    if (node.error !== null) freshness.bad(node.error);
-    else freshness.good();
+    freshness.note(node);
     if (node.status === null) return;
     const leader = leaderId();
     const { members } = node.status;
