@@ -49,6 +49,7 @@ def test_leadership_is_handed_over_and_a_member_is_demoted_and_promoted(trio: No
 def test_a_member_is_removed_and_the_page_of_another_node_shows_it_no_more(trio: Nodes, reader: Watched) -> None:
     extra = trio.add(["--role", "observer"]).start()
     try:
+        wait_for(lambda: extra.node_id in trio[0].members())
         page = reader.open(trio[0].url, "members")
         held = Held(page, "**/nodes/*", "DELETE")
         page.get_by_role("button", name=f"Remove: {extra.node_id}").click()
