@@ -1,10 +1,10 @@
 // The view of the cluster: what is wrong, in words; a picture of the members; the same as a table; the latest figures.
 
 import { element, renew, row, say, table } from "./dom.js";
-import { events, onEvents, wantEvents } from "./event_list.js";
+import { EVENTS_EVERY_MS, events, onEvents, wantEvents } from "./event_list.js";
 import { eventRow } from "./events.js";
 import { Freshness } from "./freshness.js";
-import { history, latest, onHistory, seriesOf, wantHistory } from "./history.js";
+import { HISTORY_EVERY_MS, history, latest, onHistory, seriesOf, wantHistory } from "./history.js";
 import { NODE_EVERY_MS, leaderId, node, onNode } from "./node.js";
 import { pictureOf } from "./picture.js";
 import { roleOf, troublesOf, changeOf } from "./troubles.js";
@@ -24,16 +24,21 @@ export function clusterView(section) {
   const place = element("dl", { class: "apart", "aria-label": "Place in the log" });
   const recent = element("ol", { class: "events" });
   const freshness = new Freshness(age, NODE_EVERY_MS);
+  // Figures and events are asked for apart: one may stay away while the rest comes.
+  const [figuresAge, recentAge] = [1, 2].map(() => element("p", { class: "age", hidden: true }));
+  const figuresFreshness = new Freshness(figuresAge, HISTORY_EVERY_MS, "figures");
+  const recentFreshness = new Freshness(recentAge, EVENTS_EVERY_MS, "events");
   section.append(
     element("h2", { id: "cluster-title", tabindex: "-1" }, "Cluster"),
     age,
     troubles,
+    figuresAge,
     figures,
     element(
       "div",
       { class: "beside" },
       element("figure", { class: "panel" }, picture, legend()),
-      element("div", { class: "panel" }, element("h3", {}, "Latest events"), recent),
+      element("div", { class: "panel" }, element("h3", {}, "Latest events"), recentAge, recent),
       element(
         "div",
         { class: "panel wide whole", tabindex: "0", role: "region", "aria-label": "Members, as a table" },
@@ -44,8 +49,7 @@ export function clusterView(section) {
   );
 
   function draw() {
-    if (node.error !== null) freshness.bad(node.error);
-    else freshness.good();
+    freshness.note(node);
     const status = node.status;
     if (status === null) return;
     const leader = leaderId();
@@ -66,8 +70,14 @@ export function clusterView(section) {
   }
 
   onNode(draw);
-  onHistory(() => showFigures(figures));
-  onEvents(() => renew(recent, events.list.slice(-LATEST_EVENTS).reverse().map(eventRow)));
+  onHistory(() => {
+    figuresFreshness.note(history);
+    showFigures(figures);
+  });
+  onEvents(() => {
+    recentFreshness.note(events);
+    renew(recent, events.list.slice(-LATEST_EVENTS).reverse().map(eventRow));
+  });
   return {
     show() {
       wantHistory("cluster", true);

@@ -40,6 +40,12 @@ export function renew(place, children) {
   if (focused >= 0 && !place.contains(document.activeElement)) focusable()[focused]?.focus();
 }
 
+/** Lets the reader change `field`, or not while it is held; the focus stays with it where it can. */
+export function hold(field, isHeld) {
+  if ("readOnly" in field) field.readOnly = isHeld;
+  else field.disabled = isHeld;
+}
+
 /** Returns a button with the text `text` that calls `press`. */
 export function button(text, press, properties = {}) {
   return element("button", { type: "button", onclick: press, ...properties }, text);

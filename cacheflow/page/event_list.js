@@ -7,8 +7,8 @@ const KEPT = 200;
 /** Milliseconds between an answer and the next question. */
 export const EVENTS_EVERY_MS = 3000;
 
-/** The events, oldest first, each {number, at, what, text, about}. */
-export const events = { list: [], error: null };
+/** The events, oldest first, each {number, at, what, text, about}; when the latest answer came, and why there is no newer one. */
+export const events = { list: [], answered_ms: null, error: null };
 
 const listeners = new Set();
 const wanting = new Set();
@@ -24,7 +24,7 @@ const polling = new Polling(
     events.list.push(...answer.events.filter((event) => event.number > newest));
     events.list.splice(0, Math.max(0, events.list.length - KEPT));
     next = answer.next;
-    events.error = null;
+    Object.assign(events, { answered_ms: performance.now(), error: null });
     tell();
   },
   (error) => {

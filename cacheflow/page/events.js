@@ -22,8 +22,7 @@ export function eventsView(section) {
   let shown = "";
 
   function draw() {
-    if (events.error !== null) freshness.bad(events.error);
-    else freshness.good();
+    freshness.note(events);
     const kinds = [...new Set(events.list.map((event) => event.what))].sort();
     for (const what of kinds) {
       if (![...kind.options].some((option) => option.value === what))

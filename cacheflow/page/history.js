@@ -11,9 +11,9 @@ export const HISTORY_EVERY_MS = 5000;
 
 /**
  * The samples. `times`: Unix seconds, oldest first; `series`: numbers or null by name, one for each time;
- * `now`: the node's time in the latest answer.
+ * `now`: the node's time in the latest answer, which came at `answered_ms` of performance.now.
  */
-export const history = { times: [], series: Object.create(null), now: 0, every: 5, error: null };
+export const history = { times: [], series: Object.create(null), now: 0, every: 5, answered_ms: null, error: null };
 
 const listeners = new Set();
 const wanting = new Set();
@@ -23,7 +23,7 @@ const polling = new Polling(
   async (signal) => {
     const since = history.times.at(-1);
     add(await ask("/history", { query: { since }, signal }));
-    history.error = null;
+    Object.assign(history, { answered_ms: performance.now(), error: null });
     tell();
   },
   (error) => {

@@ -3,7 +3,8 @@
 import { NoAnswer, call, notDone, pathOf } from "./calls.js";
 import { confirmed } from "./confirming.js";
 import { button, element, renew, say } from "./dom.js";
-import { KeyForm } from "./key_form.js";
+import { KeyForm, linkTo } from "./key_form.js";
+import { tell } from "./outcomes.js";
 import { save } from "./saving.js";
 import { ticking } from "./ticking.js";
 import { readKey, shownValue } from "./value.js";
@@ -22,6 +23,10 @@ export class KeyDetail {
     this.key = null;
     this.value = null;
     this.form = null;
+    // Forms that were to be saved and that the reader has left, by key; the one of a new key by null.
+    this.unfinished = new Map();
+    // How the latest change of this key came out: what is said after it does not take its place.
+    this.said = "";
     this.timer = 0;
     this.round = null;
     // Of bytes: hex or base64.
@@ -38,21 +43,50 @@ export class KeyDetail {
       if (key !== null && this.round === null) this.lookAgain();
       return;
     }
-    this.rest();
-    [this.key, this.value, this.form] = [key, null, null];
-    say(this.notice, "");
+    this.#leave();
+    this.key = key;
     if (key === null) return this.#nothing();
-    this.#frame(element("p", { class: "hint" }, "Asking …"));
+    const left = this.unfinished.get(key);
+    if (left === undefined) this.#frame(element("p", { class: "hint" }, "Asking …"));
+    else {
+      this.value = left.value;
+      this.#showForm(left);
+    }
     this.#look();
   }
 
   /** Shows the form of a new key, that may begin with `prefix`. */
   create(prefix) {
     if (this.form?.isNew) return;
+    this.#leave();
+    const left = this.unfinished.get(null);
+    if (left === undefined) this.#openForm(null, prefix);
+    else this.#showForm(left);
+  }
+
+  /** Shows no key any more. A form that was to be saved is kept, with what was typed, until it is closed or written. */
+  #leave() {
     this.rest();
-    [this.key, this.value] = [null, null];
-    say(this.notice, "");
-    this.#openForm(null, prefix);
+    if (this.form?.isAsked) this.unfinished.set(this.key, this.form);
+    [this.key, this.value, this.form] = [null, null, null];
+    this.#say("", "");
+  }
+
+  /** Returns whether the reader sees the panel of `key`, and no form in it. */
+  #isAt(key) {
+    return this.key === key && this.form === null && this.place.checkVisibility();
+  }
+
+  /** Says how this key is, behind how its latest change came out. */
+  #say(text, said = this.said) {
+    this.said = said;
+    say(this.notice, [said, text].filter((each) => each !== "").join(" "));
+  }
+
+  /** Says how a change of `key` came out where the reader is. */
+  #outcome(key, said) {
+    if (this.key === key && this.place.checkVisibility()) this.#say("", said);
+    else tell([linkTo(key), ": ", said]);
   }
 
   /** Takes in changes of keys: looks at this one again if it is among them. */
@@ -88,14 +122,13 @@ export class KeyDetail {
     try {
       const value = await readKey(key, round.signal);
       if (round.signal.aborted) return;
-      this.read_ms = performance.now();
-      this.#found(value);
+      this.#found({ ...value, read_ms: performance.now() });
     } catch (error) {
       if (round.signal.aborted) return;
       if (error.status === 404) return this.#gone();
       // The value was replaced between two questions about it.
       if (error.status === 412) return this.lookAgain();
-      say(this.notice, `${error.message}.`);
+      this.#say(`${error.message}.`);
       if (error instanceof NoAnswer || error.status >= 500) this.lookAgain(AGAIN_MS);
     }
   }
@@ -108,17 +141,15 @@ export class KeyDetail {
       if (this.form.version !== value.version) this.form.warn(value);
       return;
     }
-    say(
-      this.notice,
-      before !== null && before.version !== value.version ? `Changed: now version ${number(value.version)}.` : "",
-    );
+    const isOther = before !== null && before.version !== value.version;
+    this.#say(isOther ? `Changed: now version ${number(value.version)}.` : "");
     this.#draw();
   }
 
   #gone() {
     this.value = null;
     if (this.form !== null) return this.form.warn(null);
-    say(this.notice, "");
+    this.#say("");
     const text = "This key is not there: it was deleted, has expired or was evicted.";
     this.#frame(element("p", {}, text), element("div", { class: "buttons" }, button("Close", this.left)));
   }
@@ -163,57 +194,88 @@ export class KeyDetail {
     if (value === null) return;
     if (value.ttl === undefined) return say(this.ttl, "not read");
     if (value.ttl === null) return say(this.ttl, "until it is deleted or evicted");
-    const left = value.ttl - (performance.now() - this.read_ms) / 1000;
+    const left = value.ttl - (performance.now() - value.read_ms) / 1000;
     say(this.ttl, left > 0 ? `${duration(left)} more` : "expired");
-    if (left <= 0 && this.form === null && !document.hidden) this.lookAgain(AGAIN_MS);
+    if (left <= 0 && this.form === null && !document.hidden && this.place.checkVisibility()) this.lookAgain(AGAIN_MS);
   }
 
   #openForm(value, prefix) {
-    this.form = new KeyForm(value, prefix, {
-      saved: (key) => {
-        this.form = null;
-        this.chosen(key);
-        if (this.key === key) this.#look();
-      },
+    const form = new KeyForm(value, prefix, {
+      saved: (key) => this.#saved(form, key),
       cancelled: () => {
-        this.form = null;
-        if (value === null) return this.left();
+        this.#close(form);
+        if (value === null) {
+          this.#nothing();
+          return this.left();
+        }
         if (this.value === null) this.#gone();
         else this.#draw();
       },
       present: () => {
-        this.form = null;
+        this.#close(form);
         this.#look();
       },
     });
-    if (value === null) this.place.replaceChildren(element("h3", {}, "New key"), this.form.element);
-    else {
-      say(this.notice, "");
-      this.#frame(this.form.element);
+    this.#say("", "");
+    this.#showForm(form);
+    form.focus();
+  }
+
+  #showForm(form) {
+    this.form = form;
+    if (form.isNew) return this.place.replaceChildren(element("h3", {}, "New key"), form.element);
+    // Two forms may look alike, with different texts in them: none stays for another.
+    this.place.replaceChildren();
+    this.#frame(form.element);
+  }
+
+  /** Forgets `form`; another one that the reader has opened stays. */
+  #close(form) {
+    const name = form.value?.key ?? null;
+    if (this.unfinished.get(name) === form) this.unfinished.delete(name);
+    if (this.form === form) this.form = null;
+  }
+
+  #saved(form, key) {
+    const isSeen = this.form === form && this.place.checkVisibility();
+    const isLeft = this.form === form && !isSeen;
+    this.#close(form);
+    if (!isSeen) tell([linkTo(key), ": written."]);
+    if (isLeft) {
+      // In another view: who comes back finds no form of what is written.
+      this.#leave();
+      this.#nothing();
     }
-    this.form.focus();
+    if (!isSeen) return;
+    this.chosen(key);
+    if (this.key === key) this.#look();
   }
 
   async #delete() {
     const { key, value } = this;
     if (!(await confirmed(["Delete ", foreign(key), "?"], "Delete"))) return;
+    if (this.#isAt(key)) this.#say("", "");
     try {
       const headers = { "If-Match": `"${value.version}"` };
       await call("DELETE", pathOf(key), { headers, patience_ms: WRITE_PATIENCE_MS });
-      this.left();
     } catch (error) {
       const changed = "Not deleted: somebody has changed this key since it was shown to you.";
-      say(this.notice, error.status === 412 ? changed : notDone("deleted", error));
-      if (error.status === 412) this.lookAgain();
+      this.#outcome(key, error.status === 412 ? changed : notDone("deleted", error));
+      if (error.status === 412 && this.#isAt(key)) this.lookAgain();
+      return;
     }
+    if (this.#isAt(key)) this.left();
+    else tell([linkTo(key), ": deleted."]);
   }
 
   async #download() {
+    const { key } = this;
+    this.#say("", "");
     try {
-      const answer = await call("GET", pathOf(this.key), { query: { raw: "", peek: "" } });
-      save(await answer.blob(), this.key);
+      const answer = await call("GET", pathOf(key), { query: { raw: "", peek: "" } });
+      save(await answer.blob(), key);
     } catch (error) {
-      say(this.notice, `No download: ${error.message}.`);
+      this.#outcome(key, `No download: ${error.message}.`);
     }
   }
 }

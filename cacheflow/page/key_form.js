@@ -1,15 +1,23 @@
 // The form that writes a key: a new one, or another value in the place of the one that was shown, and of no other.
 
 import { call, notDone, pathOf } from "./calls.js";
-import { button, element, say } from "./dom.js";
+import { button, element, hold, say } from "./dom.js";
+import { outcome } from "./outcomes.js";
 import { indented } from "./value.js";
-import { number } from "./words.js";
+import { foreign, number, plain } from "./words.js";
+
+// What a sentence above all views has room for.
+const NAME_CHARACTERS = 60;
 
 /** The form. `value`: what was read of the key; null for a new key. `saved`, `cancelled`, `present`: what happens next. */
 export class KeyForm {
   constructor(value, prefix, { saved, cancelled, present }) {
     Object.assign(this, { value, saved, present });
     this.isNew = value === null;
+    // True once it was to be saved: then what was typed is not forgotten before the reader closes it, or it is written.
+    this.isAsked = false;
+    // How the latest attempt came out, and who has changed the key meanwhile: neither takes the place of the other.
+    [this.said, this.warning] = ["", ""];
     this.version = value?.version ?? null;
     this.key = element("input", { id: "key", autocomplete: "off", spellcheck: "false", required: true, value: prefix });
     this.kind = element(
@@ -80,11 +88,15 @@ export class KeyForm {
   warn(value) {
     if (this.isNew) return;
     const now = value === null ? "it is gone" : `it is at version ${number(value.version)}`;
-    say(
-      this.notice,
-      `Somebody has changed this key: ${now}, and you were shown version ${number(this.version)}. Saving will be refused.`,
-    );
+    const shown = `you were shown version ${number(this.version)}`;
+    this.warning = `Somebody has changed this key: ${now}, and ${shown}. Saving will be refused.`;
     this.show.hidden = false;
+    // While it is being saved, the change may be the reader's own.
+    if (!this.submit.disabled) say(this.notice, this.#told());
+  }
+
+  #told() {
+    return [this.said, this.warning].filter((text) => text !== "").join(" ");
   }
 
   #button(text) {
@@ -93,7 +105,10 @@ export class KeyForm {
   }
 
   #look() {
-    this.seconds.hidden = this.expiry.value !== "seconds";
+    const isWanted = this.expiry.value === "seconds";
+    this.seconds.hidden = !isWanted;
+    // A field that is not seen is not looked at either: the browser could not say what is wrong with it.
+    this.seconds.disabled = !isWanted;
   }
 
   async #save() {
@@ -103,7 +118,8 @@ export class KeyForm {
       try {
         JSON.parse(said);
       } catch (error) {
-        return say(this.notice, `Nothing was written: this is no JSON: ${error.message}.`);
+        this.said = `Nothing was written: this is no JSON: ${error.message}.`;
+        return say(this.notice, this.#told());
       }
     } else {
       said = JSON.stringify(this.#written());
@@ -112,16 +128,26 @@ export class KeyForm {
     const ttl = this.expiry.value === "seconds" ? `,"ttl":${Number(this.seconds.value)}` : "";
     const query = this.expiry.value === "keep" ? { keep_ttl: "" } : {};
     const headers = this.isNew ? { "If-None-Match": "*" } : { "If-Match": `"${this.version}"` };
-    this.submit.disabled = true;
+    this.isAsked = true;
+    this.#hold(true);
     try {
       await call("PUT", pathOf(key), { json: `{"value":${said}${ttl}}`, query, headers, patience_ms: 15000 });
-      this.saved(key);
     } catch (error) {
-      say(this.notice, this.#inWords(error));
-      this.show.hidden = error.status !== 412 || this.isNew;
-    } finally {
-      this.submit.disabled = false;
+      this.#hold(false);
+      this.said = this.#inWords(error);
+      const link = linkTo(key, this.isNew ? { new: "" } : { key });
+      outcome(this.notice, [this.#told()], [link, ": ", this.said]);
+      if (error.status === 412 && !this.isNew) this.show.hidden = false;
+      return;
     }
+    this.#hold(false);
+    this.saved(key);
+  }
+
+  /** Lets the reader type, or not while it is saved. */
+  #hold(isHeld) {
+    for (const field of [this.key, this.kind, this.text, this.expiry, this.seconds]) hold(field, isHeld);
+    this.submit.disabled = isHeld;
   }
 
   /** Returns the text to write: with the line ends of the one that was read. */
@@ -139,6 +165,11 @@ export class KeyForm {
     }
     return notDone("written", error);
   }
+}
+
+/** Returns a link with the name of `key` to the view of keys; it shows the key there, or what else is `asked`. */
+export function linkTo(key, asked = { key }) {
+  return element("a", { href: `#keys?${new URLSearchParams(asked)}` }, foreign(plain(key, NAME_CHARACTERS)));
 }
 
 /** Returns the line end that `text` has everywhere, LF if it has none; null if it has several kinds, or CR without LF. */

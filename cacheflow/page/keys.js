@@ -33,10 +33,15 @@ export function keysView(section) {
 
   function typed() {
     clearTimeout(typingTimer);
-    typingTimer = setTimeout(() => go({ prefix: parts.prefix.value, after: null }, true), TYPING_MS);
+    typingTimer = setTimeout(() => {
+      typingTimer = 0;
+      go({ prefix: parts.prefix.value, after: null }, true);
+    }, TYPING_MS);
   }
 
+  /** Goes to another address of this view; a reader who has left the view stays where they are. */
   function go(changes, replaces = false) {
+    if (!isSeen) return;
     const address = addressOf(changes);
     if (replaces) location.replace(address);
     else location.hash = address;
@@ -48,10 +53,12 @@ export function keysView(section) {
     if (!isSeen || document.hidden) return;
     const { signal } = (round = new AbortController());
     const { prefix, after } = wanted;
+    draw();
     try {
       const query = { prefix: prefix || null, limit: PAGE_KEYS, cursor: after || null };
       const answer = await call("GET", "/cache", { query, signal, patience_ms: PATIENCE_MS });
       const { keys, cursor } = await read(answer.json(), signal);
+      if (signal.aborted) return;
       page = new KeyPage(prefix, after, keys, cursor);
       failure = null;
       watching = new Watching(prefix, answer.headers.get("X-Watch-Position"), { told, anew, state });
@@ -61,6 +68,11 @@ export function keysView(section) {
       failure = error;
       const isFinal = error.status >= 400 && error.status < 500;
       if (!isFinal) againTimer = setTimeout(list, AGAIN_MS);
+      else if (isOld()) {
+        page = null;
+        freshness.note({ answered_ms: null, error });
+      }
+      if (page === null || isOld()) draw();
     }
     look();
   }
@@ -69,7 +81,8 @@ export function keysView(section) {
     round?.abort();
     watching?.close();
     clearTimeout(againTimer);
-    [round, watching] = [null, null];
+    clearTimeout(drawTimer);
+    [round, watching, drawTimer] = [null, null, 0];
   }
 
   function told(changes) {
@@ -93,11 +106,18 @@ export function keysView(section) {
   function look() {
     const error = failure ?? node.error;
     if (error) freshness.bad(error);
-    else if (watching !== null) freshness.good();
+    else if (watching !== null) freshness.note({ answered_ms: performance.now(), error: null });
+  }
+
+  /** Returns whether the page that is held is not the one that is wanted, which has not come yet. */
+  function isOld() {
+    return page !== null && (page.prefix !== wanted.prefix || page.after !== wanted.after);
   }
 
   function draw() {
     drawTimer = 0;
+    parts.list.setAttribute("aria-busy", isOld());
+    if (page === null || isOld()) return drawAwaited();
     if (page.keys.length === 0 && page.next !== null) return go({ after: page.next }, true);
     drawList(parts.list, page.keys, wanted);
     const more = page.next !== null;
@@ -114,6 +134,17 @@ export function keysView(section) {
     if (more) parts.next.href = addressOf({ after: page.next });
   }
 
+  /** Shows that the keys that are wanted have not come, and of which other ones those are that are seen until then. */
+  function drawAwaited() {
+    const keys = page?.keys ?? [];
+    drawList(parts.list, keys, wanted);
+    parts.count.replaceChildren(failure === null ? "Asking …" : "Not read.");
+    if (keys.length && page.prefix === wanted.prefix) parts.count.append(" Here is still another page.");
+    else if (keys.length && page.prefix === "") parts.count.append(" Here are still keys of all prefixes.");
+    else if (keys.length) parts.count.append(" Here are still keys that begin with ", foreign(page.prefix), ".");
+    for (const part of [parts.none, parts.first, parts.previous, parts.next]) part.hidden = true;
+  }
+
   parts.fresh.addEventListener("click", () => go({ key: null, new: "" }));
   document.addEventListener("visibilitychange", () => (document.hidden ? stop() : isSeen && list()));
   onToken(() => isSeen && (list(), detail.lookAgain(0)));
@@ -125,14 +156,21 @@ export function keysView(section) {
       isSeen = true;
       if (wanted?.prefix !== next.prefix) before.clear();
       wanted = { ...next, key: asked.get("key") };
-      if (document.activeElement !== parts.prefix) parts.prefix.value = next.prefix;
-      if (isOther) list();
-      else if (page !== null) draw();
+      // What is being typed is asked for soon.
+      if (document.activeElement !== parts.prefix && !typingTimer) parts.prefix.value = next.prefix;
+      if (isOther) {
+        // What was said of other keys is not said of these.
+        failure = null;
+        freshness.note({ answered_ms: freshness.answered_ms, error: null });
+        list();
+      } else draw();
       if (asked.has("new")) detail.create(next.prefix);
       else detail.show(wanted.key);
     },
     hide() {
       isSeen = false;
+      clearTimeout(typingTimer);
+      typingTimer = 0;
       detail.rest();
       stop();
     },

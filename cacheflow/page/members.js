@@ -3,9 +3,10 @@
 import { call, notDone, onToken } from "./calls.js";
 import { backupPanel } from "./backups.js";
 import { confirmed } from "./confirming.js";
-import { button, element, renew, row, say, table } from "./dom.js";
+import { button, element, renew, row, table } from "./dom.js";
 import { Freshness } from "./freshness.js";
 import { NODE_EVERY_MS, askAgain, leaderId, node, onNode } from "./node.js";
+import { outcome } from "./outcomes.js";
 import { SettingsForm } from "./settings.js";
 import { changeOf, roleOf } from "./troubles.js";
 import { foreign } from "./words.js";
@@ -17,7 +18,9 @@ const PATIENCE_MS = 30000;
 /** Fills `section` with the view and returns {show, hide}. */
 export function membersView(section) {
   const age = element("p", { class: "age", hidden: true });
-  const notice = element("p", { class: "notice", role: "status" });
+  const notices = element("div", { role: "status" });
+  // A line for each change that was asked for: some are under way at once.
+  const underWay = new Set();
   const body = element("tbody");
   const freshness = new Freshness(age, NODE_EVERY_MS);
   const settings = new SettingsForm();
@@ -33,21 +36,25 @@ export function membersView(section) {
     element(
       "div",
       { class: "panel wide", tabindex: "0", role: "region", "aria-label": "Members, and what can be done with them" },
-      notice,
+      notices,
       table("Members", COLUMNS, body),
     ),
     element("div", { class: "beside" }, settings.element, backupPanel()),
   );
 
-  /** Does one change and says how it came out. */
-  async function change(done, method, path, json) {
-    say(notice, "Asking …");
+  /** Does one change of `member` and says how it came out: that it is what `done` says, or why not. */
+  async function change(member, done, method, path, json) {
+    const line = element("p", { class: "notice" }, foreign(member.id), ": asking …");
+    for (const old of [...notices.children]) if (!underWay.has(old)) old.remove();
+    notices.append(line);
+    underWay.add(line);
     try {
       await call(method, path, { json, patience_ms: PATIENCE_MS });
-      notice.replaceChildren(...done);
+      outcome(line, [foreign(member.id), ` ${done}.`]);
     } catch (error) {
-      say(notice, notDone("done", error));
+      outcome(line, [foreign(member.id), `: ${notDone("done", error)}`]);
     }
+    underWay.delete(line);
     askAgain();
   }
 
@@ -56,19 +63,19 @@ export function membersView(section) {
   async function remove(member) {
     const question = ["Take ", foreign(member.id), " out of the cluster for good?"];
     if (!(await confirmed(question, "Remove it", member.id))) return;
-    await change([foreign(member.id), " is removed."], "DELETE", pathOf(member));
+    await change(member, "is removed", "DELETE", pathOf(member));
   }
 
   async function demote(member) {
     const question = ["Take its vote from ", foreign(member.id), "?"];
     if (!(await confirmed(question, "Demote it", member.id))) return;
-    await change([foreign(member.id), " is an observer now."], "POST", pathOf(member, "/demote"), {});
+    await change(member, "is an observer now", "POST", pathOf(member, "/demote"), {});
   }
 
   function memberRow(member, leader) {
     const acts = element("div", { class: "buttons" });
-    const lead = () => change([foreign(member.id), " leads now."], "POST", "/cluster/leader", { id: member.id });
-    const promote = () => change([foreign(member.id), " votes now."], "POST", pathOf(member, "/promote"), {});
+    const lead = () => change(member, "leads now", "POST", "/cluster/leader", { id: member.id });
+    const promote = () => change(member, "votes now", "POST", pathOf(member, "/promote"), {});
     // Read aloud, a button says whom it is about.
     const act = (text, press, properties) =>
       acts.append(button(text, press, { ...properties, "aria-label": `${text.replace(" …", "")}: ${member.id}` }));
@@ -80,8 +87,7 @@ export function membersView(section) {
   }
 
   function draw() {
-    if (node.error !== null) freshness.bad(node.error);
-    else freshness.good();
+    freshness.note(node);
     if (node.status === null) return;
     const leader = leaderId();
     const { members } = node.status;

@@ -6,8 +6,11 @@ import { Polling, tellAll } from "./ticking.js";
 /** Milliseconds between an answer and the next question. */
 export const NODE_EVERY_MS = 2000;
 
-/** The latest answer of /cluster/status, and why there is no newer one: an error, null if there is none. */
-export const node = { status: null, error: null };
+/**
+ * The latest answer of /cluster/status, when it came (answered_ms, by performance.now), and why there is no newer one: an error,
+ * null if there is none.
+ */
+export const node = { status: null, answered_ms: null, error: null };
 
 const listeners = new Set();
 
@@ -20,7 +23,8 @@ export function onNode(listener) {
 const polling = new Polling(
   NODE_EVERY_MS,
   async (signal) => {
-    Object.assign(node, { status: await ask("/cluster/status", { signal }), error: null });
+    const status = await ask("/cluster/status", { signal });
+    Object.assign(node, { status, answered_ms: performance.now(), error: null });
     tell();
   },
   (error) => {

@@ -84,8 +84,7 @@ export function plotsView(section) {
   }
 
   onHistory(() => {
-    if (history.error !== null) freshness.bad(history.error);
-    else freshness.good();
+    freshness.note(history);
     draw();
   });
   document.addEventListener("theme", () => draw());

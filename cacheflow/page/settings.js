@@ -1,8 +1,9 @@
 // The cluster's settings: shown, and changed only if nobody else has changed them meanwhile.
 
 import { call, notDone, read } from "./calls.js";
-import { button, element, say } from "./dom.js";
+import { button, element, hold, say } from "./dom.js";
 import { askAgain } from "./node.js";
+import { outcome } from "./outcomes.js";
 import { foreign, moment, number } from "./words.js";
 
 // Each setting: its name, what it is, and the least number; null for eviction, which is a word.
@@ -19,6 +20,8 @@ const MAY_BE_NONE = ["max_items", "max_bytes"];
 export class SettingsForm {
   constructor() {
     this.found = null;
+    // How many times the settings were asked for, and which of these questions is the latest that was answered.
+    [this.asked, this.answered] = [0, 0];
     this.fields = Object.fromEntries(
       FIELDS.map(([name, , least]) => {
         const changed = { id: `setting-${name}`, oninput: () => this.#look() };
@@ -31,10 +34,12 @@ export class SettingsForm {
         ];
       }),
     );
+    // How the latest change came out: what is said after it does not take its place.
+    this.said = "";
     this.about = element("p", { class: "hint" }, "Asking …");
     this.notice = element("p", { class: "notice", role: "status" });
     this.submit = element("button", { type: "submit", class: "first", disabled: true }, "Change settings");
-    this.anew = button("Show the present settings", () => this.load(), { hidden: true });
+    this.anew = button("Show the present settings", () => this.load(true), { hidden: true });
     this.element = element(
       "form",
       { class: "panel fields", onsubmit: (event) => (event.preventDefault(), this.#save()) },
@@ -44,41 +49,67 @@ export class SettingsForm {
       this.notice,
       element("div", { class: "buttons" }, this.anew, this.submit),
     );
+    this.#hold(true);
   }
 
   /** Takes in which version the settings have: shows them anew, or says so if the reader has begun to change them. */
   follow(version) {
     if (this.found === null) this.load();
-    else if (this.found.version !== version) {
-      if (Object.keys(this.#changes()).length === 0) return this.load();
-      say(this.notice, `Somebody has changed the settings: they are at version ${number(version)} now.`);
-      this.anew.hidden = false;
+    else if (this.found.version !== version && !this.isHeld) {
+      if (!this.#isChanged()) return this.load();
+      this.#warn(version);
     }
   }
 
-  /** Asks for the settings and shows them. */
-  async load() {
+  /** Asks for the settings and shows them: what the reader has begun to change stays, unless `replaces` is true. */
+  async load(replaces = false) {
+    const asked = ++this.asked;
     try {
       const answer = await call("GET", "/cluster/settings");
-      this.#show(await read(answer.json()));
+      const found = await read(answer.json());
+      if (asked < this.answered) return;
+      this.answered = asked;
+      if (replaces || !this.#isChanged()) this.#show(found);
+      else if (found.version !== this.found.version) this.#warn(found.version);
     } catch (error) {
-      say(this.notice, `Not read: ${error.message}.`);
+      if (asked > this.answered) this.#say(`Not read: ${error.message}.`);
     }
+  }
+
+  #warn(version) {
+    this.#say(`Somebody has changed the settings: they are at version ${number(version)} now.`);
+    this.anew.hidden = false;
+  }
+
+  #say(text) {
+    say(this.notice, [this.said, text].filter((each) => each !== "").join(" "));
   }
 
   #show(found) {
+    if (found.version !== this.found?.version) this.said = "";
     this.found = found;
     for (const [name] of FIELDS) this.fields[name].value = found[name] ?? "";
+    this.#hold(false);
     const who = found.changed_by ? [", changed by ", foreign(found.changed_by)] : [];
     const when = found.changed_at ? ` at ${moment(found.changed_at)}` : "";
     this.about.replaceChildren(`Version ${number(found.version)}`, ...who, `${when}.`);
     this.anew.hidden = true;
-    say(this.notice, "");
+    this.#say("");
+  }
+
+  /** Lets the reader type, or not: there is nothing to change yet, or it is being changed. */
+  #hold(isHeld) {
+    this.isHeld = isHeld;
+    for (const field of Object.values(this.fields)) hold(field, isHeld);
     this.#look();
   }
 
   #look() {
-    this.submit.disabled = Object.keys(this.#changes()).length === 0;
+    this.submit.disabled = this.isHeld || !this.#isChanged();
+  }
+
+  #isChanged() {
+    return Object.keys(this.#changes()).length > 0;
   }
 
   #changes() {
@@ -94,15 +125,24 @@ export class SettingsForm {
 
   async #save() {
     const { version } = this.found;
+    const said = (text) => {
+      this.said = text;
+      outcome(this.notice, [text], ["Settings of the cluster: ", text]);
+    };
+    const json = this.#changes();
+    this.#hold(true);
     try {
       const headers = { "If-Match": `"${version}"` };
-      const answer = await call("PATCH", "/cluster/settings", { json: this.#changes(), headers, patience_ms: 15000 });
-      this.#show(await read(answer.json()));
-      say(this.notice, "Changed.");
+      const answer = await call("PATCH", "/cluster/settings", { json, headers, patience_ms: 15000 });
+      const found = await read(answer.json());
+      this.answered = ++this.asked;
+      this.#show(found);
+      said("Changed.");
       askAgain();
     } catch (error) {
+      this.#hold(false);
       const changed = `Nothing was changed: somebody has changed the settings since version ${number(version)}.`;
-      say(this.notice, error.status === 412 ? changed : notDone("changed", error));
+      said(error.status === 412 ? changed : notDone("changed", error));
       this.anew.hidden = error.status !== 412;
     }
   }

@@ -61,7 +61,7 @@ export class Watching {
         clearTimeout(timer);
         timer = setTimeout(end, SILENCE_MS);
         const { done, value } = await reader.read();
-        if (done) return false;
+        if (done || signal.aborted) return false;
         rest += decoder.decode(value, { stream: true });
         const ends = rest.lastIndexOf("\n\n");
         if (ends < 0) continue;

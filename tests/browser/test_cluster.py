@@ -75,13 +75,12 @@ def test_while_a_node_stands_still_every_view_says_how_old_it_is_and_comes_back_
     for view, sign in SIGNS.items():
         show(page, view)
         page.locator(f"#view-{view} {sign}").first.wait_for()
-    expect(page.locator(".age")).to_have_count(len(SIGNS))
     node.signal(signal.SIGSTOP)
     try:
         expect(page.locator("#state")).to_have_text("no answer")
         for view, sign in SIGNS.items():
             show(page, view)
-            age = page.locator(f"#view-{view} .age")
+            age = page.locator(f"#view-{view} .age").first
             expect(age).to_be_visible()
             expect(age).to_contain_text(re.compile(r"^As of \d+ s ago: this node does not answer\.$"))
             expect(page.locator(f"#view-{view} {sign}").first).to_be_visible()
@@ -92,7 +91,28 @@ def test_while_a_node_stands_still_every_view_says_how_old_it_is_and_comes_back_
     expect(page.locator("#state")).to_contain_text("ready")
     for view in SIGNS:
         show(page, view)
-        expect(page.locator(f"#view-{view} .age")).to_be_hidden()
+        expect(page.locator(f"#view-{view} .age:visible")).to_have_count(0)
+
+
+def test_figures_and_events_that_stay_away_alone_are_said_to_be_old(trio: Nodes, reader: Watched) -> None:
+    page = reader.open(trio[0].url)
+    expect(page.locator("#view-cluster .figures dd").first).to_be_visible()
+    page.locator("#view-cluster .events li").first.wait_for()
+    # Seen again, the view asks at once.
+    show(page, "members")
+    page.route(re.compile(r"/(history|events)(\?|$)"), lambda route: route.fulfill(status=503, json={"detail": "busy"}))
+    show(page, "cluster")
+    ages = page.locator("#view-cluster .age:visible")
+    expect(ages).to_have_count(2)
+    expect(ages.first).to_have_text(re.compile(r"^The figures are as of [\d.]+ s ago: busy\.$"))
+    expect(ages.last).to_have_text(re.compile(r"^The events are as of [\d.]+ s ago: busy\.$"))
+    # A view that begins now is as old as what it begins with.
+    show(page, "plots")
+    expect(page.locator("#view-plots .age")).to_have_text(re.compile(r"^As of [\d.]+ s ago: busy\.$"))
+    page.unroute_all()
+    for view in ("cluster", "plots"):
+        show(page, view)
+        expect(page.locator(f"#view-{view} .age:visible")).to_have_count(0)
 
 
 def test_a_hidden_page_asks_for_nothing(trio: Nodes, reader: Watched) -> None:

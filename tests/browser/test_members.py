@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser.conftest import TOKENS
-from browser.watched import Watched
+from browser.watched import Held, Watched
 from cluster.processes import NodeProcess, Nodes, wait_for
 from playwright.sync_api import Page, expect
 
@@ -44,6 +44,50 @@ def test_leadership_is_handed_over_and_a_member_is_demoted_and_promoted(trio: No
     expect(dialog.get_by_role("button", name="Remove it")).to_be_disabled()
     page.keyboard.press("Escape")
     assert len(leader.members()) == 3
+
+
+def test_a_member_is_removed_and_the_page_of_another_node_shows_it_no_more(trio: Nodes, reader: Watched) -> None:
+    extra = trio.add(["--role", "observer"]).start()
+    try:
+        wait_for(lambda: extra.node_id in trio[0].members())
+        page = reader.open(trio[0].url, "members")
+        held = Held(page, "**/nodes/*", "DELETE")
+        page.get_by_role("button", name=f"Remove: {extra.node_id}").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("textbox").fill(extra.node_id)
+        dialog.get_by_role("button", name="Remove it").click()
+        # A reader who has gone on to another view is told there.
+        removal = held.next()
+        page.locator('header nav a[href="#events"]').click()
+        removal.continue_()
+        expect(page.locator("#outcomes")).to_contain_text(f"{extra.node_id} is removed.")
+        rows = reader.open(trio[1].url).locator("#view-cluster tbody tr")
+        expect(rows).to_have_count(3)
+        expect(rows.filter(has_text=extra.node_id)).to_have_count(0)
+    finally:
+        extra.kill()
+        trio.all.remove(extra)
+
+
+def test_what_is_typed_into_the_settings_stays_whatever_comes_meanwhile(trio: Nodes, reader: Watched) -> None:
+    page = reader.open(trio[0].url, "members")
+    field = page.get_by_label("Bytes of one value at most")
+    expect(page.get_by_label("Keys at most")).to_have_value("200000")
+    before = field.input_value()
+    held = Held(page, "**/cluster/settings", "GET")
+    assert trio[0].ask("PATCH", "/cluster/settings", {"max_items": 190000}).status == 200
+    # Asked now, the node's status says that there is another version, and the page asks for it.
+    page.evaluate("import('/page/node.js').then((module) => module.askAgain())")
+    found = held.next()
+    field.fill("1000")
+    found.continue_()
+    expect(page.locator("form .notice")).to_contain_text("Somebody has changed the settings")
+    expect(field).to_have_value("1000")
+    page.unroute_all()
+    page.get_by_role("button", name="Show the present settings").click()
+    expect(page.get_by_label("Keys at most")).to_have_value("190000")
+    expect(field).to_have_value(before)
+    assert trio[0].ask("PATCH", "/cluster/settings", {"max_items": 200000}).status == 200
 
 
 def test_settings_are_changed_unless_somebody_else_has_changed_them(trio: Nodes, reader: Watched) -> None:
@@ -125,6 +169,23 @@ def test_a_key_that_was_refused_is_shown_once_a_token_is_typed(guarded: NodeProc
     expect(page.get_by_role("region", name="Value")).to_have_text("seen")
 
 
+def test_settings_that_were_refused_are_still_there_once_a_token_is_typed(
+    guarded: NodeProcess, reader: Watched
+) -> None:
+    page = reader.open(guarded.url, "members")
+    use_token(page, TOKENS["read"])
+    field = page.get_by_label("Keys at most")
+    field.fill("900")
+    page.get_by_role("button", name="Change settings").click()
+    expect(page.locator("form .notice")).to_contain_text("Not changed: this needs the role admin")
+    page.get_by_role("button", name="Token …").click()
+    with page.expect_response("**/cluster/settings"):
+        use_token(page, TOKENS["admin"])
+    page.get_by_role("button", name="Change settings").click()
+    expect(page.locator("form .notice")).to_have_text("Changed.")
+    assert guarded.ask("GET", "/cluster/settings").body["max_items"] == 900
+
+
 @pytest.mark.parametrize("role", ["read", "write"])
 def test_what_a_role_may_not_do_is_told_plainly(guarded: NodeProcess, reader: Watched, role: str) -> None:
     guarded.put("here", "value")
@@ -134,7 +195,7 @@ def test_what_a_role_may_not_do_is_told_plainly(guarded: NodeProcess, reader: Wa
     page.get_by_role("dialog").get_by_role("textbox").fill("node-1")
     page.get_by_role("dialog").get_by_role("button", name="Demote it").click()
     needs = f"this needs the role admin, and the user of this token has the role {role}"
-    expect(page.locator("#view-members .wide .notice")).to_have_text(f"Not done: {needs}.")
+    expect(page.locator("#view-members .wide .notice")).to_have_text(f"node-1: Not done: {needs}.")
     page.get_by_role("button", name="Take a backup").click()
     expect(page.get_by_text(f"No backup: {needs}.")).to_be_visible()
     page.get_by_label("Keys at most").fill("7")

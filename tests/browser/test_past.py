@@ -36,6 +36,12 @@ def figure(page: Page, title: str) -> Any:
     return page.locator("#view-plots figure", has=page.get_by_text(title, exact=True))
 
 
+def ask_again(page: Page) -> None:
+    """Have the view of plots ask for samples now, as it does every five seconds."""
+    want = "['plots', false], ['plots', true]"
+    page.evaluate(f"import('/page/history.js').then((m) => [{want}].forEach((each) => m.wantHistory(...each)))")
+
+
 def cells(page: Page, title: str, curve: str) -> list[str]:
     """What the table below a plot says of a curve: now, and at its highest."""
     row = figure(page, title).locator("tbody tr", has=page.get_by_role("rowheader", name=curve, exact=True))
@@ -79,6 +85,7 @@ def test_an_hour_is_plotted_with_its_limits_and_a_gap_where_the_node_was_away(tr
     # Ten minutes of sixty are 15 per cent of the canvas: no line leads over them.
     assert min(behind) - max(before) > 0.1 and len(before) > 50 and len(behind) > 50
     # What comes is added, and asked for behind what is known.
+    ask_again(page)
     expect(figure(page, "Keys read and written").locator("tbody td").first).to_have_text("1,000/s")
     assert f"since={times[-1]}" in asked[1]
 
@@ -116,7 +123,9 @@ def test_a_pointer_over_a_plot_whose_samples_get_fewer_ends_nothing(trio: Nodes,
     box = plot.locator(".u-over").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2)
     expect(plot.locator("thead")).not_to_contain_text("now")
+    ask_again(page)
     expect(plot.locator("tbody td").first).to_have_text("102/s")
+    ask_again(page)
     expect(plot.locator("tbody td").first).to_have_text("103/s")
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Route
 
 # Debian's; a browser of Playwright's own would have to be downloaded.
 CHROMIUM = "chromium"
 # Milliseconds for anything to happen: far more than it takes on an idle machine, because tests also run beside others.
 DEADLINE_MS = 30_000
+POLL_MS = 20
 # Chromium says this by itself of an answer of 4xx and 5xx, which may be what a test asks for, and of a node that is away.
 NETWORK = "Failed to load resource"
 # What the browser traces of scripts, with the processor's time that each took: a loaded machine makes none look long.
@@ -87,6 +89,30 @@ class Watched:
         # The page never opens one: a foreign script has.
         self.said.append(f"dialog: {dialog.message}")
         dialog.dismiss()
+
+
+class Held:
+    """The requests of a page to ``url``, of the methods given, that are kept back until a test answers them."""
+
+    def __init__(self, page: Page, url: str | re.Pattern[str], *methods: str) -> None:
+        self._page = page
+        self._methods = methods
+        self._routes: list[Route] = []
+        page.route(url, self._take)
+
+    def next(self) -> Route:
+        """Wait for the next request that is kept back and return its route, to be answered."""
+        for _ in range(DEADLINE_MS // POLL_MS):
+            if self._routes:
+                return self._routes.pop(0)
+            self._page.wait_for_timeout(POLL_MS)
+        raise AssertionError(f"no request came within {DEADLINE_MS} ms")
+
+    def _take(self, route: Route) -> None:
+        if route.request.method in self._methods:
+            self._routes.append(route)
+        else:
+            route.continue_()
 
 
 @contextlib.contextmanager
