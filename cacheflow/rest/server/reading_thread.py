@@ -224,8 +224,6 @@ class ReadingServer(StrictServer):
         self.watches: deque[ReadingChannel] = deque()
         self._lines = deque((self.long, self.watches))
         self._long_from_s = 0.0
-        # When clients are accepted again after an error, by the same clock.
-        self._accepts_from_s = 0.0
         self._resumed: deque[ReadingChannel] = deque()
         # Connections that somebody else has from now on.
         self._taken: deque[tuple[ReadingChannel, TakenOver]] = deque()
@@ -239,8 +237,18 @@ class ReadingServer(StrictServer):
 
         super().__init__(serve, *args, **kwargs)
 
-    def readable(self) -> bool:
-        return super().readable() and time.monotonic() >= self._accepts_from_s
+    def _accept_later(self) -> None:
+        """Have the poll loop not tell of clients that wait to be accepted, for _ACCEPTED_AGAIN_S seconds."""
+        until_s = time.monotonic() + _ACCEPTED_AGAIN_S
+
+        def readable() -> bool:
+            if time.monotonic() < until_s:
+                return False
+            del self.readable
+            return bool(self.readable())
+
+        # In place of the method, which each poll calls: nobody pays for a look at the clock while all is well.
+        self.readable = readable
 
     def handle_accept(self) -> None:
         """Accept the clients that wait; where clients speak TLS, another thread makes the handshake and hands them back.
@@ -258,7 +266,7 @@ class ReadingServer(StrictServer):
                 if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                     # Whoever waits goes on waiting, and would be told of in each poll.
                     logger.warning("no new HTTP connection is accepted for a second: %s", error.strerror)
-                    self._accepts_from_s = time.monotonic() + _ACCEPTED_AGAIN_S
+                    self._accept_later()
                 return
             if self._secure is None:
                 self.channel_class(self, *accepted, self.adj, map=self._map)
