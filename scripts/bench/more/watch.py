@@ -203,7 +203,7 @@ class Step:
 
 
 def run(
-    watches: int = 1000, everything: int = 10, rate: float = 2000.0, seconds: float = 8.0, rounds: int = 4
+    watches: int = 1000, everything: int = 10, rate: float = 2000.0, seconds: float = 16.0, rounds: int = 8
 ) -> Verdict:
     """Without watches, with one, with all of them, in turns; then with all of them behind the death of their node."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
