@@ -257,7 +257,7 @@ def _first_keys(
         if wanted:
             wanted.sort()
             give_way()
-            # Of two parts that are in order: the sort only merges them.
+            # Both parts are in order by themselves, so the second sort does little more than merge them.
             first += wanted
             first.sort()
             if len(first) >= count:

@@ -152,7 +152,7 @@ class Watch(asyncio.Protocol):
         self._transport = transport = cast(asyncio.Transport, transport)
         self._watches.came(self)
         answered = self._answered
-        # It keeps the request and the HTTP server's part of the connection.
+        # Kept for as long as the watch lives, the function would keep the request and the HTTP server's part of the connection.
         del self._answered
         try:
             if not self._watches.is_admitted(self.user):

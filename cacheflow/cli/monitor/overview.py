@@ -124,7 +124,7 @@ def _problems(status: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> l
     """Return what is wrong with a cluster, a line each: no leader, members that do not answer, nodes that are not ready."""
     found = [] if status["leader"] else ["there is no leader"]
     if status["left_out"]:
-        found.append(f"{status['left_out']} more members are not looked at: ask them one by one")
+        found.append(f"{status['left_out']} more members are not looked at: ask them by --url")
     for row in rows:
         if row["status"] == "down":
             found.append(f"{row['id']} is down: {row['why']}")

@@ -265,7 +265,10 @@ class ReadingServer(StrictServer):
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                     # Whoever waits goes on waiting, and would be told of in each poll.
-                    logger.warning("no new HTTP connection is accepted for a second: %s", error.strerror)
+                    logger.warning(
+                        "no new HTTP connection is accepted for a second: %s; too many files need a higher limit (ulimit -n)",
+                        error.strerror,
+                    )
                     self._accept_later()
                 return
             if self._secure is None:

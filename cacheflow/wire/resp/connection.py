@@ -140,7 +140,7 @@ class RespConnection(RespSession):
                 self._count_kept()
 
     def may_rest(self) -> bool:
-        # What the method of the base class asks, without a call of it, which would cost a write one part in two hundred.
+        # The base class's method asks the same; a call of it would be one more for each request.
         return self.plain and not (
             self._promises
             or self._pending

@@ -5,10 +5,10 @@
 
 In each run three new nodes of each version are started with default settings, and asked by RESP, one version at a time. The CPU
 time of all three processes counts, divided by the answers: it depends less on what else the machine does than rates do. Nodes
-are started anew because two of the same version differ by up to four parts in a hundred for as long as they live: where their
-memory lies is chance. Each load is asked of both by turns (the other version, this one twice, the other one), and the ratio is
-that of one run: from run to run everything may cost a fifth more. Prints a table in Markdown, and exits with code 1 when the
-median of the runs' ratios is over 1.05 for any load.
+are started anew because two of the same version differ for as long as they live: where their memory lies is chance. Each load
+is asked of both by turns (the other version, this one twice, the other one), and the ratio is that of one run: from run to run
+everything may cost more, or less. Prints a table in Markdown, and exits with code 1 when the median of the runs' ratios is over
+1.05 for any load.
 """
 
 from __future__ import annotations

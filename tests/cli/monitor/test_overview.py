@@ -78,7 +78,7 @@ def test_a_node_that_does_not_answer_is_down_if_the_others_say_so_too() -> None:
 def test_members_that_are_not_looked_at_are_a_problem() -> None:
     members = [{"id": f"{number:03}", "status": "up", "voter": True} for number in range(MEMBERS_MAX + 6)]
     found = overview(by_url(answered("a", members)), [URLS["a"]])
-    assert found.problems[0] == "6 more members are not looked at: ask them one by one"
+    assert found.problems[0] == "6 more members are not looked at: ask them by --url"
 
 
 def test_a_node_that_is_not_ready_and_a_missing_leader_are_problems() -> None:

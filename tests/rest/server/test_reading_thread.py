@@ -303,4 +303,5 @@ def test_a_server_that_cannot_accept_tries_again_only_after_a_pause(
     monkeypatch.setattr(one, "accept", fail)
     assert ask(server.port, "GET", "/cache/k").status == 404
     assert tries[1] - tries[0] >= 0.3 and tries[2] - tries[1] >= 0.3
-    assert caplog.messages == ["no new HTTP connection is accepted for a second: Too many open files"] * 2
+    assert len(caplog.messages) == 2
+    assert all("Too many open files; too many files need a higher limit" in each for each in caplog.messages)
