@@ -97,13 +97,13 @@ def test_a_ttl_that_cannot_be_is_refused(cache: ReplicatedStore, ttl: Any) -> No
 
 
 def test_a_ttl_ends_and_can_be_changed(cache: ReplicatedStore) -> None:
-    assert cache.set("short", 1, ttl=0.2).ttl_s == pytest.approx(0.2, abs=0.1)
-    cache.set("longer", 1, ttl=0.2)
-    cache.set("kept", 1, ttl=0.2)
+    assert cache.set("short", 1, ttl=1).ttl_s == pytest.approx(1, abs=0.5)
+    cache.set("longer", 1, ttl=1)
+    cache.set("kept", 1, ttl=1)
     assert cache.touch("longer", 60) is True and cache.persist("kept") is True
     began = time.monotonic()
     wait_for(lambda: "short" not in cache)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert sorted(cache) == ["kept", "longer"]
     item = cache.get_item("kept")
     assert item is not None and item.ttl_s is None

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +33,7 @@ from cacheflow.cli.launcher import LocalCluster, terminable
 
 # The leader is killed when this part of the visits is done.
 KILLED_AFTER = 0.3
-# Seconds until the node that is asked has heard of the last login, which another one may have answered: milliseconds as a rule.
+# Seconds until every node has heard of the last login, which another one may have answered: milliseconds as a rule.
 HEARD_WITHIN_S = 5.0
 
 
@@ -92,10 +93,7 @@ def _used(cluster: LocalCluster, sites: dict[str, Callable[[], Browser]], users:
         for name, browser in by_name.items():
             browser.login(name)
         print(f"{site}: {users} users have logged in", flush=True)
-    with CacheClient(cluster.urls) as client:
-        until = time.monotonic() + HEARD_WITHIN_S
-        while (kept := len(client)) < users * len(sites) and time.monotonic() < until:
-            time.sleep(0.05)
+    kept = _kept_everywhere(cluster.urls, users * len(sites))
     print(f"{kept} sessions are in the nodes", flush=True)
     yield kept == users * len(sites)
     seen = {site: Seen() for site in sites}
@@ -124,6 +122,16 @@ def _used(cluster: LocalCluster, sites: dict[str, Callable[[], Browser]], users:
         still = [name for name, browser in by_name.items() if browser.visit()]
         print(f"{site}: {users} users have logged out, {len(still)} of them are still known")
         yield not still
+
+
+def _kept_everywhere(urls: list[str], sessions: int) -> int:
+    """Wait until each node has so many sessions; return how many the one with the fewest has."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(CacheClient([url])) for url in urls]
+        until = time.monotonic() + HEARD_WITHIN_S
+        while (kept := min(len(client) for client in clients)) < sessions and time.monotonic() < until:
+            time.sleep(0.05)
+    return kept
 
 
 def _visits(browser: Browser, name: str, visits: int, seen: Seen) -> None:

@@ -129,7 +129,7 @@ class Load:
 
     def check(self, node: NodeProcess) -> None:
         """Check that nothing acknowledged is missing on ``node``, and that nothing was counted twice."""
-        node.value(self.counter, "?consistency=linearizable")
+        node.value(self.counter)
         with node.connect() as connection:
             lost = []
             for writer in self.writers:

@@ -183,10 +183,20 @@ class NodeProcess:
         """Write a key."""
         return self.ask("PUT", path_of(key), {"value": value} if ttl is None else {"value": value, "ttl": ttl})
 
-    def value(self, key: str, query: str = "") -> Any:
-        """Return the value of a key; None when the node has none."""
-        answer = self.ask("GET", path_of(key, query))
-        assert answer.status in (200, 404), (self.node_id, key, answer)
+    def value(self, key: str) -> Any:
+        """Return the value of a key once this node knows every write acknowledged before, by any node; None without a value."""
+        return self._value(path_of(key, "?consistency=linearizable"))
+
+    def own_value(self, key: str) -> Any:
+        """Return the value of a key as this node has it now; None without a value.
+
+        What another node has acknowledged a moment ago, this one may not have yet.
+        """
+        return self._value(path_of(key))
+
+    def _value(self, path: str) -> Any:
+        answer = self.ask("GET", path)
+        assert answer.status in (200, 404), (self.node_id, path, answer)
         return answer.body["value"] if answer.status == 200 else None
 
     def is_ready(self) -> bool:

@@ -40,14 +40,14 @@ def test_two_hours_of_skew_and_a_dead_leader_move_no_ttl(shim: str, folder: Path
         acknowledged_at = time.monotonic()
         assert nodes[2].put("long", "lived", ttl=HOUR_S).status == 201
         # Whoever was not waited for has it a moment later.
-        wait_for(lambda: all(node.value("long") == "lived" for node in nodes.all), "every node has it")
+        wait_for(lambda: all(node.own_value("long") == "lived" for node in nodes.all), "every node has it")
         nodes[1].kill()
         ended: dict[str, float] = {}
 
         def has_ended() -> bool:
             for node in nodes.others():
                 asked_at = time.monotonic()
-                if node.node_id not in ended and node.value("short") is None:
+                if node.node_id not in ended and node.own_value("short") is None:
                     assert time.monotonic() - written_at >= TTL_S - 0.05, f"too early on {node.node_id}"
                     ended[node.node_id] = asked_at
             return len(ended) == 2
@@ -57,7 +57,7 @@ def test_two_hours_of_skew_and_a_dead_leader_move_no_ttl(shim: str, folder: Path
         assert max(ended.values()) - acknowledged_at < TTL_S + 0.5, ended
         nodes[1].start()
         nodes.wait_whole()
-        assert nodes[1].value("short") is None
+        assert nodes[1].own_value("short") is None
         for node in nodes.all:
             left = node.ask("GET", "/cache/long").body["ttl"]
             assert abs(HOUR_S - (time.monotonic() - written_at) - left) < 1, (node.node_id, left)

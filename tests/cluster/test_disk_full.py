@@ -60,7 +60,7 @@ def test_a_leader_whose_disk_is_full_steps_down_and_says_so_while_the_others_go_
             assert node.put(f"after on {node.node_id}", 1).status == 201
             for done in range(1, number + 1):
                 assert node.value(f"large-{done}") is not None, "nothing acknowledged is missing"
-        assert victim.value("before") == "it filled up", "it goes on serving what it has"
+        assert victim.own_value("before") == "it filled up", "it goes on serving what it has"
         assert "Traceback" not in victim.output()
 
         # With room again it comes back by itself.

@@ -72,7 +72,7 @@ def test_all_nodes_killed_at_once_under_load_come_back_with_everything_and_the_r
         assert abs(600 - (time.monotonic() - written_at) - left) < 1.0, (node.node_id, left)
         assert node.value("for ever") == "lived"
     for node in trio.all:
-        wait_for(lambda node=node: node.value("short") is None)  # type: ignore[misc]
+        wait_for(lambda node=node: node.own_value("short") is None)  # type: ignore[misc]
     assert 3.8 < time.monotonic() - written_at < 12, "it ended neither early nor late"
     trio.wait_level()
 
@@ -111,7 +111,7 @@ def test_a_leader_that_stood_still_is_replaced_and_follows_when_it_wakes(trio: N
             assert survivors[0].put("while it stood still", 1).status in (200, 201)
         finally:
             leader.signal(signal.SIGCONT)
-        assert leader.value("while it stood still", "?consistency=linearizable") == 1, "it knows that it does not lead"
+        assert leader.value("while it stood still") == 1, "it knows that it does not lead"
         trio.wait_whole()
         load.wait_progress(10)
     assert load.refused(leader) == []
@@ -135,7 +135,7 @@ def test_without_a_majority_reads_go_on_and_writes_say_whether_they_may_have_hap
         wait_for(lambda: not leader.is_ready(), "it has noticed that it is alone")
         refused = leader.put("unsent", 1)
         assert (refused.status, "retry-after" in refused.headers) == (503, True)
-        assert leader.value("read me") == "anyway"
+        assert leader.own_value("read me") == "anyway"
         bounded = leader.ask("GET", path_of("read me", "?consistency=bounded&max_staleness=0.1"))
         assert (bounded.status, "retry-after" in bounded.headers) == (503, True)
         assert leader.ask("GET", path_of("read me", "?consistency=linearizable")).status == 503
@@ -143,5 +143,5 @@ def test_without_a_majority_reads_go_on_and_writes_say_whether_they_may_have_hap
         assert only_shows_as_down(followers[0], [leader]) and only_shows_as_down(followers[1], [leader])
         followers[0].start()
         nodes.wait_whole()
-        assert leader.value("unsent", "?consistency=linearizable") is None, "refused is refused"
+        assert leader.value("unsent") is None, "refused is refused"
         assert leader.put("unsent", 2).status == 201

@@ -74,7 +74,7 @@ def test_a_node_whose_data_was_deleted_rejoins_under_its_id_and_is_worth_its_vot
     third = growing.others(growing.leader(), lost)[0]
     third.kill()
     assert growing.leader().put("with the rejoined", 1).status == 201
-    assert lost.value("with the rejoined", "?consistency=linearizable") == 1
+    assert lost.value("with the rejoined") == 1
 
 
 def test_a_fourth_node_is_seen_by_all_and_has_everything_but_no_vote(growing: Nodes) -> None:
@@ -91,7 +91,7 @@ def test_a_fourth_node_is_seen_by_all_and_has_everything_but_no_vote(growing: No
     for node in growing.all:
         assert set(node.members()) == {"node-1", "node-2", "node-3", "node-4"}
         assert voters(node) == {"node-1", "node-2", "node-3"}
-        assert node.value("through the fourth", "?consistency=linearizable") == 4
+        assert node.value("through the fourth") == 4
 
 
 def test_a_node_in_memory_rejoins_as_a_new_member_after_each_restart(growing: Nodes) -> None:

@@ -51,7 +51,7 @@ def test_who_is_no_member_has_no_vote_to_give(five: Nodes) -> None:
 def test_a_dead_voter_gives_its_vote_to_the_spare_and_comes_back_as_one(five: Nodes) -> None:
     observer = node_of(five, "node-4")
     assert observer.put("through the", "observer").status == 201
-    assert observer.value("through the", "?consistency=linearizable") == "observer"
+    assert observer.value("through the") == "observer"
     (spare,) = kinds(observer)["spare"]
     leader = five.leader()
     dead = next(node for node in five.others(leader) if node.node_id in kinds(observer)["voter"])

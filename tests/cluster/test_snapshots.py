@@ -27,7 +27,7 @@ def test_a_follower_that_was_down_comes_back_through_a_snapshot(folder: Path) ->
                 answer = connection.request("PUT", f"/cache/large-{number}", {"value": VALUE})
                 assert answer.status == 201
                 if number % 10 == 0:
-                    assert leader.value("early") == "bird"
+                    assert leader.own_value("early") == "bird"
         wait_for(lambda: all(snapshots(node) for node in nodes.others()), "a snapshot is built")
         wait_for(lambda: "snapshot at" in leader.output(), "and used")
         absent.start()

@@ -85,7 +85,7 @@ def plainly(port: int, said: bytes) -> bytes:
 def test_every_port_speaks_tls_and_all_see_the_same(secured: Secured, authority: Authority) -> None:
     nodes, context = secured.nodes, authority.trusted()
     assert nodes[0].put("k", "v").status == 201
-    assert nodes[2].value("k", "?consistency=linearizable") == "v"
+    assert nodes[2].value("k") == "v"
     assert talk(secured.resp[1], context, b"*3\r\n$3\r\nSET\r\n$1\r\nr\r\n$1\r\n1\r\n", 5) == b"+OK\r\n"
     assert talk(secured.resp[1], context, b"*2\r\n$3\r\nGET\r\n$1\r\nr\r\n", 7) == b"$1\r\n1\r\n"
     assert talk(secured.memcached[0], context, b"set m 0 0 1\r\nx\r\n", 8) == b"STORED\r\n"
@@ -261,7 +261,7 @@ def test_a_cluster_changes_over_under_load_and_no_write_fails(folder: Path, auth
         for node in nodes.all:
             metrics = node.try_get("/metrics?format=json").body
             assert metrics['tls_plain_connections_total{port="raft"}'] == 0
-        assert [nodes[0].value(f"load{number}", "?consistency=linearizable") for number in (0, 1)] == load.writes
+        assert [nodes[0].value(f"load{number}") for number in (0, 1)] == load.writes
         # And nobody comes in plainly any more.
         assert plainly(nodes[0].raft_port, b"\x00\x00\x00\x05hello") == b""
 

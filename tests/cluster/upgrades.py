@@ -99,9 +99,9 @@ class Load:
         failures = [failure for caller in self.callers for failure in caller.failures]
         assert not failures, f"{len(failures)} of {self.calls} calls failed: {failures[:3]}"
         for node in self._nodes.all:
-            assert node.value(COUNTER, "?consistency=linearizable") == sum(caller.counted for caller in self.callers)
+            assert node.value(COUNTER) == sum(caller.counted for caller in self.callers)
             for caller in self.callers:
-                lost = {key: value for key, value in caller.written.items() if node.value(key) != value}
+                lost = {key: value for key, value in caller.written.items() if node.own_value(key) != value}
                 assert not lost, f"{node.node_id} has lost {lost}"
         self._nodes.wait_level()
         wait_for(lambda: len({node.digest("?full") for node in self._nodes.all}) == 1, "the contents are equal")
@@ -137,7 +137,7 @@ def check_raised(nodes: Nodes) -> None:
     wait_for(lambda: all(node.status().get("level") == 2 for node in nodes.all), "level 2 is in force everywhere")
     for node in nodes.all:
         assert node.put(f"label/{node.node_id}", "mine").status == 201
-        assert node.value(f"label/{node.node_id}") == LABELLED.decode()
+        assert node.own_value(f"label/{node.node_id}") == LABELLED.decode()
     # There is no way back.
     second.signal(signal.SIGTERM)
     assert second.wait() == 0

@@ -81,7 +81,7 @@ def test_what_is_written_through_another_node_is_seen_soon(ports: list[int]) -> 
 
 def test_what_ends_by_itself_ends_in_the_local_cache(ports: list[int]) -> None:
     client = caching(ports[2])
-    client.set("short", "1", px=150)
+    client.set("short", "1", px=1000)
     assert client.get("short") == "1"
     wait_for(lambda: client.get("short") is None)
     client.hset("h", "f", "1")
