@@ -138,7 +138,7 @@ class EventLog:
         elif now_s - self._without_s >= NO_LEADER_S:
             self._without_s = math.inf
             away = ", ".join(sorted(node.peers.down_ids()))
-            why = f"no connection with {away}" if away else "this node hears none, although all are connected"
+            why = f"no answer of {away}" if away else "this node hears none, although all are connected"
             text = f"no leader for {NO_LEADER_S:g} s, so nothing can be written: {why}"
             self._note("leader", text, level=logging.WARNING)
 

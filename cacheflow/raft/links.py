@@ -43,9 +43,10 @@ class Links:
         self.backlog = network.backlog
         # The route to the leader; None while there is none.
         self.route: Route | None = None
-        # How often another node led than the one before; and who led last, also while no leader is known.
+        # How often a node was seen to lead a new term; and the latest such term, also while no leader is known. It counts if
+        # the same node is elected again, too: clients have waited.
         self.leader_changes = 0
-        self._latest_leader_id: str | None = None
+        self._led_term = 0
         # {node id: how often the connection to it has been opened}: another connection is another route.
         self.connections: dict[str, int] = {}
         self._passed = passed
@@ -55,8 +56,8 @@ class Links:
 
     def follow(self, route: Route | None) -> None:
         """Use ``route`` from now on as the way to the leader; None if there is none."""
-        if route is not None and route.leader_id != self._latest_leader_id:
-            self._latest_leader_id = route.leader_id
+        if route is not None and route.term != self._led_term:
+            self._led_term = route.term
             self.leader_changes += 1
         self.route = route
 

@@ -145,7 +145,7 @@ class RaftNode:
         divergence = self.divergence = Divergence(core, links, ticks, replica, membership)
         self.voters_time = VotersTime(clock, links.now_ms)
         self.elections = Elections(
-            core, journal, self.voters_time, links=links, ticks=ticks, membership=membership, disk=disk
+            core, journal, self.voters_time, links=links, ticks=ticks, peers=peers, membership=membership, disk=disk
         )
         self.following = Following(
             core,
@@ -429,7 +429,10 @@ class RaftNode:
         if node_id == self.node_id:
             return max(0, self._core.commit_index - self._core.last_applied)
         progress = self.peers.progress.get(node_id) if self._core.is_leader else None
-        return None if progress is None else max(0, self._journal.last_index - progress.match_index)
+        if progress is None or not progress.acked_at_ms:
+            # A new leader does not know how far a follower is before that one's first answer.
+            return None
+        return max(0, self._journal.last_index - progress.match_index)
 
     # The core calls ---------------------------------------------------------------------------------------------------
 
@@ -523,7 +526,7 @@ class RaftNode:
             if self._throttle.allows((peer.node_id, "unknown")):
                 logger.warning("dropped a message of unknown type %.40r of %s", message["type"], peer.node_id)
             return
-        self.peers.heard_ms[peer.node_id] = self.links.now_ms()
+        self.peers.heard(peer.node_id)
         if message["type"] == "append_ack" and not self.reconfiguration.is_pending:
             # The handler nudges the node itself, when the acknowledgement makes a difference.
             self._turn.run(lambda: self._handle(handler, peer, message))
@@ -553,6 +556,7 @@ class RaftNode:
         """Use a new connection to the member ``node_id``: messages on its old connection may be lost and are sent again."""
         self.links.connections[node_id] = self.links.connections.get(node_id, 0) + 1
         self._core.set_connected(node_id, True)
+        self.peers.heard(node_id)
         self.replicator.reconnected(node_id)
         self.ticks.wake()
 

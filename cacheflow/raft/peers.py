@@ -21,6 +21,8 @@ from cacheflow.raft.membership.configuration import Configurations
 PROBE, REPLICATE, SNAPSHOT = "probe", "replicate", "snapshot"
 # The answer to a message without entries that has not come after so long does not come any more.
 LOST_AFTER_MS = 5000
+# A member whose last answer is older than this is shown as down, although its connection stands.
+DOWN_AFTER_MS = 1500
 
 
 @dataclass(slots=True)
@@ -110,8 +112,12 @@ class Peers:
     def __init__(self, node_id: str, configurations: Configurations, links: Links) -> None:
         # {node id: how far that follower is}; it counts while this node leads.
         self.progress: dict[str, Progress] = {}
-        # The ids of the members that do not answer the leader: as this node finds as leader, or as its leader says.
+        # The ids of the members that do not answer the leader: as this node finds as leader, or as its leader says; and when
+        # that was found or said.
         self.down: list[str] = []
+        self._down_at_ms = 0
+        # {node id: when that member was asked the first question that it has not answered}.
+        self._asked_at_ms: dict[str, int] = {}
         # {node id: when a message of that member came last}, and the same as the leader told it, by this process's clock.
         self.heard_ms: dict[str, int] = {}
         self.seen_at_ms: dict[str, int] = {}
@@ -131,19 +137,41 @@ class Peers:
                 progress = Progress(next_index, incarnation=incarnation)
             self.progress[node_id] = progress
 
-    def down_ids(self) -> set[str]:
-        """Return the ids of the members that do not answer, as the leader has told.
+    def heard(self, node_id: str) -> None:
+        """Note that something has come from the member ``node_id``: a message, or a new connection."""
+        self.heard_ms[node_id] = self._links.now_ms()
 
-        While no leader is known, returns those of the members to which this node has no connection.
-        """
+    def asked(self, node_id: str) -> None:
+        """Note that the member ``node_id`` is sent a question that every voter which works answers at once."""
+        if self._asked_at_ms.get(node_id, 0) <= self.heard_ms.get(node_id, 0):
+            self._asked_at_ms[node_id] = self._links.now_ms()
+
+    def set_down(self, node_ids: list[str]) -> None:
+        """Set which members do not answer the leader, by their ids."""
+        self.down, self._down_at_ms = node_ids, self._links.now_ms()
+
+    def down_ids(self) -> set[str]:
+        """Return the ids of the members that do not answer, as the leader says; without a leader, of those silent here."""
         if self._links.route is not None:
             return set(self.down) - {self._node_id}
-        return {
-            node_id
-            for node_id in self._configurations.latest.members
-            # Followers send each other nothing, so silence on an open link means nothing.
-            if node_id != self._node_id and not self._links.is_connected(node_id)
-        }
+        return self.silent_ids()
+
+    def silent_ids(self) -> set[str]:
+        """Return the ids of the members that do not answer, as far as this node can tell by itself.
+
+        These are the members to which it has no connection; those that the leader called down and that this node has not heard
+        since; and those that owe it an answer. That another member is silent means nothing: followers send each other nothing.
+        """
+        now_ms, silent = self._links.now_ms(), set()
+        for node_id in self._configurations.latest.members:
+            heard_ms, asked_ms = self.heard_ms.get(node_id, 0), self._asked_at_ms.get(node_id, 0)
+            if node_id != self._node_id and (
+                not self._links.is_connected(node_id)
+                or (node_id in self.down and heard_ms <= self._down_at_ms)
+                or (heard_ms < asked_ms < now_ms - DOWN_AFTER_MS)
+            ):
+                silent.add(node_id)
+        return silent
 
     def last_seen_ms(self, node_id: str) -> int | None:
         """Return the milliseconds since this node or its leader last heard the member ``node_id``; None if neither has."""

@@ -218,7 +218,7 @@ def test_a_leader_that_is_missing_for_long_is_noted_once_and_its_return_too() ->
     assert ("leader", "no leader is known, in term 1") in watched.look()
     for _ in range(4):
         assert watched.look() == []
-    lacks = "no leader for 5 s, so nothing can be written: no connection with bob"
+    lacks = "no leader for 5 s, so nothing can be written: no answer of bob"
     assert watched.look(999) == [] and watched.look(1) == [("leader", lacks)]
     assert watched.look(int(NO_LEADER_S * 300)) == watched.look(1500) == watched.look(1500) == watched.look(1500) == []
     watched.leads("bob")

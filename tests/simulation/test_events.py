@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from simulation.cluster import Cluster, Process, leader_of, patched
 from simulation.test_membership_changes import SETTINGS, followers, remove, running
 
@@ -44,6 +45,41 @@ def test_a_leader_that_is_killed_and_comes_back_is_told_the_same_way_in_every_ru
     outage(2)
 
 
+@pytest.mark.parametrize("with_leader", [True, False])
+def test_who_hangs_is_down_also_for_nodes_without_a_leader(with_leader: bool) -> None:
+    with running(3) as cluster:
+        leader, (one, other) = leader_of(cluster), followers(cluster)
+        hung, left = ((leader, one), other) if with_leader else ((one, other), leader)
+        ids = {process.node_id for process in hung}
+        cluster.run(2.0)
+        for process in hung:
+            process.loop.pause()
+        assert cluster.run(10.0, lambda: left.node.links.route is None and left.node.peers.down_ids() == ids)
+        assert not cluster.run(60.0, lambda: left.node.peers.down_ids() != ids), (
+            "its connections stand, and mean nothing"
+        )
+        assert not any("answers again" in text for text in texts(left))
+        away = ", ".join(sorted(ids))
+        assert f"no leader for 5 s, so nothing can be written: no answer of {away}" in texts(left, "leader")
+        for process in hung:
+            process.loop.resume(False)
+        assert cluster.run(10.0, lambda: cluster.healthy() and not left.node.peers.down_ids())
+        cluster.run(2.0)
+        assert all(texts(left).count(f"{node_id} answers again") == 1 for node_id in ids)
+
+
+def test_a_new_leader_goes_on_calling_down_who_hangs() -> None:
+    with running(3) as cluster:
+        leader, (heir, hung) = leader_of(cluster), followers(cluster)
+        cluster.run(2.0)
+        hung.loop.pause()
+        assert cluster.run(10.0, lambda: any("does not answer" in text for text in texts(leader)))
+        leader.node.hand_over.begin(heir.node_id)
+        assert cluster.run(5.0, lambda: cluster.leader is heir)
+        assert not cluster.run(5.0, lambda: heir.node.peers.down_ids() != {hung.node_id})
+        assert not any("answers again" in text for process in (leader, heir) for text in texts(process))
+
+
 def test_a_node_that_starts_alone_says_that_it_has_no_leader_and_whom_it_does_not_reach() -> None:
     with running(3) as cluster:
         cluster.run(1.0)
@@ -55,7 +91,7 @@ def test_a_node_that_starts_alone_says_that_it_has_no_leader_and_whom_it_does_no
         assert alone.process is not None and texts(alone.process, "leader") == []
         cluster.run(2.0)
         away = ", ".join(host.node_id for host in others)
-        lacks = f"no leader for 5 s, so nothing can be written: no connection with {away}"
+        lacks = f"no leader for 5 s, so nothing can be written: no answer of {away}"
         assert texts(alone.process, "leader") == [lacks]
 
 

@@ -28,6 +28,7 @@ from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.membership import Membership
 from cacheflow.raft.message_types import PreVoteReply
+from cacheflow.raft.peers import Peers
 from cacheflow.raft.roles.voters_time import VotersTime
 from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Peer
@@ -56,6 +57,7 @@ class Elections:
         *,
         links: Links,
         ticks: Ticks,
+        peers: Peers,
         membership: Membership,
         disk: DiskWatch,
     ) -> None:
@@ -64,6 +66,7 @@ class Elections:
         self._voters_time = voters_time
         self._links = links
         self._ticks = ticks
+        self._peers = peers
         self._membership = membership
         self._disk = disk
         self._leader_heard_s = -math.inf
@@ -123,6 +126,7 @@ class Elections:
             self._asked_for, self._first_asked_s = asked_for, core.now()
         self._pre_votes = {self._membership.node_id}
         for node_id in core.voter_ids:
+            self._peers.asked(node_id)
             self._links.send(
                 node_id,
                 {

@@ -221,7 +221,7 @@ class Following:
             }
         down = message.get("down")
         if type(down) is list:
-            self._peers.down = [node_id for node_id in down if type(node_id) is str]
+            self._peers.set_down([node_id for node_id in down if type(node_id) is str])
         under_way = message.get("under_way")
         self.under_way = under_way if type(under_way) is int else 0
         self._divergence.compare(message.get("digest"))

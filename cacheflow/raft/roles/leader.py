@@ -28,7 +28,7 @@ from cacheflow.raft.membership.configuration import Configuration
 from cacheflow.raft.membership.hand_over import HandOver
 from cacheflow.raft.membership.membership import Membership
 from cacheflow.raft.membership.recovery import Recovery
-from cacheflow.raft.peers import Peers
+from cacheflow.raft.peers import DOWN_AFTER_MS, Peers
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.batching import Batching
 from cacheflow.raft.roles.freshness import Freshness
@@ -46,8 +46,7 @@ ENTRY_BYTES_MAX = 1024 * 1024
 # Entries that may be on their way to a majority at once. With one, everything else gathers for the next: under load
 # there are fewer and larger entries, hence fewer flushes and messages, and each entry carries the commit of the last.
 ENTRIES_AHEAD_MAX = 1
-# A member whose last answer is older than this is shown as down; sooner when its connection is broken.
-DOWN_AFTER_MS = 1500
+# A member whose last answer is older than this is shown as down when its connection is broken.
 BROKEN_AFTER_MS = 300
 # An entry that is not committed after this time goes to all followers: one of the quick ones has stalled.
 HURRY_AFTER_S = 0.005
@@ -123,9 +122,10 @@ class Leading:
         """
         others = self._membership.others()
         self._replicator.begin(others)
-        self._watched_since_ms = {}
-        # Until this leader has listened for a while, its links say which members are down.
-        self._peers.down = [node_id for node_id in others if not self._links.is_connected(node_id)]
+        # Until this leader has listened for a while, who was silent before is down.
+        silent = self._peers.silent_ids() & set(others)
+        self._watched_since_ms = dict.fromkeys(silent, 0)
+        self._peers.set_down(sorted(silent))
         stamp_ms = self._replica.machine.now_ms
         for command, _, _ in self._journal.entries(self._core.last_applied + 1, None):
             stamp_ms = max(stamp_ms, _stamp_of(command))
@@ -326,7 +326,7 @@ class Leading:
             silent_ms = now_ms - max(progress.acked_at_ms, since_ms)
             if silent_ms > (DOWN_AFTER_MS if connected else BROKEN_AFTER_MS):
                 down.append(node_id)
-        self._peers.down = down
+        self._peers.set_down(down)
         if not self._working_off:
             self._work_off()
 

@@ -38,13 +38,15 @@ class Voter:
         times: Any = SimpleNamespace(
             own=lambda: (0, False), note=lambda node_id, message: None, is_disputed=lambda voters: False
         )
-        self.elections = Elections(me, me, times, links=me, ticks=me, membership=me, disk=me)
+        self.elections = Elections(me, me, times, links=me, ticks=me, peers=me, membership=me, disk=me)
 
     def now(self) -> float:
         return self.time_s
 
     def send(self, node_id: str, message: dict[str, Any]) -> None:
         self.sent.append((node_id, message))
+
+    def asked(self, node_id: str) -> None: ...
 
     def campaign(self) -> None:
         self.campaigns += 1
