@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # The longest name of a channel, and the longest message: a fraction of a second on a narrow link.
 NAME_BYTES_MAX: Final = 1024
+# The longest name to which one can subscribe: of the channel on which the longest key's changes are told.
+SUBSCRIBED_BYTES_MAX: Final = NAME_BYTES_MAX + len("__keyspace@15__:")
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
 # The subscriptions of all subscribers of a node: with names of the largest length they take 64 MiB.
 SUBSCRIPTIONS_MAX: Final = 65_536
@@ -168,8 +170,8 @@ class Channels:
         node.
         """
         names = self.subscribed[space]
-        if len(name) > NAME_BYTES_MAX:
-            raise InvalidRequest(f"a channel's name has at most {NAME_BYTES_MAX} bytes")
+        if len(name) > SUBSCRIBED_BYTES_MAX:
+            raise InvalidRequest(f"a channel's name has at most {SUBSCRIBED_BYTES_MAX} bytes")
         subscribers = names.get(name, {})
         if subscriber in subscribers:
             return

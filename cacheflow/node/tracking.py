@@ -6,7 +6,8 @@
    has the answer to a write finds no older value in a cache of this node's clients, but for what is on its way to them. What is
    too much for a turn goes on in slices of the next ones (net/slices.py).
 3. A read that is answered later than it was made (a transaction, a script) is noted with what it saw: is that not there any
-   more, the client is told behind the answer. So what is told because of a read is told in a later turn.
+   more, the client is told behind the answer. So is one that leaves out its own writes when others have changed a key behind
+   such a write, for it keeps what it has written once that is answered. What comes behind an answer is told in a later turn.
 4. Where it is not known what has changed, or it is too much to be told key by key, all clients are told to forget all that they
    keep: for a condemned prefix, a snapshot or restore that replaces the contents, and while this node may not be asked.
 5. The table is bounded: what was noted first is told and forgotten first.
@@ -103,6 +104,8 @@ class Tracking:
         self._changed: dict[str, dict[str, list[int]]] = {}
         self._due: deque[_Due] = deque()
         self._due_keys = 0
+        # What is to be told in a later turn, behind the answers of this one.
+        self._later: list[_Due] = []
         self._scheduled = False
         # The versions of what clients have written themselves and do not want to be told of, while something is due.
         self._own: dict[int, set[int]] = {}
@@ -182,20 +185,25 @@ class Tracking:
         self._schedule()
 
     def note_seen(self, number: int, seen: Iterable[tuple[str, int, int | None]]) -> None:
-        """Note that the client ``number`` has read keys some time ago; tell it soon of those that have changed since then.
+        """Note that the client ``number`` has read keys some time ago; tell it, behind its answer, which have changed since then.
 
+        Those count that its reads are noted of, or that are under its prefixes.
         seen: each key with the version and the expiry that it had, both 0 if it was absent; an expiry of None: any.
         """
-        if number not in self._noting:
-            return
+        notes = number in self._noting
         for key, version, expires_at_ms in seen:
             entry = self._find(key)
             present, ends = (0, 0) if entry is None else (entry[VERSION], entry[EXPIRES_AT_MS])
-            if present == version and expires_at_ms in (ends, None):
+            if present != version or expires_at_ms not in (ends, None):
+                if notes or self._follows(number, key):
+                    self._tell_later(number, Invalidated([_name(key)]))
+            elif notes:
                 self.note(number, (key,))
-            else:
-                self._put(key, 0, 0, number)
-                self._schedule()
+
+    def _follows(self, number: int, key: str) -> bool:
+        """Return whether the client ``number`` is told of ``key`` because it has a prefix of it."""
+        name = key[PREFIX_BYTES:] if key.startswith(MARK) else key
+        return any(number in self._prefixes.get(name[:length], ()) for length in self._lengths)
 
     def wrote(self, number: int, versions: Iterable[int]) -> None:
         """Note which ``versions`` the client ``number`` has just written itself: it does not want to be told of these."""
@@ -243,6 +251,11 @@ class Tracking:
         to: Collection[int] = (numbers,) if isinstance(numbers, int) else numbers
         self._due.append(_Due(Invalidated([_name(key)]), ((key, version),), iter(to), left))
         self._due_keys += 1
+
+    def _tell_later(self, number: int, message: Invalidated) -> None:
+        """Have ``message`` told to the client ``number`` behind what it is answered in this turn."""
+        self._later.append(_Due(message, (), iter((number,))))
+        self._schedule()
 
     def _note_for_prefixes(self, key: str, version: int) -> None:
         name = key[PREFIX_BYTES:] if key.startswith(MARK) else key
@@ -302,12 +315,15 @@ class Tracking:
 
     def _schedule(self) -> None:
         """Have what is due told in a slice of a later turn."""
-        if (self._due or self._changed) and not self._scheduled:
+        if (self._due or self._changed or self._later) and not self._scheduled:
             self._scheduled = True
             self._slices.put(self._go_on)
 
     def _go_on(self) -> None:
         self._scheduled = False
+        self._due += self._later
+        self._due_keys += sum(len(each.message.keys or ()) for each in self._later)
+        self._later.clear()
         self._hand_out()
 
     def _gather(self) -> None:
@@ -362,20 +378,39 @@ class Tracking:
     def _give(self, reader: Reader, number: int, due: _Due) -> None:
         """Give ``reader``, the client with that ``number``, what is ``due``, without what it has written itself."""
         own = self._own.get(number) if self._own else None
-        message = due.message
+        message: Invalidated | None = due.message
         if own is not None and due.changes:
-            others = {key: None for key, version in due.changes if version not in own}
-            if not others:
-                if due.left is not None:
-                    # The client may keep a value that it has written itself, so it has to be told of the next change.
-                    ((key, _),) = due.changes
-                    present = self._version_of(key)
-                    self.note_seen(number, ((key, present if present in own else due.left, None),))
-                return
-            if due.left is None:
-                message = Invalidated([key.encode() for key in others])
-        self._told += 1
-        reader.invalidate(message)
+            message = self._without(own, number, due)
+        if message is not None:
+            self._told += 1
+            reader.invalidate(message)
+
+    def _without(self, own: set[int], number: int, due: _Due) -> Invalidated | None:
+        """Return what the client ``number`` is told now of what is ``due``; None for nothing.
+
+        own: the versions that the client has written itself. It keeps these once they are answered: what others have changed
+        behind them is told in a later turn.
+        """
+        if due.left is not None:
+            ((key, version),) = due.changes
+            if version not in own:
+                return due.message
+            # The client may keep a value that it has written itself, so it has to be told of the next change.
+            present = self._version_of(key)
+            self.note_seen(number, ((key, present if present in own else due.left, None),))
+            return None
+        others: dict[str, None] = {}
+        behind: dict[str, None] = {}
+        mine: set[str] = set()
+        for key, version in due.changes:
+            if version in own:
+                mine.add(key)
+                behind.pop(key, None)
+            else:
+                (behind if key in mine else others)[key] = None
+        if behind:
+            self._tell_later(number, Invalidated([key.encode() for key in behind]))
+        return Invalidated([key.encode() for key in others]) if others else None
 
     def metrics(self) -> dict[str, float]:
         """Return how many clients track keys, and how many keys, by metrics' names. Any thread may call it."""

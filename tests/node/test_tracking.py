@@ -265,11 +265,50 @@ def test_under_a_prefix_only_what_is_all_ones_own_is_left_out(node: Node) -> Non
     node.begin(commands.set_("k2", b"", 0))
     node.tracking.wrote(writer.number, own)
     node.end_turn()
-    assert (writer.told(), other.told()) == (["k2"], ["k1", "k2"])
+    assert (writer.told(), other.told()) == ([], ["k1", "k2"])
+    # It keeps what it has written once that is answered, and is told behind that.
+    node.turns.run()
+    assert writer.told() == ["k2"]
     # What is one's own is known for one turn alone.
     assert node.tracking._own == {}
     node.set("k1")
     assert writer.told() == ["k1"]
+
+
+@pytest.mark.parametrize("prefixes", [True, False])
+def test_what_others_have_changed_behind_an_own_write_is_told_behind_its_answer(node: Node, prefixes: bool) -> None:
+    writer = node.listener("") if prefixes else node.reader("a", "b", "c")
+    own = node.begin(*(commands.set_(key, b"", 0) for key in "ab"))
+    node.begin(commands.set_("b", b"", 0), commands.set_("c", b"", 0))
+    node.tracking.wrote(writer.number, own)
+    # Before anybody is answered.
+    node.end_turn()
+    assert writer.told() == ["c"]
+    node.turns.run()
+    assert writer.told() == ["b"]
+
+
+def test_what_others_have_changed_before_an_own_write_is_told_at_once(node: Node) -> None:
+    writer = node.listener("")
+    node.begin(commands.set_("a", b"", 0))
+    node.tracking.wrote(writer.number, node.begin(commands.set_("a", b"", 0)))
+    node.end_turn()
+    node.turns.run()
+    assert writer.told() == ["a"]
+
+
+def test_a_late_answer_to_a_client_of_prefixes_is_compared_with_what_is_there(node: Node) -> None:
+    client = node.listener("a", "b")
+    node.set("a1", "a2", "b", "c")
+    client.told()
+    seen = [(key, node.version(key), 0) for key in ("a1", "a2", "b", "c", "b-absent")]
+    node.set("a2", "c")
+    assert client.told() == ["a2"]
+    node.tracking.note_seen(client.number, seen)
+    assert client.told() == [], "its answer comes first"
+    node.turns.run()
+    assert client.told() == ["a2"]
+    assert node.tracking.metrics()["tracking_keys"] == 0
 
 
 # Bounds ---------------------------------------------------------------------------------------------------------------

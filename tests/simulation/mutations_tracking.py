@@ -31,6 +31,11 @@ def note_a_late_read_as_it_is_now(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Tracking, "note_seen", lambda self, number, seen: self.note(number, [key for key, *_ in seen]))
 
 
+def compare_no_late_read_under_prefixes(patch: pytest.MonkeyPatch) -> None:
+    """Tell a client of prefixes nothing behind an answer that was made some time ago."""
+    patch.setattr(Tracking, "_follows", lambda self, number, key: False)
+
+
 def forget_what_was_noted_first(patch: pytest.MonkeyPatch) -> None:
     """Tell nobody of the keys for which there is no room."""
     note = Tracking.note

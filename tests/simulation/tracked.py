@@ -54,7 +54,7 @@ class SimReader:
     def read(self, later: bool) -> None:
         """Read some keys. later: they are answered some time later, as those of a transaction are."""
         found = [(key, _version(self._lookup(key))) for key in self._tracked.keys(self._process, self)]
-        if later and not self.prefixes:
+        if later:
             self._seen += found
             return
         self._line += found
@@ -92,7 +92,7 @@ class SimReader:
     def check(self) -> None:
         """Check what is kept, if nothing is under way."""
         tracking = self._process.tracking
-        if self._line or tracking._due or tracking._changed:
+        if self._line or tracking._due or tracking._changed or tracking._later:
             return
         for key, version in self.kept.items():
             # What has expired, and is not removed yet, may be kept until it is.

@@ -415,6 +415,9 @@ class RespConnection(RespSession):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
         if spec.name in ("flushall", "flushdb"):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
+        if spec.name == "client" and request[1].upper() in (b"TRACKING", b"CACHING"):
+            # The keys that the transaction reads would be noted, or not, as it was before.
+            raise CommandError(f"ERR CLIENT {request[1].upper().decode()} is not served inside MULTI")
         if spec.name == "select":
             self.selected = database_named(request[1])
         # Each word takes more memory than its bytes.

@@ -403,6 +403,11 @@ class RespSession(Connection):
         """True if the keys that this client's present command reads are noted for its tracking."""
         return self.tracker is not None and self.tracker.options.notes
 
+    @property
+    def compares(self) -> bool:
+        """True if what a later answer to this client's present command tells is compared with what is there by then."""
+        return self.tracker is not None and self.tracker.options.compares
+
     def has_read(self, raws: list[bytes]) -> None:
         """Note for this client's tracking that it is answered with what is under the keys ``raws`` now."""
         if self.tracker is not None:

@@ -31,6 +31,9 @@ class Client(Protocol):
     mailbox: Mailbox | None
 
     @property
+    def user_name(self) -> str: ...
+
+    @property
     def has_subscribed(self) -> bool: ...
     def open_mailbox(self) -> Mailbox: ...
 
@@ -60,6 +63,14 @@ class Options:
             return self.caching is True
         return not (self.opt_out and self.caching is False)
 
+    @property
+    def compares(self) -> bool:
+        """True if a later answer to the client's next command is compared with what is there by then.
+
+        A client of prefixes, too, has been told before the answer of what makes it wrong.
+        """
+        return self.broadcast or self.notes
+
 
 class Tracker:
     """Tells the client of the connection ``client`` which keys have changed that it may keep.
@@ -86,8 +97,9 @@ class Tracker:
         self._tracking.end(self._number, self.options.prefixes)
 
     def has_read(self, keys: Sequence[str]) -> None:
-        """Note that the client is answered with what is under ``keys`` now."""
-        self._tracking.note(self._number, keys)
+        """Note that the client is answered with what is under ``keys`` now; nothing has to be noted for one of prefixes."""
+        if not self.options.broadcast:
+            self._tracking.note(self._number, keys)
 
     def has_seen(self, seen: Iterable[tuple[str, int, int]]) -> None:
         """Note that the client is answered with what was under keys some time ago.
@@ -118,7 +130,11 @@ class Tracker:
             client.mailbox.write()
 
     def _receiver(self) -> Client | None:
-        return self._other(self.options.redirect) if self.options.redirect else self._client
+        if not self.options.redirect:
+            return self._client
+        other = self._other(self.options.redirect)
+        # Which keys there are is nothing for another user.
+        return other if other is not None and other.user_name == self._client.user_name else None
 
     def _say_that_it_is_broken(self) -> None:
         if self._client.protocol == 3:

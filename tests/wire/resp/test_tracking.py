@@ -12,6 +12,7 @@ from wire.fake_transport import Client
 from wire.resp_client import ignore, line, lines, pack, service
 from wire.script_client import InlineRunner
 
+from cacheflow.access.roles import Role, User
 from cacheflow.machine.language import commands as c
 from cacheflow.node import tracking
 from cacheflow.wire.promises import Promise
@@ -271,8 +272,9 @@ def test_what_a_transaction_has_read_is_noted(others: str) -> None:
     assert conversation.set("a", "b", "c") == invalidate("a", "b", "c")
 
 
-def test_what_has_changed_before_a_transaction_is_answered_is_told_behind_it() -> None:
-    conversation = Conversation()
+@pytest.mark.parametrize("options", ["", "BCAST PREFIX a"])
+def test_what_has_changed_before_a_transaction_is_answered_is_told_behind_it(options: str) -> None:
+    conversation = Conversation(options)
     store, client = conversation.store, conversation.client
     conversation.set("a")
     store.held = True
@@ -285,7 +287,9 @@ def test_what_has_changed_before_a_transaction_is_answered_is_told_behind_it() -
     store.apply([c.set_("a", b"x", 0)])
     wake()
     store.next_turn.run()
-    assert client.replies() == b"*2\r\n$1\r\n1\r\n+OK\r\n" + invalidate("a")
+    # A client of prefixes was told before it as well: it did not know this answer by then.
+    before = invalidate("a") if options else b""
+    assert client.replies() == before + b"*2\r\n$1\r\n1\r\n+OK\r\n" + invalidate("a")
 
 
 def test_a_new_expiry_before_a_transaction_is_answered_is_told_behind_it() -> None:
@@ -362,6 +366,20 @@ def test_with_bcast_all_keys_under_its_prefixes_are_told_and_none_is_noted() -> 
     assert conversation.set("a:1") == b""
 
 
+@pytest.mark.parametrize("prefix", ["a\u00a0b", "\U0001f469\u200d\U0001f52c", "\u2028"])
+def test_any_beginning_of_a_key_is_a_prefix(prefix: str) -> None:
+    conversation = Conversation(tracks=False)
+    assert conversation.client.send(pack("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", prefix)) == OK
+
+
+def test_inside_of_a_transaction_tracking_does_not_change() -> None:
+    conversation = Conversation("OPTIN")
+    refused = b"-ERR CLIENT %b is not served inside MULTI\r\n"
+    assert refused % b"CACHING" in conversation.say("MULTI", "CLIENT CACHING YES")
+    assert refused % b"TRACKING" in conversation.say("CLIENT TRACKING OFF")
+    assert b"-EXECABORT" in conversation.say("EXEC")
+
+
 def test_with_bcast_reads_go_the_fast_ways() -> None:
     conversation = Conversation("BCAST")
     assert conversation.client.protocol.at_rest
@@ -385,6 +403,22 @@ def test_with_noloop_own_writes_are_not_told_and_those_of_others_are(options: st
     assert b"invalidate" not in conversation.say(write)
     # The next change is told: the client may keep what it has written.
     assert conversation.set("a") == invalidate("a")
+
+
+@pytest.mark.parametrize("options", ["NOLOOP", "NOLOOP BCAST"])
+def test_with_noloop_what_others_write_behind_an_own_write_is_told_behind_its_answer(options: str) -> None:
+    conversation = Conversation(options)
+    store, client = conversation.store, conversation.client
+    conversation.say("GET a")
+    store.held = True
+    client.send(lines("SET a mine"))
+    ((commands, done),) = store._waiting
+    store._waiting.clear()
+    wake = done(store._apply(commands))
+    store.apply([c.set_("a", b"x", 0)])
+    wake()
+    store.next_turn.run()
+    assert client.replies() == b"+OK\r\n" + invalidate("a")
 
 
 def test_with_noloop_a_transactions_writes_are_its_own() -> None:
@@ -525,6 +559,14 @@ def test_a_redirection_that_is_broken_is_told_once() -> None:
 
 
 # The end --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_of_another_user_by_now_is_told_nothing() -> None:
+    conversation, reader, listener = redirected()
+    listener.protocol.user = User("other", Role.READ, b"")  # type: ignore[attr-defined]
+    conversation.set("a")
+    assert b"invalidate" not in listener.replies()
+    assert b"broken_redirect" in conversation.say("CLIENT TRACKINGINFO", client=reader)
 
 
 @pytest.mark.parametrize("end", ["RESET", "CLIENT TRACKING OFF"])

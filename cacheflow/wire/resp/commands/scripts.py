@@ -69,7 +69,7 @@ def evaluate(connection: RespSession, arguments: Arguments) -> None:
         reply = call.run(caller, sandbox, connection.null, expired)
         return lambda: reply
 
-    run = ScriptRun(connection, work, call.places, writes=call.writes, notes=connection.notes)
+    run = ScriptRun(connection, work, call.places, writes=call.writes, notes=connection.compares)
     connection.behind_barrier(run.begin)
 
 

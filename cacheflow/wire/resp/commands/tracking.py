@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from cacheflow.errors import InvalidRequest
-from cacheflow.values import KEY_BYTES_MAX
+from cacheflow.values import KEY_BYTES_MAX, check_key
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of
 from cacheflow.wire.resp.replies import OK, CommandError, bulk, encode, integer, map_head, set_head
 from cacheflow.wire.resp.session import Arguments, RespSession
@@ -53,12 +53,11 @@ def _options_in(session: RespSession, arguments: Arguments) -> Options:
 
 def _prefix(raw: bytes) -> str:
     try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        text = "\n"
-    if len(raw) > KEY_BYTES_MAX or not (text.isprintable() or not text):
-        raise CommandError(f"ERR a prefix is the beginning of a key: at most {KEY_BYTES_MAX} bytes of UTF-8")
-    return text
+        return check_key(raw.decode()) if raw else ""
+    except (UnicodeDecodeError, InvalidRequest):
+        raise CommandError(
+            f"ERR a prefix is the beginning of a key: at most {KEY_BYTES_MAX} bytes of UTF-8, without control characters"
+        ) from None
 
 
 def _check(options: Options, present: Options | None) -> None:

@@ -90,7 +90,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
     selected: the number of the database that the last SELECT among the commands has chosen; without a SELECT, the number of
     the connection's database.
     """
-    notes = connection.notes
+    notes = connection.compares
     steps = any(spec.steps for spec, _ in queue)
     selects = any(spec.name == "select" for spec, _ in queue)
     if selects:
