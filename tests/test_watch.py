@@ -167,6 +167,50 @@ def test_the_asyncio_twin_tells_the_same(cache: Face, nodes: Nodes) -> None:
     asyncio.run(main())
 
 
+def test_a_watch_for_asyncio_that_nobody_waited_for_ends(cache: Face, nodes: Nodes) -> None:
+    store = nodes.stores[0]
+    before = store.metrics()["followers"]
+
+    async def main() -> None:
+        client = AsyncCacheClient(nodes.urls[:1])
+        for _ in range(3):
+            beginning = asyncio.ensure_future(client.watch("t"))
+            await asyncio.sleep(0)
+            # Its thread has begun the watch; this one has not heard of it.
+            wait_for(lambda: store.metrics()["followers"] > before)
+            beginning.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await beginning
+            wait_for(lambda: store.metrics()["followers"] == before)
+        wait_for(lambda: not any(thread.name == "cacheflow-watch" for thread in threading.enumerate()))
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_watch_for_asyncio_is_for_one_task(nodes: Nodes) -> None:
+    async def main() -> None:
+        async with AsyncCacheClient(nodes.urls) as client, await client.watch("t") as changes:
+            first = asyncio.ensure_future(anext(changes))
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="another task"):
+                await anext(changes)
+            await client.set("t", 1)
+            assert shown(await first) == ("set", "t")
+
+    asyncio.run(main())
+
+
+def test_a_watch_that_is_closed_keeps_no_connection(nodes: Nodes) -> None:
+    with CacheClient(nodes.urls) as client:
+        watches = [client.watch("t") for _ in range(3)]
+        held = [watch._response for watch in watches]  # type: ignore[attr-defined]
+        for watch in watches:
+            watch.close()
+        assert all(response.isclosed() for response in held)
+        assert [next(watch, None) for watch in watches] == [None] * 3
+
+
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quiet watches are looked at all the time, and a node keeps three effects."""

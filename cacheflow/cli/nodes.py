@@ -168,6 +168,11 @@ def role_of(member: dict[str, Any], members: list[dict[str, Any]], replicas: int
 
 
 def change_text(change: dict[str, Any]) -> str:
-    """Return ``change``, what is under way for a member, as text for people: what it is, and in how many seconds it is due."""
-    due = change.get("due")
-    return " ".join(filter(None, [change.get("what"), "" if due is None else f"in {max(due, 0.0):.0f} s"]))
+    """Return ``change``, what is under way for a member, as text for people: what it is, and in how many seconds it is due.
+
+    A member is replaced once there is a spare for that.
+    """
+    what, due = change.get("what"), change.get("due")
+    if due is None:
+        return "replacement: no spare" if what == "replacement" else what or ""
+    return f"{what or ''} in {max(due, 0.0):.0f} s".strip()

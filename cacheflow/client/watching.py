@@ -45,7 +45,9 @@ class ClientWatch(Watch):
         self._headers = headers
         self._target = "/watch" + query_of(prefix=form.under(prefix) or None)
         self._closed = False
-        self._lock = threading.Lock()  # guards the socket against its end
+        # Guards the connection against its end; whether a thread waits for the node, and ends the connection when it is closed.
+        self._lock = threading.RLock()
+        self._taking = False
         self._socket: socket.socket | None = None
         self._response: http.client.HTTPResponse | None = None
         self._connect()
@@ -58,8 +60,20 @@ class ClientWatch(Watch):
                     # Whoever reads is woken by that.
                     self._socket.shutdown(socket.SHUT_RDWR)
                 self._socket = None
+            if not self._taking:
+                self._drop()
 
     def _next(self) -> Change:
+        self._taking = True
+        try:
+            return self._take()
+        finally:
+            with self._lock:
+                self._taking = False
+                if self._closed:
+                    self._drop()
+
+    def _take(self) -> Change:
         while not self._closed:
             fields = self._block() if self._response is not None else None
             if fields is None:
@@ -70,7 +84,6 @@ class ClientWatch(Watch):
             change = self._change_in(fields)
             if change is not None:
                 return change
-        self._drop()
         raise StopIteration
 
     def _connect(self) -> None:
@@ -95,10 +108,10 @@ class ClientWatch(Watch):
         raise NotCommitted("every node, or what is between, ends this watch as soon as it has begun")
 
     def _drop(self) -> None:
-        response, self._response = self._response, None
-        if response is not None:
-            response.close()
         with self._lock:
+            response, self._response = self._response, None
+            if response is not None:
+                response.close()
             self._socket = None
 
     def _block(self) -> dict[str, str] | None:

@@ -59,22 +59,22 @@ def metrics(engine: Engine) -> Metrics:
 def _contents(local: LocalNode) -> dict[str, float]:
     machine = local.machine
     contents = machine.contents
-    # While a node that has started applies again what it had applied before, its counts are lower than they were: Prometheus
-    # would take that for counters that began anew, and add all of them.
-    counts = {
+    # While a node that has started applies again what it had applied before, its figures are lower than they were: Prometheus
+    # would take that for counters that began anew, and add all of them; and people, that the cache is empty.
+    known = {
         "sets_total": contents.written,
         "deletes_total": contents.deleted + contents.swept,
         "expired_total": contents.expired,
         "evicted_total": contents.evicted,
-    }
-    return {
-        **(counts if local.may_read else {}),
         "items": contents.count_of(None),
+        "bytes": contents.bytes_used,
+    }
+    limits = {"max_items": machine.settings.max_items or 0, "max_bytes": machine.settings.max_bytes or 0}
+    return {
+        **(known if local.may_read else {}),
+        **(limits if machine.settings.version else {}),
         "items_to_sweep": len(contents.raw) - contents.count_of(None),
         "condemnations": len(contents.condemned.present),
-        "bytes": contents.bytes_used,
-        "max_items": machine.settings.max_items or 0,
-        "max_bytes": machine.settings.max_bytes or 0,
         "revision": contents.revision,
         "hits_total": local.hits,
         "misses_total": local.misses,
@@ -94,7 +94,7 @@ def _cluster(engine: Engine) -> dict[str, float]:
     members = node.members()
     voters = [member.id for member in members if member.voter]
     down = node.peers.down_ids()
-    failure = node.replica.failure
+    failure, replicas = node.replica.failure, machine.settings.replicas
     voters_up = sum([voter not in down and (voter != node.node_id or failure is None) for voter in voters])
     staleness_ms = node.freshness.staleness_ms()
     checks = readiness(engine)
@@ -115,6 +115,7 @@ def _cluster(engine: Engine) -> dict[str, float]:
         "members_down": len(down),
         "voters": len(voters),
         "voters_up": voters_up,
+        **({} if replicas is None else {"voters_wanted": replicas + 1}),
         "failure_tolerance": voters_up - (len(voters) // 2 + 1),
         "observers": sum([member.observer for member in members]),
         "level": machine.level,

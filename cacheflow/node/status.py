@@ -65,7 +65,8 @@ def _change_of(engine: Engine, member: Member, under_way: dict[str, UnderWay]) -
         return {"what": "leaves", "since": None, "due": None}
     if since_ms is not None:
         return {"what": "hand-over", "since": since_ms / 1000, "due": None}
-    if not known.settled.lists(member.id, member.incarnation):
+    # A node that has just started and hears no leader does not know yet which of its members are settled.
+    if known.settled.members and not known.settled.lists(member.id, member.incarnation):
         return {"what": "joins", "since": None, "due": None}
     change = under_way.get(member.id)
     if change is None:

@@ -25,6 +25,7 @@ _POST_ROUTES: Final = {
 _PAGE: Final = "/page/"
 # Answers that say no to a request that is as it should be: no such key, no such member, a condition that does not hold.
 _SAYS_NO: Final = (404, 412)
+_HEALTH: Final = (" /livez", " /readyz")
 
 
 class RouteTimes:
@@ -79,6 +80,9 @@ def route_of(method: str, path: str, routes: Collection[str]) -> str:
 
 def outcome_of(route: str, status: int) -> str:
     """Return how a request to ``route`` has ended that was answered with ``status``: ok, refused, or error for the node's own."""
+    if status == 503 and route.endswith(_HEALTH):
+        # What it is asked for: to say that it is not ready.
+        return OK
     if status >= 500:
         return ERROR
     return OK if status < 400 or (status in _SAYS_NO and route != UNKNOWN) else REFUSED

@@ -86,7 +86,12 @@ class AsyncWatch:
         watch = cls(asyncio.get_running_loop())
         began: Future[Watch] = Future()
         threading.Thread(target=watch._run, args=(begin, began), name="cacheflow-watch", daemon=True).start()
-        watch._watch = await asyncio.wrap_future(began)
+        try:
+            watch._watch = await asyncio.wrap_future(began)
+        except BaseException:
+            # Nobody is there any more for the watch that the thread has begun meanwhile.
+            began.add_done_callback(watch._abandon)
+            raise
         watch.position = watch._watch.position
         return watch
 
@@ -100,6 +105,8 @@ class AsyncWatch:
             while not self._came:
                 if self._closed:
                     raise StopAsyncIteration
+                if self._waiter is not None and not self._waiter.done():
+                    raise RuntimeError("another task waits for this watch's next change")
                 self._waiter = self._loop.create_future()
                 await self._waiter
             next_ = self._came.popleft()
@@ -122,6 +129,13 @@ class AsyncWatch:
         self._came.clear()
         self._wake()
         self._watch.close()
+        self._room.release()
+
+    def _abandon(self, began: Future[Watch]) -> None:
+        """End the watch that ``began`` holds, if it holds one."""
+        self._closed = True
+        if not began.cancelled() and began.exception() is None:
+            began.result().close()
         self._room.release()
 
     def _run(self, begin: Callable[[], Watch], began: Future[Watch]) -> None:

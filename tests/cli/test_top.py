@@ -97,7 +97,7 @@ def test_it_is_drawn_anew_when_the_terminal_gets_another_size(trio: list[Countin
         assert "lines more" in terminal.frame()[-1]
 
 
-@pytest.mark.parametrize("ends", ["q", "Q", "\x03", signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ends", ["q", "Q", "\x03", "\x1c", signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_whatever_ends_it_the_terminal_is_as_before(trio: list[Counting], ends: Any) -> None:
     with Terminal(["top", *FAST, "--url", trio[0].url]) as terminal:
         terminal.wait(lambda: row(terminal, "c"), "it is shown")

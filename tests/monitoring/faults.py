@@ -294,12 +294,40 @@ def two_of_three_are_down(scene: Scene) -> Minutes:
         scene.nodes.wait_whole()
 
 
-@fault(scenes.trio, "RemovedNodeRuns")
+@fault(scenes.trio, "NoLeader", "MajorityLost", "NotReady", "SeveralNotReady", "ReadsStale", "MemberDown", "ScrapeDown")
+def two_of_three_hang(scene: Scene) -> Minutes:
+    """Their connections stand, and nobody answers on them."""
+    leader = scene.nodes.leader()
+    hung, other = scene.nodes.others(leader)
+    try:
+        for node in (hung, leader):
+            node.signal(signal.SIGSTOP)
+        wait_for(lambda: (metric(other, "staleness_seconds") or 0) > 2.1, "its reads are old")
+        wait_for(lambda: metric(other, "has_leader") == 0 and metric(other, "members_down") == 2, "it has noticed")
+        yield from lasting(
+            ("NoLeader", CLUSTER),
+            ("MajorityLost", CLUSTER),
+            ("NotReady", other),
+            ("SeveralNotReady", CLUSTER),
+            ("ReadsStale", other),
+            ("MemberDown", CLUSTER),
+            ("ScrapeDown", hung),
+            ("ScrapeDown", leader),
+        )
+    finally:
+        for node in (leader, hung):
+            node.signal(signal.SIGCONT)
+        scene.nodes.wait_whole()
+        wait_for(lambda: all((metric(node, "staleness_seconds") or 9) < 1 for node in scene.all), "reads are fresh")
+
+
+@fault(scenes.trio, "RemovedNodeRuns", "NoSpareVoter")
 def a_removed_node_goes_on_running(scene: Scene) -> Minutes:
     node = scene.follower()
     assert scene.nodes.leader().ask("DELETE", f"/nodes/{node.node_id}").status == 204
     wait_for(lambda: metric(node, "removed"), "it knows")
-    yield from lasting(("RemovedNodeRuns", node))
+    # Two voters are left of the three that replicas asks for.
+    yield from lasting(("RemovedNodeRuns", node), ("NoSpareVoter", CLUSTER))
 
 
 @fault(scenes.trio, "Absent", "ScrapeDown")
@@ -336,6 +364,18 @@ def nobody_has_renewed_anything(scene: Scene) -> Minutes:
     finally:
         scene.users_file.write_text(before)
         node.signal(signal.SIGHUP)
+
+
+@fault(scenes.secured, "CertificateEndsSoon", "TlsHandshakesFail")
+def a_client_speaks_no_tls(scene: Scene) -> Minutes:
+    node = scene.nodes[0]
+    for expected in lasting(("CertificateEndsSoon", node), ("TlsHandshakesFail", node)):
+        for _ in range(4):
+            with socket.create_connection((HOST, node.port), 10) as plain:
+                plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                while plain.recv(4096):
+                    pass
+        yield expected
 
 
 @fault(scenes.lone, "TwoClusters")

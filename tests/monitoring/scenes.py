@@ -106,7 +106,7 @@ def secured(folder: Path) -> Iterator[Scene]:
 @contextlib.contextmanager
 def two_builds(folder: Path) -> Iterator[Scene]:
     """Two nodes, to which a third of a newer build may be added."""
-    with Nodes(2, folder) as nodes:
+    with Nodes(2, folder, ["--replicas", "1"]) as nodes:
         nodes.start()
         yield Scene(nodes, folder)
 

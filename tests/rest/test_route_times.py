@@ -62,6 +62,9 @@ def test_a_request_counts_for_the_route_that_the_application_gives_it(app: RestA
         ("PUT /cache/{key}", 503, "error"),
         ("PUT /cache/{key}", 504, "error"),
         ("unknown", 500, "error"),
+        ("GET /readyz", 503, "ok"),
+        ("HEAD /livez", 503, "ok"),
+        ("GET /readyz", 500, "error"),
     ],
 )
 def test_a_no_is_an_answer_and_a_fault_is_the_clients_or_the_nodes(route: str, status: int, outcome: str) -> None:

@@ -90,7 +90,10 @@ def status_of(document: Any) -> tuple[dict[str, Any], list[dict[str, Any]]] | No
         **{name: whole(told.get(name)) for name in ("term", "commit_index", "applied_index", "level")},
         "settings": {
             "eviction": text(settings.get("eviction")),
-            **{name: whole(settings.get(name)) for name in ("max_items", "max_bytes", "replicas", "max_value_bytes")},
+            **{
+                name: whole(settings.get(name))
+                for name in ("max_items", "max_bytes", "replicas", "max_value_bytes", "version")
+            },
         },
         "restore": None
         if not restore or restore.get("ended")

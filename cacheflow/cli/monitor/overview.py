@@ -50,17 +50,13 @@ class Overview(NamedTuple):
 def authority(answers: Answers, given: Sequence[str]) -> Answered | None:
     """Return the answer of the node whose word counts for the cluster; None if no node has answered.
 
-    answers: what was answered, by URL.  given: the URLs that the user has named: the first of them that answers says which
-    cluster is meant, and nodes of others do not count.
+    answers: what was answered, by URL.  given: the URLs that the user has named: the first of them that answers and knows its
+    cluster says which one is meant, and nodes of others do not count. A node that has not caught up since its start does not
+    know it.
     """
-    found = [answer for url in given if isinstance(answer := answers.get(url), Answered)]
-    if not found:
-        found = [answer for answer in answers.values() if isinstance(answer, Answered)]
-    if not found:
-        return None
-    cluster_id = found[0].status["cluster_id"]
-    ours = [each for each in answers.values() if isinstance(each, Answered) and each.status["cluster_id"] == cluster_id]
-    return max(ours, key=_weight)
+    found = [answer for url in [*given, *answers] if isinstance(answer := answers.get(url), Answered)]
+    cluster_id = next((known for each in found if (known := each.status["cluster_id"])), None)
+    return max([each for each in found if each.status["cluster_id"] == cluster_id], key=_weight, default=None)
 
 
 def _weight(answer: Answered) -> tuple[bool, int, int]:
@@ -97,13 +93,15 @@ def overview(answers: Answers, given: Sequence[str]) -> Overview:
     status, members = told_by.status, told_by.members
     rows = [_row(member, told_by, answers) for member in members]
     listed = {member["id"] for member in members}
-    notes = []
+    notes = _short_of_voters(status, members)
     for url, answer in answers.items():
         if isinstance(answer, Silent):
             if url in given and url not in [row["url"] for row in rows]:
                 notes.append(f"{url} does not answer: {answer.why}")
-        elif answer.status["cluster_id"] != status["cluster_id"]:
-            notes.append(f"{url} is a node of another cluster, {answer.status['cluster_id'] or 'of none yet'}")
+        elif answer.status["cluster_id"] not in (status["cluster_id"], None):
+            notes.append(f"{url} is a node of another cluster, {answer.status['cluster_id']}")
+        elif answer.status["node_id"] not in listed and not answer.status["cluster_id"] and status["cluster_id"]:
+            notes.append(f"{url} is a node of no cluster yet, or has not caught up")
         elif answer.status["node_id"] not in listed:
             # The node is in no table of members: it was removed, or is just joining.
             listed.add(answer.status["node_id"])
@@ -118,6 +116,16 @@ def overview(answers: Answers, given: Sequence[str]) -> Overview:
         "restore": status["restore"],
     }
     return Overview(cluster, rows, _problems(status, rows), notes)
+
+
+def _short_of_voters(status: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line that says so if fewer members of a cluster of several vote than its settings ask for; else none."""
+    voters, replicas = sum(member["voter"] for member in members), status["settings"]["replicas"]
+    if len(members) < 2 or replicas is None or voters > replicas:
+        return []
+    return [
+        f"{voters} members vote, and replicas {replicas} asks for {replicas + 1}: start another node, or lower replicas"
+    ]
 
 
 def _problems(status: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:

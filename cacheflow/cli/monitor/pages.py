@@ -162,14 +162,16 @@ def head(found: Overview) -> list[Line]:
 def _settings(found: Overview) -> list[Line]:
     settings = found.cluster["settings"]
     items, size = settings["max_items"], settings["max_bytes"]
-    pairs = [
-        ("eviction", settings["eviction"]),
-        ("max items", "none" if items is None else f"{items:,}"),
-        ("max bytes", "none" if size is None else figures.size(size)),
-        ("replicas", settings["replicas"]),
-        ("largest value", figures.size(settings["max_value_bytes"])),
-    ]
-    return [_pairs(pairs)]
+    told = {
+        "eviction": settings["eviction"],
+        "max items": "none" if items is None else f"{items:,}",
+        "max bytes": "none" if size is None else figures.size(size),
+        "replicas": settings["replicas"],
+        "largest value": figures.size(settings["max_value_bytes"]),
+    }
+    # Before it has caught up a node has the settings that a new cluster begins with: version 0.
+    known = settings["version"] != 0
+    return [_pairs([(name, value if known else None) for name, value in told.items()])]
 
 
 def _pairs(told: list[tuple[str, Any]]) -> Line:

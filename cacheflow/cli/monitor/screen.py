@@ -95,10 +95,15 @@ def _keys() -> Iterator[Callable[[float], str]]:
         return _ESCAPED.sub(b"", told).decode("ascii", "replace").lower() if told else "q"
 
     before = termios.tcgetattr(fd)
-    stops = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    handlers = {signal.SIGTSTP: signal.signal(signal.SIGTSTP, signal.SIG_IGN)}
+    for number in (signal.SIGQUIT, signal.SIGHUP):
+        # These end it like Ctrl-C, and the terminal is as before; nohup has SIGHUP ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            handlers[number] = signal.signal(number, signal.default_int_handler)
     tty.setcbreak(fd)
     try:
         yield pressed
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
-        signal.signal(signal.SIGTSTP, stops)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

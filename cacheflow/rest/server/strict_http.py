@@ -279,7 +279,12 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                     self.request = self.parser_class(self.adj)
                 request = self.request
                 taken = request.received(data)
-                if request.expect_continue and request.headers_finished and not self.sent_continue:
+                # A request without a body is complete, and owed its answer alone.
+                if (
+                    request.expect_continue
+                    and request.headers_finished
+                    and not (request.completed or self.sent_continue)
+                ):
                     self.send_continue()
                 if request.completed:
                     self.sent_continue = False

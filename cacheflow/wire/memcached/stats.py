@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 from cacheflow.wire.memcached.lines import ERROR
@@ -22,15 +23,16 @@ def statistics(connection: MemcachedSession, words: list[bytes]) -> bytes:
     section = {(): _general, (b"settings",): _settings, (b"items",): _items}.get(tuple(words))
     if section is None:
         return ERROR
-    told = section(connection)
-    return b"".join([f"STAT {name} {value}\r\n".encode() for name, value in told.items()] + [b"END\r\n"])
+    # What this node does not know yet is left out.
+    told = [(name, value) for name, value in section(connection).items() if value is not None]
+    return b"".join([f"STAT {name} {value}\r\n".encode() for name, value in told] + [b"END\r\n"])
 
 
 def _general(connection: MemcachedSession) -> dict[str, object]:
-    numbers = connection.store.metrics()
+    find = _finder(connection)
     port = connection.shared.port
     used = resource.getrusage(resource.RUSAGE_SELF)
-    hits, misses = int(numbers["hits_total"]), int(numbers["misses_total"])
+    hits, misses = find("hits_total") or 0, find("misses_total") or 0
     return {
         "pid": os.getpid(),
         "uptime": int(time.monotonic() - _STARTED_S),
@@ -47,23 +49,23 @@ def _general(connection: MemcachedSession) -> dict[str, object]:
         "cmd_get": hits + misses,
         "get_hits": hits,
         "get_misses": misses,
-        "cmd_set": int(numbers["sets_total"]),
-        "total_items": int(numbers["sets_total"]),
+        "cmd_set": find("sets_total"),
+        "total_items": find("sets_total"),
         "curr_items": connection.store.count_of(0),
-        "bytes": int(numbers["bytes"]),
-        "limit_maxbytes": int(numbers["max_bytes"]),
-        "evictions": int(numbers["evicted_total"]),
+        "bytes": find("bytes"),
+        "limit_maxbytes": find("max_bytes"),
+        "evictions": find("evicted_total"),
         "requests": port.requests,
         "threads": 1,
     }
 
 
 def _settings(connection: MemcachedSession) -> dict[str, object]:
-    numbers = connection.store.metrics()
+    find = _finder(connection)
     port = connection.shared.port
     return {
-        "maxbytes": int(numbers["max_bytes"]),
-        "max_items": int(numbers["max_items"]),
+        "maxbytes": find("max_bytes"),
+        "max_items": find("max_items"),
         "maxconns": port.connections_max,
         "evictions": "on",
         "cas_enabled": "yes",
@@ -78,8 +80,13 @@ def _settings(connection: MemcachedSession) -> dict[str, object]:
 
 def _items(connection: MemcachedSession) -> dict[str, object]:
     """Return the figures of memcached's ``stats items`` by name; this cache has a single class of items, number 1."""
-    numbers = connection.store.metrics()
     count = connection.store.count_of(0)
     if not count:
         return {}
-    return {"items:1:number": count, "items:1:evicted": int(numbers["evicted_total"])}
+    return {"items:1:number": count, "items:1:evicted": _finder(connection)("evicted_total")}
+
+
+def _finder(connection: MemcachedSession) -> Callable[[str], int | None]:
+    """Return a function that finds a figure of this node by its name; None while the node does not know it."""
+    figures = connection.store.metrics()
+    return lambda name: int(figures[name]) if name in figures else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from cacheflow.cli.monitor.answers import MEMBERS_MAX, Answered, Silent, status_of
 from cacheflow.cli.monitor.overview import authority, overview, places
 
@@ -108,6 +110,37 @@ def test_a_node_of_another_cluster_is_told_and_not_counted() -> None:
     found = overview(by_url(answered("a"), other, answered("b"), answered("c")), [URLS["a"], URLS["d"]])
     assert found.cluster["cluster_id"] == "c1" and len(found.nodes) == 3 and not found.problems
     assert found.notes == [f"{URLS['d']} is a node of another cluster, c2"]
+
+
+@pytest.mark.parametrize("given", [["b", "a"], ["b"]])
+def test_a_node_that_has_not_caught_up_does_not_say_which_cluster_is_meant(given: list[str]) -> None:
+    lost = answered("b", ready=False, cluster_id="", leader=None, role="follower", term=9, applied_index=0)
+    found = overview(by_url(lost, answered("a", role="leader"), answered("c")), [URLS[each] for each in given])
+    assert (found.cluster["cluster_id"], found.cluster["told_by"], found.cluster["leader"]) == ("c1", "a", "a")
+    assert not found.notes, "it is a member, if one that knows nothing"
+    assert [row["id"] for row in found.nodes if not row["ready"]] == ["b"]
+    assert [problem.split(":")[0] for problem in found.problems] == ["b is not ready"]
+
+
+def test_a_node_of_no_cluster_is_no_member() -> None:
+    new = answered("d", [], ready=False, cluster_id="", leader=None)
+    found = overview(by_url(new, answered("a", role="leader"), answered("b"), answered("c")), [URLS["d"], URLS["a"]])
+    assert len(found.nodes) == 3 and not found.problems
+    assert found.notes == [f"{URLS['d']} is a node of no cluster yet, or has not caught up"]
+
+
+@pytest.mark.parametrize(("replicas", "told"), [(2, True), (1, False), (None, False)])
+def test_who_has_fewer_voters_than_the_settings_ask_for_is_told(replicas: int | None, told: bool) -> None:
+    settings = {"eviction": "lru", "replicas": replicas, "version": 1}
+    two = [answered(each, MEMBERS[:2], configuration=settings) for each in "ab"]
+    found = overview(by_url(*two), [URLS["a"]])
+    assert not found.problems
+    note = "2 members vote, and replicas 2 asks for 3: start another node, or lower replicas"
+    assert found.notes == ([note] if told else [])
+
+
+def test_one_node_alone_is_not_short_of_voters() -> None:
+    assert overview(by_url(answered("a", MEMBERS[:1])), [URLS["a"]]).notes == []
 
 
 def test_an_address_that_is_no_members_is_told_when_it_does_not_answer() -> None:

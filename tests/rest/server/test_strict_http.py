@@ -146,6 +146,13 @@ def test_expect_continue_is_answered(server: HttpServer, store: FakeStore) -> No
         assert connection.reply().status == 201
 
 
+def test_what_has_no_body_to_wait_for_is_answered_at_once(server: HttpServer) -> None:
+    with Connection(server.port) as connection:
+        for length in (b"", b"Content-Length: 0\r\n"):
+            connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + length + b"\r\n")
+            assert connection.reply().status == 200
+
+
 def drip(connection: Connection, data: bytes) -> None:
     """Send ``data`` a byte at a time until the server has an answer to that."""
     connection.socket.settimeout(0.05)

@@ -353,6 +353,17 @@ def test_stats_are_those_of_the_store() -> None:
     assert client.send(b"stats items\r\n") == b"STAT items:1:number 1\r\nSTAT items:1:evicted 0\r\nEND\r\n"
 
 
+def test_stats_leave_out_what_the_node_does_not_know_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FakeStore()
+    known = {name: value for name, value in store.metrics().items() if name in ("hits_total", "misses_total")}
+    monkeypatch.setattr(store, "metrics", lambda: known)
+    client = connect(store)
+    for section in ("", " settings"):
+        told = client.send(f"stats{section}\r\n".encode()).decode()
+        assert told.endswith("END\r\n") and "None" not in told
+    assert "STAT get_hits 0\r\n" in client.send(b"stats\r\n").decode()
+
+
 def test_quit_closes_when_all_before_is_answered() -> None:
     store = FakeStore()
     store.held = True
