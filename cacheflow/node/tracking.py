@@ -63,12 +63,14 @@ class _Due(NamedTuple):
     message: what all of them are told.  changes: the keys that it names, with the versions of their changes.
     to: the numbers of the clients that were not told yet.
     left: where they had read the one key of ``changes``: the version that the change has left it with, 0 if it removed the key.
+    is_behind: True for what is told behind an answer of an earlier turn: nothing is left out of it.
     """
 
     message: Invalidated
     changes: Sequence[Change]
     to: Iterator[int]
     left: int | None = None
+    is_behind: bool = False
 
 
 class Tracking:
@@ -254,7 +256,7 @@ class Tracking:
 
     def _tell_later(self, number: int, message: Invalidated) -> None:
         """Have ``message`` told to the client ``number`` behind what it is answered in this turn."""
-        self._later.append(_Due(message, (), iter((number,))))
+        self._later.append(_Due(message, (), iter((number,)), is_behind=True))
         self._schedule()
 
     def _note_for_prefixes(self, key: str, version: int) -> None:
@@ -377,10 +379,13 @@ class Tracking:
 
     def _give(self, reader: Reader, number: int, due: _Due) -> None:
         """Give ``reader``, the client with that ``number``, what is ``due``, without what it has written itself."""
-        own = self._own.get(number) if self._own else None
+        own = self._own.get(number) if self._own and not due.is_behind else None
         message: Invalidated | None = due.message
         if own is not None and due.changes:
             message = self._without(own, number, due)
+        elif own is not None:
+            # Everything is to be forgotten, also what the client has written itself, which it keeps once that is answered.
+            self._tell_later(number, due.message)
         if message is not None:
             self._told += 1
             reader.invalidate(message)

@@ -288,6 +288,24 @@ def test_what_others_have_changed_behind_an_own_write_is_told_behind_its_answer(
     assert writer.told() == ["b"]
 
 
+@pytest.mark.parametrize("prefixes", [True, False])
+def test_what_is_to_be_forgotten_behind_an_own_write_is_told_behind_its_answer_too(node: Node, prefixes: bool) -> None:
+    writer = node.listener("") if prefixes else node.reader("a")
+    own = node.begin(commands.set_("a", b"", 0))
+    node.begin(commands.delete_prefix("a"))
+    node.tracking.wrote(writer.number, own)
+    node.end_turn()
+    assert writer.told() == [None]
+    node.turns.run()
+    assert writer.told() == ([None] if prefixes else ["a", None])
+    # Once more and no further, also of one that goes on writing.
+    for _ in range(3):
+        node.tracking.wrote(writer.number, node.begin(commands.set_("a", b"", 0)))
+        node.end_turn()
+        node.turns.run()
+    assert writer.told() == []
+
+
 def test_what_others_have_changed_before_an_own_write_is_told_at_once(node: Node) -> None:
     writer = node.listener("")
     node.begin(commands.set_("a", b"", 0))

@@ -169,6 +169,7 @@ MUTATIONS = (
     Mutation("a read is noted before it is answered", tracking.note_a_read_after_it_was_answered, ""),
     Mutation("one that is answered later is compared", tracking.note_a_late_read_as_it_is_now, ""),
     Mutation("under a prefix as well", tracking.compare_no_late_read_under_prefixes, ""),
+    Mutation("behind an own write", tracking.tell_of_others_before_an_own_write_is_answered, ""),
     Mutation("what is noted no more is told", tracking.forget_what_was_noted_first, ""),
     Mutation("what is too much is told as everything", tracking.drop_what_is_too_much, ""),
     Mutation("a snapshot replaces what is kept", tracking.keep_everything_over_a_snapshot, "snapshot isolate"),

@@ -36,6 +36,17 @@ def compare_no_late_read_under_prefixes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Tracking, "_follows", lambda self, number, key: False)
 
 
+def tell_of_others_before_an_own_write_is_answered(patch: pytest.MonkeyPatch) -> None:
+    """Tell at once, before it is answered, what others have changed behind an own write."""
+
+    def _tell_later(self: Any, number: int, message: Any) -> None:
+        self._due.append(tracking._Due(message, (), iter((number,)), is_behind=True))
+        self._due_keys += 1
+        self._schedule()
+
+    patch.setattr(Tracking, "_tell_later", _tell_later)
+
+
 def forget_what_was_noted_first(patch: pytest.MonkeyPatch) -> None:
     """Tell nobody of the keys for which there is no room."""
     note = Tracking.note

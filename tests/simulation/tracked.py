@@ -7,11 +7,15 @@ loses its node forgets everything. The draws are this file's own, so that a run 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cacheflow.contract import Invalidated
+from cacheflow.contract import Invalidated, Outcome
+from cacheflow.errors import ReplicationError
+from cacheflow.machine.language import commands
 from cacheflow.machine.state.entries import VERSION, Entry
+from cacheflow.wire.resp.tracking import versions_in
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
@@ -26,9 +30,21 @@ HOW_OFTEN = 0.6
 PAUSE_S = 0.05
 READERS_MAX = 4
 # The prefixes of clients that are told of all keys under some.
-PREFIXES: Final = ((), (), (), ("",), ("c", "r"))
+PREFIXES: Final = ((), (), (), ("",), ("c", "r"), ("own",))
+# Of those who leave out their own writes (NOLOOP): how many do, how often one writes, and which keys, that several write at once.
+NO_LOOP: Final = 0.4
+WRITES: Final = 0.3
+OWN_KEYS: Final = ("own/1", "own/2", "own/3")
+WRITE_S: Final = 5.0
 
 Seen = tuple[str, int]
+
+
+class Own(NamedTuple):
+    """A key that a client has written itself, with the version that it has given to it."""
+
+    key: str
+    version: int
 
 
 class SimReader:
@@ -37,12 +53,14 @@ class SimReader:
     def __init__(self, tracked: Tracked, process: Process, prefixes: tuple[str, ...]) -> None:
         self.kept: dict[str, int] = {}
         self.prefixes = prefixes
+        self.no_loop = tracked.random.random() < NO_LOOP
         self._tracked = tracked
         self._process = process
-        # What is under way: what was read, or what has changed; None: everything.
-        self._line: deque[Seen | Invalidated] = deque()
-        # What was read and is not answered yet.
+        # What is under way: what was read, what it has written itself, or what has changed.
+        self._line: deque[Seen | Own | Invalidated] = deque()
+        # What was read and is not answered yet; and whether a write is not: what follows on a connection waits for it.
         self._seen: list[Seen] = []
+        self.waits = False
         self._number = process.tracking.begin(self, not prefixes)
         for prefix in prefixes:
             process.tracking.follow(self._number, prefix)
@@ -61,11 +79,33 @@ class SimReader:
         if not self.prefixes:
             self._process.tracking.note(self._number, [key for key, _ in found])
 
+    @property
+    def owes(self) -> bool:
+        """True if something was read and is not answered yet."""
+        return bool(self._seen)
+
     def answer(self) -> None:
         """Answer what was read before."""
         seen, self._seen = self._seen, []
         self._line += seen
         self._process.tracking.note_seen(self._number, [(key, version, None) for key, version in seen])
+
+    def write_own(self, key: str) -> None:
+        """Write ``key``, and keep that once it is answered."""
+        command = commands.set_(key, b"own", 0)
+        self.waits = True
+
+        def done(outcome: Outcome) -> Callable[[], None]:
+            made = [] if isinstance(outcome, ReplicationError) else [*versions_in([command], outcome)]
+            self._process.tracking.wrote(self._number, made)
+
+            def answered() -> None:
+                self.waits = False
+                self._line.extend(Own(key, version) for version in made)
+
+            return answered
+
+        self._process.inbox.submit([command], done, WRITE_S)
 
     def invalidate(self, message: Invalidated) -> None:
         """Take what the node tells."""
@@ -80,7 +120,11 @@ class SimReader:
         while self._line and count:
             count -= 1
             what = self._line.popleft()
-            if not isinstance(what, Invalidated):
+            if isinstance(what, Own):
+                # Of what it has not read, or was told of since, nothing is noted.
+                if what.key in self.kept or what.key.startswith(self.prefixes):
+                    self.kept[what.key] = what.version
+            elif not isinstance(what, Invalidated):
                 key, version = what
                 self.kept[key] = version
             elif what.keys is None:
@@ -142,8 +186,12 @@ class Tracked:
         if len(readers) < READERS_MAX:
             readers.append(SimReader(self, process, random.choice(PREFIXES)))
         reader = random.choice(readers)
+        if reader.no_loop and not reader.waits and not reader.owes and random.random() < WRITES:
+            self._write(reader, process)
         chance = random.random()
-        if chance < 0.45:
+        if reader.waits:
+            reader.take(random.choice((0, 1, 1000)))
+        elif chance < 0.45:
             reader.read(later=random.random() < 0.4)
         elif chance < 0.6:
             reader.answer()
@@ -154,6 +202,19 @@ class Tracked:
             reader.leave()
         for each in readers:
             each.check()
+
+    def _write(self, reader: SimReader, process: Process) -> None:
+        """Have a client write a key, and others at the same moment."""
+        key = self.random.choice(OWN_KEYS)
+        if self.random.random() < 0.5:
+            self._write_of_another(process, key)
+        reader.write_own(key)
+        for _ in range(self.random.choice((0, 1, 2))):
+            self._write_of_another(process, key)
+
+    @staticmethod
+    def _write_of_another(process: Process, key: str) -> None:
+        process.inbox.submit([commands.set_(key, b"another's", 0)], lambda outcome: lambda: None, WRITE_S)
 
     def check(self) -> None:
         """Check, some time after the last change, that nobody keeps what has changed."""
