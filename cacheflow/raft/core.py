@@ -42,6 +42,7 @@ SEAMS = (
     "_SyncObj__getEntries",
     "_SyncObj__generateRaftTimeout",
     "_SyncObj__setCurrentTerm",
+    "_SyncObj__connectedToAnyone",
     "_SyncObj__updateClusterConfiguration",
     "_SyncObj__onMessageReceived",
     "_checkCommandsToApply",
@@ -63,6 +64,7 @@ class Driver(Protocol):
     def replicate(self) -> None: ...
     def start_pre_vote(self) -> None: ...
     def may_campaign(self) -> bool: ...
+    def leader_silent(self, node_id: str) -> None: ...
     def hold(self, begin: Callable[[], None]) -> None: ...
     def before_leading(self) -> None: ...
     def role_changed(self) -> None: ...
@@ -120,8 +122,9 @@ class Core(SyncObj):  # type: ignore[misc]
         self.last_applied = 0
         self._election_timeout_s = election_timeout_s
         self._random = random
-        # A majority has promised its votes: the next tick may campaign.
+        # A majority has promised its votes: the next tick may campaign; and whether the present one may.
         self._pre_vote_won = False
+        self._may_begin = False
         # The leader has asked this node to take over, and it is campaigning for that reason.
         self.asked_to_lead = False
         # {id: its one Node object}: PySyncObj's dictionaries find the same object without comparing.
@@ -268,18 +271,33 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def tick(self) -> None:
         """Run the whole tick of PySyncObj, the Raft library: hold elections, commit, apply, propose, replicate."""
+        self._may_begin = False
         if self.role != LEADER and self._SyncObj__raftElectionDeadline < self.now():
             if not self._driver.may_campaign():
-                self._SyncObj__raftElectionDeadline = math.inf
-            elif not (self._pre_vote_won or self._SyncObj__transferInProgress):
-                # The leader was silent for a whole timeout. With no leader set, the next round comes sooner, if one is needed.
+                # The leader was silent for a whole timeout, and others are to elect the next one.
+                if (leader_id := self.leader_id) is not None:
+                    self._driver.leader_silent(leader_id)
                 self._SyncObj__raftLeader = None
-                self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
-                self._driver.start_pre_vote()
+                self._SyncObj__raftElectionDeadline = math.inf
+            else:
+                if not (self._pre_vote_won or self._SyncObj__transferInProgress):
+                    # The leader was silent for a whole timeout. With no leader set, the next round comes sooner, if needed.
+                    self._SyncObj__raftLeader = None
+                    self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
+                    self._driver.start_pre_vote()
+                self._may_begin = self._pre_vote_won or bool(self._SyncObj__transferInProgress)
             self._pre_vote_won = False
             self.asked_to_lead = bool(self._SyncObj__transferInProgress)
         self._tell_what_was_acknowledged()
         self._onTick(0.0)
+
+    def _SyncObj__connectedToAnyone(self) -> bool:
+        """Return whether this node may begin a campaign in this tick; PySyncObj asks when the election deadline is past.
+
+        PySyncObj reads the clock again for that. A deadline that has passed since this class looked, because the processor was
+        taken away in between, is for the next tick: a campaign takes a pre-vote, and a node that may have votes.
+        """
+        return self._may_begin and bool(super()._SyncObj__connectedToAnyone())
 
     def _tell_what_was_acknowledged(self) -> None:
         for node_id, heard_s in self._heard_s.items():

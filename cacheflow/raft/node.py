@@ -221,6 +221,8 @@ class RaftNode:
         self.replicate = self.leading.replicate
         self.may_campaign = membership.may_campaign
         self.start_pre_vote = self.elections.start_pre_vote
+        # It owes a message that every leader sends.
+        self.leader_silent = peers.asked
         self._handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             **self.leading.handlers,
             **self.following.handlers,

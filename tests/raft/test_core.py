@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pysyncobj.syncobj
 import pytest
 from fakes.disk import FakeDisk, StepWriter
 from pysyncobj import SyncObj
@@ -49,6 +50,8 @@ class Driver:
     def may_campaign(self) -> bool:
         return True
 
+    def leader_silent(self, node_id: str) -> None: ...
+
 
 def begin(writer: StepWriter) -> tuple[Core, Journal, Driver]:
     driver = Driver()
@@ -69,6 +72,34 @@ def test_a_seam_that_is_gone_is_refused(seam: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.delattr(SyncObj, seam)
     with pytest.raises(ConfigError):
         check_pysyncobj()
+
+
+@pytest.mark.parametrize("may_campaign", [True, False])
+@pytest.mark.parametrize("voters", [[], ["a", "b"]])
+def test_a_deadline_that_passes_within_a_tick_begins_no_campaign(
+    monkeypatch: pytest.MonkeyPatch, voters: list[str], may_campaign: bool
+) -> None:
+    core, _, driver = begin(StepWriter())
+    time_s = [100.0]
+    monkeypatch.setattr(pysyncobj.syncobj, "monotonicTime", lambda: time_s[0])
+    monkeypatch.setattr(driver, "may_campaign", lambda: may_campaign)
+    core.set_voters(voters)
+    for voter in voters:
+        core.set_connected(voter, True)
+    core.expect_election(1.0)
+    time_s[0] += 0.99
+    tell = core._tell_what_was_acknowledged
+
+    def lose_the_processor() -> None:
+        tell()
+        time_s[0] += 0.06
+
+    monkeypatch.setattr(core, "_tell_what_was_acknowledged", lose_the_processor)
+    core.tick()
+    driver.flushed()
+    assert (core.term, core.role, driver.pre_votes) == (0, core_module.FOLLOWER, 0)
+    core.tick()
+    assert driver.pre_votes == may_campaign and core.term == 0
 
 
 def test_a_campaign_waits_for_a_pre_vote() -> None:

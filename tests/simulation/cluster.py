@@ -46,6 +46,7 @@ from cacheflow.node.registration import CONNECT_S, SeedAnswer
 from cacheflow.node.registration import TIMEOUT_S as HTTP_TIMEOUT_S
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft import turn
+from cacheflow.raft.core import Core
 from cacheflow.raft.log import departure
 from cacheflow.raft.log.journal import CorruptJournal
 from cacheflow.raft.membership import level_raising
@@ -546,6 +547,35 @@ def leader_of(cluster: Cluster) -> Process:
     return leader
 
 
+# How often a process loses its processor in the middle of a tick, and for how long at most.
+LATE_TICKS = 0.02
+LATE_S_MAX = 0.1
+
+
+class TickClock:
+    """Lets time pass now and then within a tick, before PySyncObj looks at the clock, as for a thread without a processor.
+
+    The draws are its own, so that all else goes as without it.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.late_s = 0.0
+        self._random = Random(f"{cluster.seed} late ticks")
+
+    def late(self, tick: Callable[..., None]) -> Callable[..., None]:
+        """Return the method ``tick`` of PySyncObj, for which it is later sometimes than for its caller."""
+
+        def ticked(core: Core, wait_s: float) -> None:
+            if self._random.random() < LATE_TICKS:
+                self.late_s = self._random.uniform(0.0, LATE_S_MAX)
+            try:
+                tick(core, wait_s)
+            finally:
+                self.late_s = 0.0
+
+        return ticked
+
+
 # Keys in a segment of the order of use: so few that a simulation's keys take several segments.
 SEGMENT_KEYS = 12
 
@@ -556,7 +586,9 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
     scheduler = cluster.scheduler
     random = Random(cluster.random.getrandbits(64))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pysyncobj.syncobj, "monotonicTime", lambda: scheduler.now)
+        clock = TickClock(cluster)
+        patch.setattr(pysyncobj.syncobj, "monotonicTime", lambda: scheduler.now + clock.late_s)
+        patch.setattr(Core, "_onTick", clock.late(Core._onTick), raising=False)
         patch.setattr(pysyncobj.syncobj, "random", random)
         patch.setattr(Node, "__hash__", lambda node: zlib.crc32(node.id.encode()))
         patch.setattr(use_order, "SEGMENT_KEYS_MAX", SEGMENT_KEYS)

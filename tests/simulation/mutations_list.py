@@ -82,6 +82,7 @@ MUTATIONS = (
     Mutation("row 7", storage.start_empty_when_something_is_damaged, "bit_flip kill"),
     Mutation("row 9", storage.promise_before_it_is_durable, "power blackout slow_disk"),
     Mutation("row 12", storage.restart_without_a_memory, "kill"),
+    Mutation("no campaign without a pre-vote", raft.begin_when_the_deadline_passes_within_a_tick),
     Mutation("row 16", raft.forget_the_terms_of_answers, "campaign isolate"),
     Mutation("row 17", raft.change_the_members_at_once, nodes=5),
     Mutation("row 21", machine.call_it_not_done_when_the_leader_changes, "isolate_leader hand_over"),

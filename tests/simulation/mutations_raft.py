@@ -10,6 +10,7 @@ from pysyncobj.syncobj import SyncObj
 from cacheflow.machine.language import commands
 from cacheflow.node.inbox import Inbox
 from cacheflow.raft import guards
+from cacheflow.raft.core import Core
 from cacheflow.raft.log import segments
 from cacheflow.raft.membership.changes import Reconfiguration
 from cacheflow.raft.membership.hand_over import HandOver
@@ -38,6 +39,11 @@ def delete_what_stands_behind_prev(patch: pytest.MonkeyPatch) -> None:
         return guards.Append(prev_index, prev_term, entries, verdict.verified, verdict.commit_index, True)
 
     patch.setattr(guards, "check_append", unguarded)
+
+
+def begin_when_the_deadline_passes_within_a_tick(patch: pytest.MonkeyPatch) -> None:
+    """Let PySyncObj begin a campaign by its own look at the clock, without a pre-vote, and of a node that may have no votes."""
+    patch.setattr(Core, "_SyncObj__connectedToAnyone", SyncObj._SyncObj__connectedToAnyone)
 
 
 def commit_what_a_snapshot_says(patch: pytest.MonkeyPatch) -> None:

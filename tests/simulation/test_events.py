@@ -68,6 +68,24 @@ def test_who_hangs_is_down_also_for_nodes_without_a_leader(with_leader: bool) ->
         assert all(texts(left).count(f"{node_id} answers again") == 1 for node_id in ids)
 
 
+def test_who_does_not_vote_knows_no_leader_either_where_a_majority_hangs() -> None:
+    with running(5) as cluster:
+        leader = leader_of(cluster)
+        cluster.run(2.0)
+        voters = leader.node.configurations.latest.voters
+        spares = [process for process in cluster.processes if process.node_id not in voters]
+        hung = [leader, next(each for each in cluster.processes if each is not leader and each.node_id in voters)]
+        assert len(voters) == 3 and len(spares) == 2
+        for process in hung:
+            process.loop.pause()
+        assert cluster.run(10.0, lambda: all(spare.node.links.route is None for spare in spares))
+        assert cluster.run(10.0, lambda: all(leader.node_id in spare.node.peers.down_ids() for spare in spares))
+        assert not cluster.run(60.0, lambda: any(spare.node.links.route is not None for spare in spares))
+        for process in hung:
+            process.loop.resume(False)
+        assert cluster.run(10.0, lambda: cluster.healthy() and not any(each.node.peers.down_ids() for each in spares))
+
+
 def test_a_new_leader_goes_on_calling_down_who_hangs() -> None:
     with running(3) as cluster:
         leader, (heir, hung) = leader_of(cluster), followers(cluster)
