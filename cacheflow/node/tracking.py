@@ -409,8 +409,8 @@ class Tracking:
         mine: set[str] = set()
         for key, version in due.changes:
             if version in own:
+                # Another database's key of this name may be meant: what is behind it stays.
                 mine.add(key)
-                behind.pop(key, None)
             else:
                 (behind if key in mine else others)[key] = None
         if behind:

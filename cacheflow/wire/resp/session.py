@@ -521,8 +521,11 @@ class RespSession(Connection):
         if self._stalled or not self._promises or (self.mailbox is not None and self.mailbox.has_begun):
             return self._stalled
         made = self._promises[0].answer
-        # A reply that is made and not sent may hold what a message to a tracking client says is changed since.
-        return isinstance(made, Stream) or (self.tracker is not None and isinstance(made, bytes))
+        if self.tracker is None:
+            return isinstance(made, Stream)
+        # A reply that is made and not sent may hold what a message to a tracking client says is changed since. So may the
+        # finished write of one that keeps what it writes; others are told of a change before the write is answered.
+        return isinstance(made, Stream | bytes) or (self.tracker.options.no_loop and isinstance(made, tuple))
 
     def stream_ended(self) -> None:
         if self.mailbox is not None:

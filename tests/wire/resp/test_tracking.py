@@ -421,6 +421,42 @@ def test_with_noloop_what_others_write_behind_an_own_write_is_told_behind_its_an
     assert client.replies() == b"+OK\r\n" + invalidate("a")
 
 
+@pytest.mark.parametrize("options", ["NOLOOP", "NOLOOP BCAST"])
+def test_with_noloop_it_comes_behind_the_answer_also_to_a_client_that_did_not_read(options: str) -> None:
+    conversation = Conversation(options)
+    store, client = conversation.store, conversation.client
+    conversation.say("GET a")
+    store.held = True
+    client.send(lines("SET a mine"))
+    client.transport.takes = False
+    client.protocol.pause_writing()
+    store.release()
+    store.held = False
+    store.next_turn.run()
+    conversation.set("a")
+    client.transport.take_all()
+    store.next_turn.run()
+    assert client.replies() == b"+OK\r\n" + invalidate("a")
+
+
+def test_with_noloop_a_key_of_another_database_hides_no_change() -> None:
+    conversation = Conversation("NOLOOP BCAST")
+    store, client = conversation.store, conversation.client
+    store.held = True
+    client.send(lines("SET a mine"))
+    client.send(lines("SELECT 1\nSET a mine"))
+    (first, first_done), (second, second_done) = store._waiting
+    store._waiting.clear()
+    wakes = [first_done(store._apply(first))]
+    store._apply([c.set_("a", b"x", 0)])
+    wakes.append(second_done(store._apply(second)))
+    store._end_turn()
+    for wake in wakes:
+        wake()
+    store.next_turn.run()
+    assert client.replies().endswith(invalidate("a"))
+
+
 def test_with_noloop_a_transactions_writes_are_its_own() -> None:
     conversation = Conversation("NOLOOP")
     conversation.say("GET a", "GET b")
