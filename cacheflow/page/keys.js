@@ -26,7 +26,9 @@ export function keysView(section) {
     chosen: (key) => go({ key }),
     left: () => go({ key: null, new: null }),
   });
-  let [isSeen, wanted, page, watching, round, failure] = [false, null, null, null, null, null];
+  let [isSeen, wanted, page, round] = [false, null, null, null];
+  // The watch of the keys that are listed, and the one of the chosen key where that is none of theirs; why either has ended.
+  let [watching, watchingKey, failure, keyFailure] = [null, null, null, null];
   let [againTimer, drawTimer, typingTimer] = [0, 0, 0];
   // Which key the page that begins behind a key comes after: the way back.
   const before = new Map();
@@ -61,7 +63,10 @@ export function keysView(section) {
       if (signal.aborted) return;
       page = new KeyPage(prefix, after, keys, cursor);
       failure = null;
-      watching = new Watching(prefix, answer.headers.get("X-Watch-Position"), { told, anew, state });
+      watching = new Watching(prefix, answer.headers.get("X-Watch-Position"), { told, anew: list, state });
+      watchKey();
+      // What has become of the chosen key before the watches began, none of them tells.
+      detail.lookAgain(0);
       draw();
     } catch (error) {
       if (signal.aborted) return;
@@ -77,12 +82,28 @@ export function keysView(section) {
     look();
   }
 
+  /** Watches the chosen key by itself where it is none of those that are listed. */
+  function watchKey() {
+    const { prefix, key } = wanted;
+    const asked = watching === null || key === null || key.startsWith(prefix) ? null : key;
+    if (asked === (watchingKey?.prefix ?? null)) return;
+    watchingKey?.close();
+    [watchingKey, keyFailure] = [null, null];
+    if (asked === null) return;
+    watchingKey = new Watching(asked, watching.position, {
+      told: (changes) => detail.take(changes),
+      anew: list,
+      state: (error) => ((keyFailure = error || null), look()),
+    });
+  }
+
   function stop() {
     round?.abort();
     watching?.close();
     clearTimeout(againTimer);
     clearTimeout(drawTimer);
     [round, watching, drawTimer] = [null, null, 0];
+    watchKey();
   }
 
   function told(changes) {
@@ -92,11 +113,6 @@ export function keysView(section) {
     if (isOther) drawTimer ||= setTimeout(draw, DRAW_MS);
   }
 
-  function anew() {
-    detail.lookAgain();
-    list();
-  }
-
   function state(error) {
     failure = error || null;
     look();
@@ -104,7 +120,7 @@ export function keysView(section) {
 
   /** Says how old the list is: a watch that lives is as good as the node's last sign of life. */
   function look() {
-    const error = failure ?? node.error;
+    const error = failure ?? keyFailure ?? node.error;
     if (error) freshness.bad(error);
     else if (watching !== null) freshness.note({ answered_ms: performance.now(), error: null });
   }
@@ -163,7 +179,10 @@ export function keysView(section) {
         failure = null;
         freshness.note({ answered_ms: freshness.answered_ms, error: null });
         list();
-      } else draw();
+      } else {
+        watchKey();
+        draw();
+      }
       if (asked.has("new")) detail.create(next.prefix);
       else detail.show(wanted.key);
     },

@@ -87,22 +87,26 @@ function wholeCharacters(text, length) {
 
 /** Returns valid JSON with line ends and indents, each number as it stands; a little more than `longest` characters at most. */
 export function indented(json, longest = Infinity) {
-  let made = "";
-  let depth = 0;
+  const made = [];
+  let [last, depth, length] = ["", 0, 0];
+  const put = (part) => {
+    made.push(part);
+    length += part.length;
+  };
   const line = () => `\n${"  ".repeat(depth)}`;
   for (const [part] of json.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s[\]{},:"]+/g)) {
-    const last = made.at(-1);
+    const isFirst = last === "[" || last === "{";
     if (part === "]" || part === "}") {
       depth--;
-      made += (last === "[" || last === "{" ? "" : line()) + part;
+      put(isFirst ? part : line() + part);
     } else {
-      if (last === "[" || last === "{") made += line();
-      made += part;
+      put(isFirst ? line() + part : part);
       if (part === "[" || part === "{") depth++;
-      else if (part === ",") made += line();
-      else if (part === ":") made += " ";
+      else if (part === ",") put(line());
+      else if (part === ":") put(" ");
     }
-    if (made.length > longest) break;
+    last = part;
+    if (length > longest) break;
   }
-  return made;
+  return made.join("");
 }

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 
-from browser.watched import Watched
+from browser.watched import Watched, hide
 from cluster.processes import Nodes
 from playwright.sync_api import Page, expect
 
@@ -118,17 +118,14 @@ def test_figures_and_events_that_stay_away_alone_are_said_to_be_old(trio: Nodes,
 def test_a_hidden_page_asks_for_nothing(trio: Nodes, reader: Watched) -> None:
     page = reader.open(trio[0].url)
     expect(page.get_by_text("Nothing is wrong")).to_be_visible()
-    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
-    tell = "document.dispatchEvent(new Event('visibilitychange'));"
-    page.evaluate(hide % "true" + tell)
+    hide(page, True)
     page.wait_for_load_state("networkidle")
     count = len(reader.asked)
     # More than a round of what it asks for while it is seen.
     page.wait_for_timeout(2500)
     assert len(reader.asked) == count
-    page.evaluate(hide % "false" + tell)
     with page.expect_request("**/cluster/status"):
-        pass
+        hide(page, False)
 
 
 def test_the_first_data_are_seen_within_a_second(trio: Nodes, reader: Watched) -> None:

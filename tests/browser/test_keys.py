@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from browser.watched import Held, Watched, traced
+from browser.watched import Held, Watched, hide, traced
 from cluster.processes import NodeProcess, Nodes, wait_for
 from playwright.sync_api import Browser, Page, expect
 
@@ -54,6 +55,43 @@ def test_a_key_set_on_one_node_appears_on_the_page_of_another(trio: Nodes, reade
     trio[2].ask("DELETE", "/cache?prefix=user:")
     expect(page.locator("#view-keys .keys li")).to_have_count(0)
     expect(page.locator(".detail")).to_contain_text("This key is not there")
+
+
+def test_a_shown_key_is_followed_whatever_is_listed_and_read_again_when_the_page_is_seen_again(
+    trio: Nodes, reader: Watched
+) -> None:
+    trio[0].put("user:1", "one")
+    page = reader.open(trio[0].url, "keys?key=user:1&prefix=other:")
+    expect(value_of(page)).to_have_text("one")
+    expect(page.get_by_text("No key begins so")).to_be_visible()
+    trio[1].put("user:1", "two")
+    expect(value_of(page)).to_have_text("two")
+    hide(page, True)
+    trio[0].put("user:1", "three")
+    hide(page, False)
+    expect(value_of(page)).to_have_text("three")
+    hide(page, True)
+    trio[0].ask("DELETE", "/cache/user:1")
+    hide(page, False)
+    expect(page.locator(".detail")).to_contain_text("This key is not there")
+    # Of those that are listed, too.
+    trio[0].put("other:1", "one")
+    page.get_by_role("link", name="other:1").click()
+    expect(value_of(page)).to_have_text("one")
+    hide(page, True)
+    trio[0].put("other:1", "two")
+    hide(page, False)
+    expect(value_of(page)).to_have_text("two")
+
+
+def test_the_form_of_a_large_json_opens_at_once(trio: Nodes, reader: Watched) -> None:
+    numbers = list(range(80_000))
+    trio[0].put("numbers", numbers)
+    page = reader.open(trio[0].url, "keys?key=numbers")
+    page.get_by_role("button", name="Change").click()
+    # Far more than it takes, and far less than where each number costs what all before it do.
+    value = page.get_by_label("Value", exact=True).input_value(timeout=5000)
+    assert json.loads(value) == numbers
 
 
 def test_a_key_that_expires_goes_by_itself(trio: Nodes, reader: Watched) -> None:
