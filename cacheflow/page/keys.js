@@ -2,6 +2,7 @@
 //
 // The address says what is seen: "#keys?prefix=user:&after=user:99&key=user:100".
 
+import { askedIn } from "./address.js";
 import { call, onToken, read } from "./calls.js";
 import { button, element, say } from "./dom.js";
 import { Freshness } from "./freshness.js";
@@ -198,7 +199,7 @@ export function keysView(section) {
 
 /** Returns the address with some of its parameters changed; null takes one out. */
 function addressOf(changes) {
-  const asked = new URLSearchParams(location.hash.split("?", 2)[1] ?? "");
+  const [, asked] = askedIn(location.hash);
   for (const [name, value] of Object.entries({ ...("key" in changes ? { new: null } : {}), ...changes })) {
     if (value === null || (value === "" && name !== "new")) asked.delete(name);
     else asked.set(name, value);

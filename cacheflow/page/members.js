@@ -79,6 +79,8 @@ export function membersView(section) {
     // Read aloud, a button says whom it is about.
     const act = (text, press, properties) =>
       acts.append(button(text, press, { ...properties, "aria-label": `${text.replace(" …", "")}: ${member.id}` }));
+    // A node that takes no part changes nothing.
+    if (node.status.failure) return row(COLUMNS, foreign(member.id), roleOf(member, leader), member.status, "–", "–");
     if (member.voter && member.id !== leader) act("Make leader", lead);
     if (member.voter) act("Demote …", () => demote(member));
     else act("Promote", promote);

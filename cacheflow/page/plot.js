@@ -90,7 +90,7 @@ export class Plot {
       cursor: { sync: { key: SYNC }, drag: { x: false, y: false }, points: { show: curves.length < 8 } },
       scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
       axes: [
-        { ...axis, size: 30, values: (_, splits) => clockTimes(splits) },
+        { ...axis, size: 30, space: 70, values: (_, splits) => clockTimes(splits) },
         {
           ...axis,
           size: 66,
@@ -105,7 +105,8 @@ export class Plot {
           stroke: colours[number],
           width: 1.5,
           dash: kind === "limit" ? [6, 4] : undefined,
-          points: { show: false },
+          // What stands alone between gaps makes no line.
+          points: { show: false, filter: (chart, at) => alone(chart.data[at]), fill: colours[number], size: 4 },
         })),
       ],
       hooks: { setCursor: [(chart) => this.#tell(chart.cursor.idx ?? null)] },
@@ -138,6 +139,12 @@ export class Plot {
 function clockTimes(times) {
   const end = times.length > 1 && times[1] - times[0] < 60 ? undefined : -3;
   return times.map((time) => moment(time).slice(-8, end));
+}
+
+/** Returns the places of the numbers that have none beside them. */
+function alone(values) {
+  const isNone = (value) => value === null || value === undefined;
+  return [...values.keys()].filter((at) => !isNone(values[at]) && isNone(values[at - 1]) && isNone(values[at + 1]));
 }
 
 function last(values) {

@@ -4,6 +4,7 @@ import { element } from "./dom.js";
 
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const two = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 const few = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
@@ -22,6 +23,11 @@ export function rough(value) {
   return value >= 1000 ? whole.format(Math.round(value)) : short.format(value);
 }
 
+/** Returns milliseconds that are known roughly, with two digits that count unless `inWords` says them another way. */
+export function time(ms, inWords = (value) => two.format(value)) {
+  return ms >= 1000 ? `${inWords(ms / 1000)} s` : `${inWords(ms)} ms`;
+}
+
 /** Returns a number in few characters, such as 2M, for the axis of a plot. */
 export function compact(value) {
   return few.format(value);
@@ -29,6 +35,7 @@ export function compact(value) {
 
 /** Returns a number of bytes in the unit that fits. */
 export function bytes(value) {
+  if (value === 1) return "1 byte";
   let unit = 0;
   while (value >= 1024 && unit < UNITS.length - 1) [value, unit] = [value / 1024, unit + 1];
   return `${short.format(value)} ${UNITS[unit]}`;

@@ -33,6 +33,9 @@ def test_numbers_bytes_and_times_are_said_as_people_do(page: Page) -> None:
         ("rough", 98765.4): "98,765",
         ("compact", 2_000_000): "2M",
         ("bytes", 0): "0 bytes",
+        ("bytes", 1): "1 byte",
+        ("time", 7.94): "7.9 ms",
+        ("time", 15432): "15 s",
         ("bytes", 1023): "1,020 bytes",
         ("bytes", 1536): "1.5 KiB",
         ("bytes", 3 * 1024**4): "3 TiB",
@@ -246,8 +249,21 @@ def test_troubles_are_said_in_words(page: Page) -> None:
         "c: catching up for 3 s.",
         "A restore is under way: 3 of 10 items.",
     ]
-    assert "may be 12 s old" in call(page, "troubles", "return m.noLeader(a, null)", status)
-    assert call(page, "troubles", "return m.noLeader(a, 'a')", status) == ""
+    assert "may be 12 s old" in call(page, "troubles", "return m.whyNoWrites(a, null)", status)
+    assert call(page, "troubles", "return m.whyNoWrites(a, 'a')", status) == ""
+    alone = {**member, "change": {"what": "replacement", "since": 7.4, "due": None}}
+    assert call(page, "troubles", "return m.changeOf(a)", alone) == "waits for 7 s for a spare to replace it"
+    failed = {**status, "failure": "it was removed"}
+    assert call(page, "troubles", "return m.troublesOf(a, null)", failed) == []
+    assert call(page, "troubles", "return m.whyNoWrites(a, null)", failed).startswith(
+        "This node takes no part any more: it was removed. "
+    )
+
+
+def test_an_address_names_a_view_and_a_key_whatever_is_in_it(page: Page) -> None:
+    asked = "const [view, asked] = m.askedIn(a); return [view, ...asked]"
+    assert call(page, "address", asked, "#keys?key=a?b&prefix=%3F") == ["keys", ["key", "a?b"], ["prefix", "?"]]
+    assert call(page, "address", asked, "#plots") == ["plots"] and call(page, "address", asked, "") == [""]
 
 
 def test_a_leader_that_the_node_names_and_does_not_reach_is_none(page: Page) -> None:
