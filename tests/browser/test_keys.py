@@ -373,6 +373,18 @@ def test_hostile_keys_and_values_are_shown_and_do_nothing(trio: Nodes, reader: W
     expect(page.locator("#view-keys .keys li")).to_have_count(len(HOSTILE) - 1)
 
 
+def test_keys_of_blanks_are_told_apart_and_can_be_chosen(trio: Nodes, reader: Watched) -> None:
+    keys = [" ", "  ", "ws  a", "ws a", "ws a ", "ws\u00a0a", "\u3000"]
+    for key in keys:
+        trio[0].put(key, "x")
+    page = reader.open(trio[0].url, "keys")
+    rows = page.locator("#view-keys .keys a")
+    expect(rows).to_have_count(len(keys))
+    assert len(set(rows.all_inner_texts())) == len(keys)
+    rows.first.click()
+    expect(page.locator(".detail h3")).to_have_text("U+0020")
+
+
 def test_a_key_that_no_browser_can_name_says_so(trio: Nodes, reader: Watched) -> None:
     assert trio[0].ask("PUT", "/cache/%2E%2E", {"value": "up"}).status == 201
     page = reader.open(trio[0].url, "keys?key=..")

@@ -56,8 +56,22 @@ def test_what_is_not_seen_in_a_text_is_named(page: Page) -> None:
     ]
     assert call(page, "words", "return m.plain('\\ud800x')") == "<U+D800>x"
     assert call(page, "words", "return m.plain('😀'.repeat(50), 10)") == "😀" * 9 + "…"
+    blanks = [" ", "a ", " a", "a  b", "a   b", "a b", "a\u00a0b", "\u3000", "\u2800", "e\ufe0f", "\u034f", "\u1160", "\uffa0"]
+    assert call(page, "words", said, blanks) == [
+        "<U+0020>",
+        "a<U+0020>",
+        "<U+0020>a",
+        "a<U+0020><U+0020>b",
+        "a<U+0020><U+0020><U+0020>b",
+        "a b",
+        "a<U+00A0>b",
+        *(f"<U+{ord(blank):04X}>" for blank in "\u3000\u2800"),
+        "e<U+FE0F>",
+        *(f"<U+{ord(blank):04X}>" for blank in "\u034f\u1160\uffa0"),
+    ]
     lines = "return [m.foreign(a), m.foreign(a, true)].map((shown) => shown.querySelectorAll('.unseen').length)"
     assert call(page, "words", lines, "a\nb\tc\u200b") == [3, 1]
+    assert call(page, "words", lines, "  a\u00a0b\u2800") == [4, 1]
 
 
 @pytest.mark.parametrize(
