@@ -2,11 +2,12 @@
 //
 // The address says what is seen: "#keys?prefix=user:&after=user:99&key=user:100".
 
-import { askedIn } from "./address.js";
-import { call, onToken, read } from "./calls.js";
+import { addressOf } from "./address.js";
+import { call, hasToken, onToken, read } from "./calls.js";
 import { button, element, say } from "./dom.js";
 import { Freshness } from "./freshness.js";
 import { KeyDetail } from "./key_detail.js";
+import { drawList } from "./key_list.js";
 import { KeyPage } from "./key_page.js";
 import { NODE_EVERY_MS, node, onNode } from "./node.js";
 import { Watching } from "./watching.js";
@@ -62,6 +63,7 @@ export function keysView(section) {
       const answer = await call("GET", "/cache", { query, signal, patience_ms: PATIENCE_MS });
       const { keys, cursor } = await read(answer.json(), signal);
       if (signal.aborted) return;
+      if (isOld()) parts.list.scrollTop = 0;
       page = new KeyPage(prefix, after, keys, cursor);
       failure = null;
       watching = new Watching(prefix, answer.headers.get("X-Watch-Position"), { told, anew: list, state });
@@ -164,7 +166,19 @@ export function keysView(section) {
 
   parts.fresh.addEventListener("click", () => go({ key: null, new: "" }));
   document.addEventListener("visibilitychange", () => (document.hidden ? stop() : isSeen && list()));
-  onToken(() => isSeen && (list(), detail.lookAgain(0)));
+  let hadToken = hasToken();
+  onToken(() => {
+    if (hadToken && !hasToken()) {
+      // Who forgets the token leaves nothing of what it has shown.
+      page = null;
+      detail.forget();
+    }
+    hadToken = hasToken();
+    if (isSeen) {
+      list();
+      detail.lookAgain(0);
+    }
+  });
   onNode(() => isSeen && look());
   return {
     show(asked) {
@@ -184,8 +198,11 @@ export function keysView(section) {
         watchKey();
         draw();
       }
+      const isChosen = document.activeElement.closest("[data-key]")?.dataset.key === wanted.key;
       if (asked.has("new")) detail.create(next.prefix);
       else detail.show(wanted.key);
+      // The reader goes on there: between it and the list may lie a hundred links, and in a narrow window a scroll.
+      if (isChosen) detail.focus();
     },
     hide() {
       isSeen = false;
@@ -195,16 +212,6 @@ export function keysView(section) {
       stop();
     },
   };
-}
-
-/** Returns the address with some of its parameters changed; null takes one out. */
-function addressOf(changes) {
-  const [, asked] = askedIn(location.hash);
-  for (const [name, value] of Object.entries({ ...("key" in changes ? { new: null } : {}), ...changes })) {
-    if (value === null || (value === "" && name !== "new")) asked.delete(name);
-    else asked.set(name, value);
-  }
-  return `#keys${asked.size ? `?${asked}` : ""}`;
 }
 
 function frame(section, typed) {
@@ -251,26 +258,4 @@ function frame(section, typed) {
     ),
   );
   return parts;
-}
-
-/** Shows `keys` in `list`; rows that stay are left alone, with the focus that one may have. */
-function drawList(list, keys, { key: chosen }) {
-  const known = new Map([...list.children].map((row) => [row.dataset.key, row]));
-  let place = list.firstChild;
-  for (const key of keys) {
-    let row = known.get(key);
-    if (row === undefined) {
-      row = element("li", { "data-key": key }, element("a", {}, foreign(key)));
-      list.insertBefore(row, place);
-    } else {
-      known.delete(key);
-      if (row === place) place = place.nextSibling;
-      else list.insertBefore(row, place);
-    }
-    const link = row.firstChild;
-    link.href = addressOf({ key });
-    if (key === chosen) link.setAttribute("aria-current", "true");
-    else link.removeAttribute("aria-current");
-  }
-  for (const row of known.values()) row.remove();
 }

@@ -18,7 +18,7 @@ const PATIENCE_MS = 30000;
 /** Fills `section` with the view and returns {show, hide}. */
 export function membersView(section) {
   const age = element("p", { class: "age", hidden: true });
-  const notices = element("div", { role: "status" });
+  const notices = element("div", { class: "notices", role: "status" });
   // A line for each change that was asked for: some are under way at once.
   const underWay = new Set();
   const body = element("tbody");

@@ -73,6 +73,7 @@ export class SettingsForm {
       else if (found.version !== this.found.version) this.#warn(found.version);
     } catch (error) {
       if (asked > this.answered) this.#say(`Not read: ${error.message}.`);
+      if (this.found === null) say(this.about, "");
     }
   }
 

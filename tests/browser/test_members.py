@@ -25,6 +25,9 @@ def test_leadership_is_handed_over_and_a_member_is_demoted_and_promoted(trio: No
     members = page.locator("#view-members")
     page.get_by_role("button", name=f"Make leader: {heir.node_id}").click()
     expect(members.locator(".wide .notice")).to_have_text(f"{heir.node_id} leads now.")
+    # The button is gone: its focus goes to no other one, which would do something else.
+    expect(page.get_by_role("button", name=f"Make leader: {heir.node_id}")).to_have_count(0)
+    expect(page.get_by_role("region", name="Members, and what can be done with them")).to_be_focused()
     assert trio.leader() is heir
     expect(page.get_by_role("button", name=f"Make leader: {leader.node_id}")).to_be_visible()
     page.get_by_role("button", name=f"Demote: {leader.node_id}").click()
@@ -163,10 +166,17 @@ def test_a_key_that_was_refused_is_shown_once_a_token_is_typed(guarded: NodeProc
     guarded.put("asked for", "seen")
     page = reader.open(guarded.url, "keys?key=asked%20for")
     expect(page.locator(".detail .notice")).to_contain_text("this node asks for a token")
+    expect(page.locator(".detail")).not_to_contain_text("Asking …")
     use_token(page, f"{TOKENS['read']}…")
     expect(page.get_by_role("dialog")).to_contain_text("This is no token")
     use_token(page, TOKENS["read"])
     expect(page.get_by_role("region", name="Value")).to_have_text("seen")
+    # Who forgets the token leaves nothing that it has shown.
+    page.get_by_role("button", name="Token …").click()
+    use_token(page, "")
+    expect(page.locator(".detail .notice")).to_contain_text("this node asks for a token")
+    expect(page.get_by_role("region", name="Value")).to_have_count(0)
+    expect(page.locator("#view-keys .keys li")).to_have_count(0)
 
 
 def test_settings_that_were_refused_are_still_there_once_a_token_is_typed(
