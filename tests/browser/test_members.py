@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,22 @@ def test_settings_are_changed_unless_somebody_else_has_changed_them(trio: Nodes,
     assert trio[0].ask("GET", "/cluster/settings").body["max_items"] == 200000
     page.get_by_role("button", name="Show the present settings").click()
     expect(field).to_have_value("200000")
+    # What takes something away is asked about first, with how much.
+    for number in range(3):
+        trio[0].put(f"held:{number}", "x" * 1000)
+    dialog = page.get_by_role("dialog")
+    for label, low, question in (
+        ("Keys at most", "1", r"Of \d+ keys that the cluster holds, \d+ will go for good\."),
+        ("Bytes at most", "1024", r"Of [\d.]+ KiB that the cluster holds, [\d.]+ (bytes|KiB) will go for good\."),
+        ("Copies beside the leader's", "1", r"With 1 copy beside the leader's, members lose their votes\."),
+    ):
+        before = page.get_by_label(label).input_value()
+        page.get_by_label(label).fill(low)
+        page.get_by_role("button", name="Change settings").click()
+        expect(dialog).to_contain_text(re.compile(question))
+        dialog.get_by_role("button", name="Cancel").click()
+        page.get_by_label(label).fill(before)
+    assert trio[0].ask("GET", "/cluster/settings").body["max_items"] == 200000
     # One that the cluster cannot have is refused in its words.
     page.get_by_label("Bytes of one value at most").fill("999999999")
     page.get_by_role("button", name="Change settings").click()

@@ -56,7 +56,21 @@ def test_what_is_not_seen_in_a_text_is_named(page: Page) -> None:
     ]
     assert call(page, "words", "return m.plain('\\ud800x')") == "<U+D800>x"
     assert call(page, "words", "return m.plain('😀'.repeat(50), 10)") == "😀" * 9 + "…"
-    blanks = [" ", "a ", " a", "a  b", "a   b", "a b", "a\u00a0b", "\u3000", "\u2800", "e\ufe0f", "\u034f", "\u1160", "\uffa0"]
+    blanks = [
+        " ",
+        "a ",
+        " a",
+        "a  b",
+        "a   b",
+        "a b",
+        "a\u00a0b",
+        "\u3000",
+        "\u2800",
+        "e\ufe0f",
+        "\u034f",
+        "\u1160",
+        "\uffa0",
+    ]
     assert call(page, "words", said, blanks) == [
         "<U+0020>",
         "a<U+0020>",
