@@ -513,6 +513,17 @@ def test_a_hundred_thousand_keys_are_paged_quickly_and_followed(trio: Nodes, rea
     assert "prefix=many%3A0999" in page.url
 
 
+def test_many_pages_of_a_node_do_not_keep_each_other_from_it(trio: Nodes, reader: Watched) -> None:
+    # One more than the browser has connections to a host.
+    pages = [reader.open(trio[0].url, "keys") for _ in range(7)]
+    for page in pages:
+        expect(page.get_by_text("There are no keys")).to_be_visible()
+    trio[1].put("seen", "by all")
+    for page in pages:
+        expect(page.get_by_role("link", name="seen")).to_be_visible()
+        expect(page.locator("#state")).to_contain_text("ready")
+
+
 def test_a_watch_goes_on_behind_what_it_was_told_and_lists_anew_when_that_is_gone(trio: Nodes, reader: Watched) -> None:
     watches: list[str] = []
     page = reader.open(trio[0].url, "cluster")
