@@ -243,6 +243,23 @@ def test_line_ends_are_known(page: Page) -> None:
     assert call(page, "key_form", "return a.map(m.lineEndOf)", texts) == [*["\n"] * 3, "\r\n", None, None, None]
 
 
+def test_a_picture_of_many_members_has_a_box_for_each_and_their_ids_differ(page: Page) -> None:
+    member = {"status": "up", "voter": True, "observer": False, "change": None, "lag": 0, "connected": True}
+    drawn = """
+      const picture = m.pictureOf(a, null);
+      const boxes = [...picture.querySelectorAll("rect")].map((box) => ["x", "y"].map((at) => Number(box.getAttribute(at))));
+      const ids = [...picture.querySelectorAll(".id")].map((id) => id.textContent);
+      return [boxes, ids, Number(picture.getAttribute("viewBox").split(" ")[2])];
+    """
+    for count in (1, 2, 3, 5, 6, 9):
+        members = [{**member, "id": f"cacheflow-production-eu-{number}"} for number in range(count)]
+        boxes, ids, width = call(page, "picture", drawn, {"node_id": members[0]["id"], "members": members})
+        assert len(set(ids)) == count and all(len(shown) <= 17 for shown in ids)
+        apart = [abs(x - u) >= 140 or abs(y - v) >= 66 for x, y in boxes for u, v in boxes if (x, y) != (u, v)]
+        # At a width of 300 pixels the smallest letters, of 13, have eleven: for narrow windows and for many.
+        assert all(apart) and width <= (500 if count <= 5 else 340)
+
+
 def test_the_page_of_a_member_has_the_scheme_of_its_address(page: Page) -> None:
     places = ["10.0.0.1:8080", "https://a.example:8080", "http://[::1]:1", "javascript:alert(1)", "https://x@y:1", ""]
     assert call(page, "cluster", "return a.map(m.pageOf)", places) == [
