@@ -165,6 +165,8 @@ function broken(times, gaps, curves) {
 function resolved(place, colour) {
   const probe = element("span", { hidden: true });
   probe.style.color = colour;
+  // Where the reader's system forces colours, curves would all have the same.
+  probe.style.forcedColorAdjust = "none";
   place.append(probe);
   const found = getComputedStyle(probe).color;
   probe.remove();

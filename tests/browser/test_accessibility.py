@@ -135,6 +135,20 @@ def test_the_theme_is_the_systems_until_the_reader_chooses(trio: Nodes, browser:
         assert page.evaluate("Object.keys(localStorage)") == []
 
 
+def test_with_forced_colours_the_chosen_view_and_the_curves_are_told_apart(trio: Nodes, browser: Browser) -> None:
+    with watched(browser, forced_colors="active") as reader:
+        page = reader.open(trio[0].url, "plots")
+        swatches = page.locator(".plot", has_text="Keys read and written").locator(".swatch")
+        swatches.nth(1).wait_for()
+        colours = "marks => marks.map((mark) => getComputedStyle(mark).backgroundColor)"
+        assert len(set(swatches.evaluate_all(colours))) == 2
+        borders = "links => links.map((link) => getComputedStyle(link).borderBottomColor)"
+        chosen, *others = page.locator("header nav").evaluate(
+            f"nav => ({borders})([nav.querySelector('[aria-current]'), ...nav.querySelectorAll('a:not([aria-current])')])"
+        )
+        assert len(others) == 4 and chosen not in others
+
+
 def test_who_wants_no_motion_sees_none(trio: Nodes, browser: Browser) -> None:
     moving = "[...document.querySelectorAll('*')].filter(e => getComputedStyle(e).transitionDuration !== '0s').length"
     with watched(browser, reduced_motion="reduce") as reader:
