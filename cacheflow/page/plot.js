@@ -5,6 +5,8 @@ import { moment, plain } from "./words.js";
 
 const HEIGHT = 170;
 const SYNC = "last-hour";
+// The style sheet has so many for curves. Those of more are drawn with them again, and dotted.
+const COLOURS = 6;
 
 /** A plot at the end of `parent`. `inWords`: a function that says a number with its unit; `axis`: its own way, and steps. */
 export class Plot {
@@ -67,7 +69,7 @@ export class Plot {
     const style = getComputedStyle(this.canvas);
     let number = 0;
     return curves.map(([, , kind]) => {
-      const name = kind === "limit" ? "--limit" : `--curve-${(number++ % 6) + 1}`;
+      const name = kind === "limit" ? "--limit" : `--curve-${(number++ % COLOURS) + 1}`;
       return resolved(this.canvas, style.getPropertyValue(name));
     });
   }
@@ -86,6 +88,8 @@ export class Plot {
     const options = {
       width: this.#width(),
       height: HEIGHT,
+      // Room for half a time of day behind the last one.
+      padding: [null, 20, null, null],
       legend: { show: false },
       cursor: { sync: { key: SYNC }, drag: { x: false, y: false }, points: { show: curves.length < 8 } },
       scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
@@ -104,7 +108,7 @@ export class Plot {
           label: plain(name),
           stroke: colours[number],
           width: 1.5,
-          dash: kind === "limit" ? [6, 4] : undefined,
+          dash: kind === "limit" ? [6, 4] : number < COLOURS ? undefined : [2, 3],
           // What stands alone between gaps makes no line.
           points: { show: false, filter: (chart, at) => alone(chart.data[at]), fill: colours[number], size: 4 },
         })),
@@ -114,7 +118,8 @@ export class Plot {
     this.chart = new globalThis.uPlot(options, data, this.canvas);
     this.rows = curves.map(([name], number) => {
       const swatch = element("span", { class: "swatch" });
-      swatch.style.background = colours[number];
+      const [colour, isAgain] = [colours[number], number >= COLOURS];
+      swatch.style.background = isAgain ? `repeating-linear-gradient(90deg, ${colour} 0 2px, transparent 2px 5px)` : colour;
       const [now, most] = [element("td"), element("td")];
       return { now, most, row: element("tr", {}, element("th", { scope: "row" }, swatch, plain(name)), now, most) };
     });

@@ -90,8 +90,10 @@ def test_a_node_that_is_back_is_asked_for_all_at_once(trio: Nodes, reader: Watch
     page.locator("#view-cluster .events li").first.wait_for()
     ask = "import('/page/node.js').then((module) => module.askAgain())"
     page.route("**/cluster/status", lambda route: route.abort())
-    page.evaluate(ask)
+    page.reload()
     expect(page.locator("#state")).to_have_text("no answer")
+    # Nothing is known yet to be wrong.
+    expect(page.locator("#view-cluster .troubles")).to_be_hidden()
     page.unroute_all()
     # Sooner than either is asked for by itself.
     with page.expect_request("**/history?*", timeout=1500), page.expect_request("**/events?*", timeout=1500):

@@ -105,7 +105,8 @@ def test_long_times_are_said_in_seconds_and_a_sample_that_stands_alone_is_seen(t
     now = time.time()
     times = [now - 3600 + EVERY_S * place for place in range(720)]
     alone: list[float | None] = [15_432.0 if place % 60 == 30 else None for place in range(720)]
-    body = {"now": now, "every": EVERY_S, "times": times, "series": {"p99_ms_http": alone}}
+    lags = {f"member-{number}": [float(number)] * 720 for number in range(8)}
+    body = {"now": now, "every": EVERY_S, "times": times, "series": {"p99_ms_http": alone, "lag": lags}}
     reader.context.route(re.compile(r"/history(\?|$)"), lambda route: route.fulfill(json=body))
     reader.context.add_init_script(CUT)
     page = reader.open(trio[0].url, "plots")
@@ -116,6 +117,10 @@ def test_long_times_are_said_in_seconds_and_a_sample_that_stands_alone_is_seen(t
     columns = slow.evaluate(COLUMNS)
     assert columns and max(columns) - min(columns) > 0.5
     assert page.evaluate("cut") == []
+    # Of more curves than there are colours no two look alike.
+    swatches = figure(page, "Lag of members, as the leader knows it").locator(".swatch")
+    expect(swatches).to_have_count(8)
+    assert len(set(swatches.evaluate_all("marks => marks.map((mark) => mark.style.background)"))) == 8
 
 
 def test_what_clients_do_is_plotted_while_somebody_looks(trio: Nodes, reader: Watched) -> None:
