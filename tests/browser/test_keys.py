@@ -90,7 +90,7 @@ def test_the_form_of_a_large_json_opens_at_once(trio: Nodes, reader: Watched) ->
     page = reader.open(trio[0].url, "keys?key=numbers")
     page.get_by_role("button", name="Change").click()
     # Far more than it takes, and far less than where each number costs what all before it do.
-    value = page.get_by_label("Value", exact=True).input_value(timeout=5000)
+    value = page.get_by_label("Value", exact=True).input_value(timeout=10_000)
     assert json.loads(value) == numbers
 
 
