@@ -259,7 +259,7 @@ export class KeyDetail {
     // Not only once the address is another: what is said now is said of this key.
     if (form.isNew) this.show(key);
     this.#say("", "Written.");
-    this.focus();
+    if (this.place.contains(document.activeElement)) this.focus();
     this.value = null;
     this.#look();
     this.chosen(key);

@@ -198,7 +198,7 @@ export function keysView(section) {
         watchKey();
         draw();
       }
-      const isChosen = document.activeElement.closest("[data-key]")?.dataset.key === wanted.key;
+      const isChosen = document.activeElement?.closest("[data-key]")?.dataset.key === wanted.key;
       if (asked.has("new")) detail.create(next.prefix);
       else detail.show(wanted.key);
       // The reader goes on there: between it and the list may lie a hundred links, and in a narrow window a scroll.
