@@ -8,16 +8,16 @@ import { HISTORY_EVERY_MS, history, latest, onHistory, seriesOf, wantHistory } f
 import { NODE_EVERY_MS, leaderId, node, onNode } from "./node.js";
 import { pictureOf } from "./picture.js";
 import { roleOf, troublesOf, changeOf } from "./troubles.js";
-import { bytes, counted, duration, foreign, number, rough } from "./words.js";
+import { bytes, counted, duration, foreign, number, rough, time } from "./words.js";
 
-const COLUMNS = ["Member", "State", "Role", "Link", "Lag", "Heard", "Under way", "Build"];
+const COLUMNS = ["Member", "State", "Role", "Connection", "Lag", "Heard", "Under way", "Build"];
 const LATEST_EVENTS = 8;
 const ADDRESS = /^(?:(https?):\/\/)?((?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5})$/;
 
 /** Fills `section` with the view and returns {show, hide}. */
 export function clusterView(section) {
   const age = element("p", { class: "age", hidden: true });
-  const troubles = element("ul", { class: "troubles", "aria-label": "What is wrong" });
+  const troubles = element("ul", { class: "troubles", "aria-label": "What is wrong", hidden: true });
   const picture = element("div", { class: "picture" });
   const body = element("tbody");
   const figures = element("dl", { class: "figures" });
@@ -42,7 +42,7 @@ export function clusterView(section) {
       element(
         "div",
         { class: "panel wide whole", tabindex: "0", role: "region", "aria-label": "Members, as a table" },
-        table("Members, as this node sees them", COLUMNS, body),
+        table("Members, as this node and its leader see them", COLUMNS, body),
         place,
       ),
     ),
@@ -53,7 +53,7 @@ export function clusterView(section) {
     const status = node.status;
     if (status === null) return;
     const leader = leaderId();
-    showTroubles(troubles, troublesOf(status, leader));
+    showTroubles(troubles, troublesOf(status, leader), leader);
     renew(picture, [pictureOf(status, leader)]);
     renew(
       body,
@@ -90,8 +90,9 @@ export function clusterView(section) {
   };
 }
 
-function showTroubles(place, troubles) {
-  const isWell = troubles.length === 0 && leaderId() !== null;
+function showTroubles(place, troubles, leader) {
+  // A node that does not answer is not well, whatever it has said before.
+  const isWell = troubles.length === 0 && leader !== null && !node.status.failure && node.error === null;
   const texts = isWell ? ["Nothing is wrong: this node is ready and all members are up."] : troubles;
   place.classList.toggle("well", isWell);
   place.hidden = texts.length === 0;
@@ -189,5 +190,5 @@ function slowest() {
   const values = seriesOf("p99_ms")
     .map(latest)
     .filter((value) => value !== null);
-  return values.length ? `${rough(Math.max(...values))} ms` : "–";
+  return values.length ? `about ${time(Math.max(...values))}` : "–";
 }

@@ -17,9 +17,15 @@ export function confirmed(question, act, typed = "") {
       spellcheck: "false",
       oninput: () => (go.disabled = field.value !== typed),
     });
+    const leave = () => dialog.close();
+    const closed = () => {
+      removeEventListener("hashchange", leave);
+      dialog.remove();
+      settle(answer);
+    };
     const dialog = element(
       "dialog",
-      { "aria-labelledby": "question", onclose: () => (dialog.remove(), settle(answer)) },
+      { "aria-labelledby": "question", onclose: closed },
       element(
         "form",
         {
@@ -37,12 +43,14 @@ export function confirmed(question, act, typed = "") {
         element(
           "div",
           { class: "buttons" },
-          button("Cancel", () => dialog.close()),
+          button("Cancel", leave),
           go,
         ),
       ),
     );
     document.body.append(dialog);
+    // Who goes elsewhere by the browser's buttons is asked no more.
+    addEventListener("hashchange", leave);
     dialog.showModal();
   });
 }

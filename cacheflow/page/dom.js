@@ -27,17 +27,25 @@ export function say(place, text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
-/** Has `place` hold `children`. Those that are there already are left alone, and so is the focus, by its place. */
+/**
+ * Has `place` hold `children`. Those that are there already are left alone. Where what has the focus is replaced, the focus goes
+ * to what has its name, and otherwise to the heading, or to the part of the page: never to another button.
+ */
 export function renew(place, children) {
-  const focusable = () => [...place.querySelectorAll("a, button")];
-  const focused = focusable().indexOf(document.activeElement);
+  const focused = place.contains(document.activeElement) ? nameOf(document.activeElement) : null;
   children.forEach((child, number) => {
     const old = place.children[number];
     if (old === undefined) place.append(child);
     else if (!old.isEqualNode(child)) old.replaceWith(child);
   });
   while (place.children.length > children.length) place.lastChild.remove();
-  if (focused >= 0 && !place.contains(document.activeElement)) focusable()[focused]?.focus();
+  if (focused === null || place.contains(document.activeElement)) return;
+  const same = [...place.querySelectorAll("a, button, [tabindex]")].find((each) => nameOf(each) === focused);
+  (same ?? place.querySelector("[tabindex]") ?? place.closest("[tabindex]"))?.focus();
+}
+
+function nameOf(focusable) {
+  return focusable.id || focusable.getAttribute("aria-label") || focusable.getAttribute("href") || focusable.textContent;
 }
 
 /** Lets the reader change `field`, or not while it is held; the focus stays with it where it can. */

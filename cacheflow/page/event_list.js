@@ -1,6 +1,7 @@
 // The latest events of this node, asked for while somebody looks.
 
 import { ask, onToken } from "./calls.js";
+import { onBack } from "./node.js";
 import { Polling, tellAll } from "./ticking.js";
 
 const KEPT = 200;
@@ -34,6 +35,7 @@ const polling = new Polling(
   },
 );
 
+onBack(() => polling.now());
 onToken(() => {
   polling.stop();
   if (wanting.size) polling.start();

@@ -1,6 +1,7 @@
 // The samples of the last hour, as the node keeps them, and what comes to them while somebody looks.
 
 import { ask, onToken } from "./calls.js";
+import { onBack } from "./node.js";
 import { Polling, tellAll } from "./ticking.js";
 
 const HOUR_S = 3600;
@@ -33,6 +34,7 @@ const polling = new Polling(
   },
 );
 
+onBack(() => polling.now());
 onToken(() => {
   polling.stop();
   if (wanting.size) polling.start();

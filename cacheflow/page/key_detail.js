@@ -3,12 +3,13 @@
 import { NoAnswer, call, notDone, pathOf } from "./calls.js";
 import { confirmed } from "./confirming.js";
 import { button, element, renew, say } from "./dom.js";
-import { KeyForm, linkTo } from "./key_form.js";
+import { KeyForm, NAME_CHARACTERS, linkTo } from "./key_form.js";
 import { tell } from "./outcomes.js";
 import { save } from "./saving.js";
 import { ticking } from "./ticking.js";
-import { readKey, shownValue } from "./value.js";
-import { bytes, duration, foreign, number } from "./words.js";
+import { Unfinished } from "./unfinished.js";
+import { factsOf, leftOf, readKey, shownValue } from "./value.js";
+import { duration, foreign, number, plain } from "./words.js";
 
 // Milliseconds between two looks at a key that is written all the time.
 const LOOK_MS = 500;
@@ -23,8 +24,7 @@ export class KeyDetail {
     this.key = null;
     this.value = null;
     this.form = null;
-    // Forms that were to be saved and that the reader has left, by key; the one of a new key by null.
-    this.unfinished = new Map();
+    this.unfinished = new Unfinished();
     // How the latest change of this key came out: what is said after it does not take its place.
     this.said = "";
     this.timer = 0;
@@ -46,8 +46,8 @@ export class KeyDetail {
     this.#leave();
     this.key = key;
     if (key === null) return this.#nothing();
-    const left = this.unfinished.get(key);
-    if (left === undefined) this.#frame(element("p", { class: "hint" }, "Asking …"));
+    const left = this.unfinished.of(key);
+    if (left === undefined) this.#frame(foreign(key), element("p", { class: "hint" }, "Asking …"));
     else {
       this.value = left.value;
       this.#showForm(left);
@@ -59,15 +59,29 @@ export class KeyDetail {
   create(prefix) {
     if (this.form?.isNew) return;
     this.#leave();
-    const left = this.unfinished.get(null);
+    const left = this.unfinished.of(null);
     if (left === undefined) this.#openForm(null, prefix);
     else this.#showForm(left);
   }
 
-  /** Shows no key any more. A form that was to be saved is kept, with what was typed, until it is closed or written. */
+  /** Puts the focus on the name of what is shown. */
+  focus() {
+    this.place.querySelector("h3").focus();
+  }
+
+  /** Forgets what was read and typed: its reader is somebody else now. */
+  forget() {
+    this.unfinished.clear();
+    [this.value, this.form] = [null, null];
+    this.#say("", "");
+    if (this.key === null) this.#nothing();
+    else this.#frame(foreign(this.key));
+  }
+
+  /** Shows no key any more. */
   #leave() {
     this.rest();
-    if (this.form?.isAsked) this.unfinished.set(this.key, this.form);
+    if (this.form !== null) this.unfinished.keep(this.key, this.form);
     [this.key, this.value, this.form] = [null, null, null];
     this.#say("", "");
   }
@@ -130,6 +144,7 @@ export class KeyDetail {
       if (error.status === 412) return this.lookAgain();
       this.#say(`${error.message}.`);
       if (error instanceof NoAnswer || error.status >= 500) this.lookAgain(AGAIN_MS);
+      else if (this.value === null && this.form === null) this.#frame(foreign(key));
     }
   }
 
@@ -150,52 +165,45 @@ export class KeyDetail {
     this.value = null;
     if (this.form !== null) return this.form.warn(null);
     this.#say("");
-    const text = "This key is not there: it was deleted, has expired or was evicted.";
-    this.#frame(element("p", {}, text), element("div", { class: "buttons" }, button("Close", this.left)));
+    const text = "This node knows no such key: it was deleted, has expired or was evicted, if it was ever written.";
+    this.#frame(foreign(this.key), element("p", {}, text), element("div", { class: "buttons" }, button("Close", this.left)));
   }
 
   #nothing() {
-    this.place.replaceChildren(element("p", { class: "hint" }, "Choose a key to see its value."));
+    const hint = element("p", { class: "hint" }, "Choose a key to see its value.");
+    this.#frame("No key is chosen", hint, this.unfinished.line());
   }
 
-  #frame(...parts) {
+  #frame(name, ...parts) {
     // What stays as it is keeps its focus, and how far it is scrolled.
-    const head = element("h3", { class: "key-name" }, foreign(this.key));
+    const head = element("h3", { class: this.key === null ? null : "key-name", tabindex: "-1" }, name);
     renew(this.place, [head, this.notice, ...parts.filter((part) => part !== null)]);
   }
 
   #draw() {
     const { value } = this;
     const { shown, cut } = shownValue(value, this.bytesAs);
-    const facts = element("dl", { class: "facts" });
-    const fact = (name, text) => facts.append(element("dt", {}, name), element("dd", {}, text));
-    fact("Kind", value.kind === "bytes" && value.type ? foreign(`bytes, ${value.type}`) : value.kind);
-    fact("Size", value.kind === "large" ? `${bytes(value.size)}, as JSON` : bytes(value.size));
-    fact("Version", number(value.version));
-    facts.append(element("dt", {}, "Lives"), this.ttl);
+    const facts = factsOf(value, this.ttl);
     this.#tick();
     const actions = element("div", { class: "buttons" });
     if (value.kind === "bytes") {
       const other = this.bytesAs === "hex" ? "base64" : "hex";
-      actions.append(button(`As ${other}`, () => ((this.bytesAs = other), this.#draw())));
+      actions.append(button(`As ${other}`, () => ((this.bytesAs = other), this.#draw()), { id: "bytes-as" }));
     }
     actions.append(button("Download", () => this.#download()));
-    if (value.kind === "hash" || value.kind === "set") {
-      fact("Changed by", `Redis' commands of ${value.kind === "hash" ? "hashes" : "sets"} alone`);
-    } else if (value.whole) {
+    if (value.isPlain) {
       actions.append(button("Change …", () => this.#openForm(this.value, ""), { class: "first" }));
     }
     actions.append(button("Delete …", () => this.#delete(), { class: "danger" }));
-    this.#frame(facts, shown, cut ? element("p", { class: "hint" }, `${cut} Download has all.`) : null, actions);
+    const more = cut ? element("p", { class: "hint" }, `${cut} Download has all.`) : null;
+    this.#frame(foreign(this.key), facts, shown, more, actions);
   }
 
   #tick() {
     const { value } = this;
     if (value === null) return;
-    if (value.ttl === undefined) return say(this.ttl, "not read");
-    if (value.ttl === null) return say(this.ttl, "until it is deleted or evicted");
-    const left = value.ttl - (performance.now() - value.read_ms) / 1000;
-    say(this.ttl, left > 0 ? `${duration(left)} more` : "expired");
+    const left = leftOf(value);
+    say(this.ttl, typeof left === "string" ? left : left > 0 ? `${duration(left)} more` : "expired");
     if (left <= 0 && this.form === null && !document.hidden && this.place.checkVisibility()) this.lookAgain(AGAIN_MS);
   }
 
@@ -211,7 +219,10 @@ export class KeyDetail {
         if (this.value === null) this.#gone();
         else this.#draw();
       },
-      present: () => {
+      present: async () => {
+        const question = "Show the present value, and give up what you have typed?";
+        if (form.isChanged() && !(await confirmed(question, "Give it up"))) return;
+        if (this.form !== form) return;
         this.#close(form);
         this.#look();
       },
@@ -223,16 +234,14 @@ export class KeyDetail {
 
   #showForm(form) {
     this.form = form;
-    if (form.isNew) return this.place.replaceChildren(element("h3", {}, "New key"), form.element);
     // Two forms may look alike, with different texts in them: none stays for another.
-    this.place.replaceChildren();
-    this.#frame(form.element);
+    this.place.querySelector("form")?.remove();
+    this.#frame(form.isNew ? "New key" : foreign(this.key), form.element);
   }
 
   /** Forgets `form`; another one that the reader has opened stays. */
   #close(form) {
-    const name = form.value?.key ?? null;
-    if (this.unfinished.get(name) === form) this.unfinished.delete(name);
+    this.unfinished.drop(form);
     if (this.form === form) this.form = null;
   }
 
@@ -247,8 +256,13 @@ export class KeyDetail {
       this.#nothing();
     }
     if (!isSeen) return;
+    // Not only once the address is another: what is said now is said of this key.
+    if (form.isNew) this.show(key);
+    this.#say("", "Written.");
+    if (this.place.contains(document.activeElement)) this.focus();
+    this.value = null;
+    this.#look();
     this.chosen(key);
-    if (this.key === key) this.#look();
   }
 
   async #delete() {
@@ -264,8 +278,10 @@ export class KeyDetail {
       if (error.status === 412 && this.#isAt(key)) this.lookAgain();
       return;
     }
-    if (this.#isAt(key)) this.left();
-    else tell([linkTo(key), ": deleted."]);
+    if (!this.#isAt(key)) return tell([linkTo(key), ": deleted."]);
+    this.show(null);
+    this.#say("", `${plain(key, NAME_CHARACTERS)}: deleted.`);
+    this.left();
   }
 
   async #download() {

@@ -1,21 +1,24 @@
 // The form that writes a key: a new one, or another value in the place of the one that was shown, and of no other.
 
 import { call, notDone, pathOf } from "./calls.js";
+import { confirmed } from "./confirming.js";
 import { button, element, hold, say } from "./dom.js";
 import { outcome } from "./outcomes.js";
 import { indented } from "./value.js";
 import { foreign, number, plain } from "./words.js";
 
-// What a sentence above all views has room for.
-const NAME_CHARACTERS = 60;
+/** How many characters of a key a sentence has room for. */
+export const NAME_CHARACTERS = 60;
 
 /** The form. `value`: what was read of the key; null for a new key. `saved`, `cancelled`, `present`: what happens next. */
 export class KeyForm {
   constructor(value, prefix, { saved, cancelled, present }) {
-    Object.assign(this, { value, saved, present });
+    Object.assign(this, { value, prefix, saved, present });
     this.isNew = value === null;
-    // True once it was to be saved: then what was typed is not forgotten before the reader closes it, or it is written.
+    // True once it was to be saved: then it is not forgotten before the reader closes it, or it is written.
     this.isAsked = false;
+    // True while the key is not there any more: then what is written is a new one.
+    this.isGone = false;
     // How the latest attempt came out, and who has changed the key meanwhile: neither takes the place of the other.
     [this.said, this.warning] = ["", ""];
     this.version = value?.version ?? null;
@@ -79,6 +82,13 @@ export class KeyForm {
     this.#look();
   }
 
+  /** Returns whether there is something in it that the reader would miss: typed, chosen, or of an attempt to save it. */
+  isChanged() {
+    const kind = this.value?.kind === "json" ? "json" : "text";
+    const isOther = this.kind.value !== kind || this.expiry.value !== (this.isNew ? "none" : "keep");
+    return this.isAsked || isOther || this.text.value !== this.shown || this.key.value !== this.prefix;
+  }
+
   /** Puts the focus where the reader begins. */
   focus() {
     (this.isNew ? this.key : this.text).focus();
@@ -87,10 +97,15 @@ export class KeyForm {
   /** Says that the key is another meanwhile: `value` is what it has now, null if it is gone. */
   warn(value) {
     if (this.isNew) return;
-    const now = value === null ? "it is gone" : `it is at version ${number(value.version)}`;
-    const shown = `you were shown version ${number(this.version)}`;
-    this.warning = `Somebody has changed this key: ${now}, and ${shown}. Saving will be refused.`;
-    this.show.hidden = false;
+    this.isGone = value === null;
+    this.show.hidden = this.isGone;
+    say(this.submit, this.isGone ? "Save as a new key" : "Save");
+    if (this.isGone) this.warning = "This key is gone meanwhile: it was deleted, has expired or was evicted.";
+    else {
+      const [now, shown] = [value.version, this.version].map(number);
+      const versions = `it is at version ${now}, and you were shown version ${shown}`;
+      this.warning = `Somebody has changed this key: ${versions}. Saving will be refused.`;
+    }
     // While it is being saved, the change may be the reader's own.
     if (!this.submit.disabled) say(this.notice, this.#told());
   }
@@ -124,20 +139,23 @@ export class KeyForm {
     } else {
       said = JSON.stringify(this.#written());
     }
+    const isEmpty = this.value?.kind === "bytes" && this.text.value === "";
+    if (isEmpty && !(await confirmed("Put an empty text in the place of the bytes?", "Save it"))) return;
     // The JSON goes as it was typed: a number of more than 53 bits would not come through this page's own numbers.
     const ttl = this.expiry.value === "seconds" ? `,"ttl":${Number(this.seconds.value)}` : "";
     const query = this.expiry.value === "keep" ? { keep_ttl: "" } : {};
-    const headers = this.isNew ? { "If-None-Match": "*" } : { "If-Match": `"${this.version}"` };
+    const headers = this.isNew || this.isGone ? { "If-None-Match": "*" } : { "If-Match": `"${this.version}"` };
     this.isAsked = true;
     this.#hold(true);
     try {
       await call("PUT", pathOf(key), { json: `{"value":${said}${ttl}}`, query, headers, patience_ms: 15000 });
     } catch (error) {
       this.#hold(false);
+      if (error.status === 412 && error.problem.version === 0) this.warn(null);
       this.said = this.#inWords(error);
       const link = linkTo(key, this.isNew ? { new: "" } : { key });
       outcome(this.notice, [this.#told()], [link, ": ", this.said]);
-      if (error.status === 412 && !this.isNew) this.show.hidden = false;
+      if (error.status === 412 && !this.isNew) this.show.hidden = this.isGone;
       return;
     }
     this.#hold(false);
@@ -148,6 +166,8 @@ export class KeyForm {
   #hold(isHeld) {
     for (const field of [this.key, this.kind, this.text, this.expiry, this.seconds]) hold(field, isHeld);
     this.submit.disabled = isHeld;
+    // The browser takes the focus from a button that is disabled.
+    if (!isHeld && document.activeElement === document.body) this.submit.focus();
   }
 
   /** Returns the text to write: with the line ends of the one that was read. */
@@ -159,7 +179,8 @@ export class KeyForm {
 
   #inWords(error) {
     if (error.status === 412) {
-      if (this.isNew) return "Nothing was written: there is such a key already.";
+      if (error.problem.version === 0) return "Nothing was written.";
+      if (this.isNew || this.isGone) return "Nothing was written: there is such a key already.";
       const now = error.problem.version === undefined ? "" : ` It is at version ${number(error.problem.version)} now.`;
       return `Nothing was written: somebody has changed this key since it was shown to you.${now}`;
     }

@@ -2,10 +2,12 @@
 //
 // The address says what is seen: "#keys?prefix=user:&after=user:99&key=user:100".
 
-import { call, onToken, read } from "./calls.js";
+import { addressOf } from "./address.js";
+import { call, hasToken, onToken, read } from "./calls.js";
 import { button, element, say } from "./dom.js";
 import { Freshness } from "./freshness.js";
 import { KeyDetail } from "./key_detail.js";
+import { drawList } from "./key_list.js";
 import { KeyPage } from "./key_page.js";
 import { NODE_EVERY_MS, node, onNode } from "./node.js";
 import { Watching } from "./watching.js";
@@ -26,7 +28,9 @@ export function keysView(section) {
     chosen: (key) => go({ key }),
     left: () => go({ key: null, new: null }),
   });
-  let [isSeen, wanted, page, watching, round, failure] = [false, null, null, null, null, null];
+  let [isSeen, wanted, page, round] = [false, null, null, null];
+  // The watch of the keys that are listed, and the one of the chosen key where that is none of theirs; why either has ended.
+  let [watching, watchingKey, failure, keyFailure] = [null, null, null, null];
   let [againTimer, drawTimer, typingTimer] = [0, 0, 0];
   // Which key the page that begins behind a key comes after: the way back.
   const before = new Map();
@@ -59,9 +63,13 @@ export function keysView(section) {
       const answer = await call("GET", "/cache", { query, signal, patience_ms: PATIENCE_MS });
       const { keys, cursor } = await read(answer.json(), signal);
       if (signal.aborted) return;
+      if (isOld()) parts.list.scrollTop = 0;
       page = new KeyPage(prefix, after, keys, cursor);
       failure = null;
-      watching = new Watching(prefix, answer.headers.get("X-Watch-Position"), { told, anew, state });
+      watching = new Watching(prefix, answer.headers.get("X-Watch-Position"), { told, anew: list, state });
+      watchKey();
+      // What has become of the chosen key before the watches began, none of them tells.
+      detail.lookAgain(0);
       draw();
     } catch (error) {
       if (signal.aborted) return;
@@ -77,12 +85,28 @@ export function keysView(section) {
     look();
   }
 
+  /** Watches the chosen key by itself where it is none of those that are listed. */
+  function watchKey() {
+    const { prefix, key } = wanted;
+    const asked = watching === null || key === null || key.startsWith(prefix) ? null : key;
+    if (asked === (watchingKey?.prefix ?? null)) return;
+    watchingKey?.close();
+    [watchingKey, keyFailure] = [null, null];
+    if (asked === null) return;
+    watchingKey = new Watching(asked, watching.position, {
+      told: (changes) => detail.take(changes),
+      anew: list,
+      state: (error) => ((keyFailure = error || null), look()),
+    });
+  }
+
   function stop() {
     round?.abort();
     watching?.close();
     clearTimeout(againTimer);
     clearTimeout(drawTimer);
     [round, watching, drawTimer] = [null, null, 0];
+    watchKey();
   }
 
   function told(changes) {
@@ -92,11 +116,6 @@ export function keysView(section) {
     if (isOther) drawTimer ||= setTimeout(draw, DRAW_MS);
   }
 
-  function anew() {
-    detail.lookAgain();
-    list();
-  }
-
   function state(error) {
     failure = error || null;
     look();
@@ -104,7 +123,7 @@ export function keysView(section) {
 
   /** Says how old the list is: a watch that lives is as good as the node's last sign of life. */
   function look() {
-    const error = failure ?? node.error;
+    const error = failure ?? keyFailure ?? node.error;
     if (error) freshness.bad(error);
     else if (watching !== null) freshness.note({ answered_ms: performance.now(), error: null });
   }
@@ -147,7 +166,19 @@ export function keysView(section) {
 
   parts.fresh.addEventListener("click", () => go({ key: null, new: "" }));
   document.addEventListener("visibilitychange", () => (document.hidden ? stop() : isSeen && list()));
-  onToken(() => isSeen && (list(), detail.lookAgain(0)));
+  let hadToken = hasToken();
+  onToken(() => {
+    if (hadToken && !hasToken()) {
+      // Who forgets the token leaves nothing of what it has shown.
+      page = null;
+      detail.forget();
+    }
+    hadToken = hasToken();
+    if (isSeen) {
+      list();
+      detail.lookAgain(0);
+    }
+  });
   onNode(() => isSeen && look());
   return {
     show(asked) {
@@ -163,9 +194,15 @@ export function keysView(section) {
         failure = null;
         freshness.note({ answered_ms: freshness.answered_ms, error: null });
         list();
-      } else draw();
+      } else {
+        watchKey();
+        draw();
+      }
+      const isChosen = document.activeElement?.closest("[data-key]")?.dataset.key === wanted.key;
       if (asked.has("new")) detail.create(next.prefix);
       else detail.show(wanted.key);
+      // The reader goes on there: between it and the list may lie a hundred links, and in a narrow window a scroll.
+      if (isChosen) detail.focus();
     },
     hide() {
       isSeen = false;
@@ -175,16 +212,6 @@ export function keysView(section) {
       stop();
     },
   };
-}
-
-/** Returns the address with some of its parameters changed; null takes one out. */
-function addressOf(changes) {
-  const asked = new URLSearchParams(location.hash.split("?", 2)[1] ?? "");
-  for (const [name, value] of Object.entries({ ...("key" in changes ? { new: null } : {}), ...changes })) {
-    if (value === null || (value === "" && name !== "new")) asked.delete(name);
-    else asked.set(name, value);
-  }
-  return `#keys${asked.size ? `?${asked}` : ""}`;
 }
 
 function frame(section, typed) {
@@ -231,26 +258,4 @@ function frame(section, typed) {
     ),
   );
   return parts;
-}
-
-/** Shows `keys` in `list`; rows that stay are left alone, with the focus that one may have. */
-function drawList(list, keys, { key: chosen }) {
-  const known = new Map([...list.children].map((row) => [row.dataset.key, row]));
-  let place = list.firstChild;
-  for (const key of keys) {
-    let row = known.get(key);
-    if (row === undefined) {
-      row = element("li", { "data-key": key }, element("a", {}, foreign(key)));
-      list.insertBefore(row, place);
-    } else {
-      known.delete(key);
-      if (row === place) place = place.nextSibling;
-      else list.insertBefore(row, place);
-    }
-    const link = row.firstChild;
-    link.href = addressOf({ key });
-    if (key === chosen) link.setAttribute("aria-current", "true");
-    else link.removeAttribute("aria-current");
-  }
-  for (const row of known.values()) row.remove();
 }

@@ -18,7 +18,7 @@ const PATIENCE_MS = 30000;
 /** Fills `section` with the view and returns {show, hide}. */
 export function membersView(section) {
   const age = element("p", { class: "age", hidden: true });
-  const notices = element("div", { role: "status" });
+  const notices = element("div", { class: "notices", role: "status" });
   // A line for each change that was asked for: some are under way at once.
   const underWay = new Set();
   const body = element("tbody");
@@ -79,6 +79,8 @@ export function membersView(section) {
     // Read aloud, a button says whom it is about.
     const act = (text, press, properties) =>
       acts.append(button(text, press, { ...properties, "aria-label": `${text.replace(" …", "")}: ${member.id}` }));
+    // A node that takes no part changes nothing.
+    if (node.status.failure) return row(COLUMNS, foreign(member.id), roleOf(member, leader), member.status, "–", "–");
     if (member.voter && member.id !== leader) act("Make leader", lead);
     if (member.voter) act("Demote …", () => demote(member));
     else act("Promote", promote);

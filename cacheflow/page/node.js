@@ -13,6 +13,7 @@ export const NODE_EVERY_MS = 2000;
 export const node = { status: null, answered_ms: null, error: null };
 
 const listeners = new Set();
+const backListeners = new Set();
 
 /** Has `listener` called after every answer and every failure. */
 export function onNode(listener) {
@@ -20,12 +21,19 @@ export function onNode(listener) {
   if (node.status !== null || node.error !== null) listener();
 }
 
+/** Has `listener` called when the node answers again that did not. */
+export function onBack(listener) {
+  backListeners.add(listener);
+}
+
 const polling = new Polling(
   NODE_EVERY_MS,
   async (signal) => {
     const status = await ask("/cluster/status", { signal });
+    const isBack = node.error !== null;
     Object.assign(node, { status, answered_ms: performance.now(), error: null });
     tell();
+    if (isBack) tellAll(backListeners);
   },
   (error) => {
     node.error = error;

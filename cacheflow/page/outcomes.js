@@ -2,6 +2,9 @@
 
 import { button, element } from "./dom.js";
 
+// Of more than these nobody reads the first: the latest ones are told.
+const TOLD_MAX = 5;
+
 /**
  * Says in `notice` how a change came out; above all views, too, if the reader does not see that place any more. `said`: texts
  * and elements; `told`: the same for who is elsewhere, with the name of what was changed.
@@ -19,5 +22,8 @@ export function tell(parts) {
     document.getElementById("main").focus();
   };
   const line = element("p", { class: "line" }, element("span", {}, ...copies), button("Close", close));
-  document.getElementById("outcomes").append(line);
+  const place = document.getElementById("outcomes");
+  place.append(line);
+  while (place.children.length > TOLD_MAX) place.firstChild.remove();
+  place.scrollTop = place.scrollHeight;
 }

@@ -5,6 +5,8 @@ import { moment, plain } from "./words.js";
 
 const HEIGHT = 170;
 const SYNC = "last-hour";
+// The style sheet has so many for curves. Those of more are drawn with them again, and dotted.
+const COLOURS = 6;
 
 /** A plot at the end of `parent`. `inWords`: a function that says a number with its unit; `axis`: its own way, and steps. */
 export class Plot {
@@ -67,7 +69,7 @@ export class Plot {
     const style = getComputedStyle(this.canvas);
     let number = 0;
     return curves.map(([, , kind]) => {
-      const name = kind === "limit" ? "--limit" : `--curve-${(number++ % 6) + 1}`;
+      const name = kind === "limit" ? "--limit" : `--curve-${(number++ % COLOURS) + 1}`;
       return resolved(this.canvas, style.getPropertyValue(name));
     });
   }
@@ -86,11 +88,13 @@ export class Plot {
     const options = {
       width: this.#width(),
       height: HEIGHT,
+      // Room for half a time of day behind the last one.
+      padding: [null, 20, null, null],
       legend: { show: false },
       cursor: { sync: { key: SYNC }, drag: { x: false, y: false }, points: { show: curves.length < 8 } },
       scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
       axes: [
-        { ...axis, size: 30, values: (_, splits) => clockTimes(splits) },
+        { ...axis, size: 30, space: 70, values: (_, splits) => clockTimes(splits) },
         {
           ...axis,
           size: 66,
@@ -104,8 +108,9 @@ export class Plot {
           label: plain(name),
           stroke: colours[number],
           width: 1.5,
-          dash: kind === "limit" ? [6, 4] : undefined,
-          points: { show: false },
+          dash: kind === "limit" ? [6, 4] : number < COLOURS ? undefined : [2, 3],
+          // What stands alone between gaps makes no line.
+          points: { show: false, filter: (chart, at) => alone(chart.data[at]), fill: colours[number], size: 4 },
         })),
       ],
       hooks: { setCursor: [(chart) => this.#tell(chart.cursor.idx ?? null)] },
@@ -113,7 +118,8 @@ export class Plot {
     this.chart = new globalThis.uPlot(options, data, this.canvas);
     this.rows = curves.map(([name], number) => {
       const swatch = element("span", { class: "swatch" });
-      swatch.style.background = colours[number];
+      const [colour, isAgain] = [colours[number], number >= COLOURS];
+      swatch.style.background = isAgain ? `repeating-linear-gradient(90deg, ${colour} 0 2px, transparent 2px 5px)` : colour;
       const [now, most] = [element("td"), element("td")];
       return { now, most, row: element("tr", {}, element("th", { scope: "row" }, swatch, plain(name)), now, most) };
     });
@@ -140,6 +146,12 @@ function clockTimes(times) {
   return times.map((time) => moment(time).slice(-8, end));
 }
 
+/** Returns the places of the numbers that have none beside them. */
+function alone(values) {
+  const isNone = (value) => value === null || value === undefined;
+  return [...values.keys()].filter((at) => !isNone(values[at]) && isNone(values[at - 1]) && isNone(values[at + 1]));
+}
+
 function last(values) {
   return values.at(-1);
 }
@@ -158,6 +170,8 @@ function broken(times, gaps, curves) {
 function resolved(place, colour) {
   const probe = element("span", { hidden: true });
   probe.style.color = colour;
+  // Where the reader's system forces colours, curves would all have the same.
+  probe.style.forcedColorAdjust = "none";
   place.append(probe);
   const found = getComputedStyle(probe).color;
   probe.remove();

@@ -4,13 +4,14 @@ import { element } from "./dom.js";
 import { Freshness } from "./freshness.js";
 import { HISTORY_EVERY_MS, LATE, history, onHistory, seriesOf, wantHistory } from "./history.js";
 import { Plot } from "./plot.js";
-import { bytes, compact, counted, number, rough } from "./words.js";
+import { bytes, compact, counted, number, rough, time } from "./words.js";
 
 // Steps of an axis of bytes: its numbers are to be round ones.
 const POWERS = Array.from({ length: 46 }, (_, power) => 2 ** power);
 
 const perSecond = (value) => `${rough(value)}/s`;
-const milliseconds = (value) => `${rough(value)} ms`;
+// A histogram counts between powers of two: what is made of it is a guess between two of them.
+const milliseconds = (value) => `about ${time(value)}`;
 const entries = (value) => counted(value, "entry", "entries");
 const percent = (value) => `${rough(value)} %`;
 
@@ -56,6 +57,7 @@ const AXES = new Map([
   [entries, { inWords: compact }],
   [perSecond, { inWords: (value) => `${compact(value)}/s` }],
   [bytes, { inWords: bytes, steps: POWERS }],
+  [milliseconds, { inWords: (value) => time(value, rough) }],
 ]);
 
 /** Fills `section` with the view and returns {show, hide}. */
@@ -66,7 +68,11 @@ export function plotsView(section) {
   section.append(
     element("h2", { id: "plots-title", tabindex: "-1" }, "The last hour of this node"),
     age,
-    element("p", { class: "hint" }, "Where a curve has a gap, the node was away. Times are this browser's."),
+    element(
+      "p",
+      { class: "hint" },
+      "Where a curve has a gap, the node was away, or there was nothing to measure. Times are this browser's.",
+    ),
     grid,
   );
   let seen = false;

@@ -1,10 +1,11 @@
 // The cluster's settings: shown, and changed only if nobody else has changed them meanwhile.
 
-import { call, notDone, read } from "./calls.js";
+import { ask, call, notDone, read } from "./calls.js";
+import { confirmed } from "./confirming.js";
 import { button, element, hold, say } from "./dom.js";
 import { askAgain } from "./node.js";
 import { outcome } from "./outcomes.js";
-import { foreign, moment, number } from "./words.js";
+import { bytes, counted, foreign, moment, number } from "./words.js";
 
 // Each setting: its name, what it is, and the least number; null for eviction, which is a word.
 const FIELDS = [
@@ -73,6 +74,7 @@ export class SettingsForm {
       else if (found.version !== this.found.version) this.#warn(found.version);
     } catch (error) {
       if (asked > this.answered) this.#say(`Not read: ${error.message}.`);
+      if (this.found === null) say(this.about, "");
     }
   }
 
@@ -132,6 +134,8 @@ export class SettingsForm {
     const json = this.#changes();
     this.#hold(true);
     try {
+      const losses = await lossesOf(json, this.found);
+      if (losses.length && !(await confirmed(losses.join(" "), "Change settings"))) return this.#hold(false);
       const headers = { "If-Match": `"${version}"` };
       const answer = await call("PATCH", "/cluster/settings", { json, headers, patience_ms: 15000 });
       const found = await read(answer.json());
@@ -146,4 +150,20 @@ export class SettingsForm {
       this.anew.hidden = error.status !== 412;
     }
   }
+}
+
+/** Returns what `changes` of the settings `found` take away, a sentence each; nothing if they do not. */
+async function lossesOf(changes, found) {
+  const told = [];
+  if (changes.max_items || changes.max_bytes) {
+    const held = await ask("/metrics", { query: { format: "json" } });
+    const gone = (limit, now) => (limit ? Math.max(0, now - limit) : 0);
+    const [keys, size] = [gone(changes.max_items, held.items), gone(changes.max_bytes, held.bytes)];
+    if (keys) told.push(`Of ${counted(held.items, "key")} that the cluster holds, ${number(keys)} will go for good.`);
+    if (size) told.push(`Of ${bytes(held.bytes)} that the cluster holds, ${bytes(size)} will go for good.`);
+  }
+  if (changes.replicas < found.replicas) {
+    told.push(`With ${counted(changes.replicas, "copy", "copies")} beside the leader's, members lose their votes.`);
+  }
+  return told;
 }

@@ -14,24 +14,27 @@ export function changeOf(member) {
   const change = member.change;
   if (change === null || change === undefined) return "";
   const since = change.since === null ? "" : ` for ${duration(change.since)}`;
+  if (change.what === "replacement" && change.due === null) return `waits${since} for a spare to replace it`;
   const due = change.due === null ? "" : `, due in ${duration(change.due)}`;
   return `${change.what}${since}${due}`;
 }
 
-/** Returns what it means that this node knows no leader, as a sentence or two; "" if it knows one. */
-export function noLeader(status, leader) {
-  if (leader !== null) return "";
+/** Returns why nothing can be written through this node, as a sentence or two: it has failed, or knows no leader; else "". */
+export function whyNoWrites(status, leader) {
+  if (leader !== null && !status.failure) return "";
   const old =
     status.staleness === null
       ? ""
       : ` What it shows of the cluster and of its keys may be ${duration(status.staleness)} old.`;
+  if (status.failure) return `This node takes no part any more: ${plain(status.failure)}.${old}`;
   return `No leader is known to this node: nothing can be written through it until there is one.${old}`;
 }
 
-/** Returns what else is wrong, a sentence each, the worst first; nothing if all is well. */
+/** Returns what else is wrong, a sentence each, the worst first; nothing if all is well, or if the node has failed. */
 export function troublesOf(status, leader) {
   const told = [];
-  if (status.failure) told.push(`This node has failed: ${plain(status.failure)}.`);
+  // What it knows of the others is of before.
+  if (status.failure) return told;
   for (const { name, passed, detail } of status.checks) {
     if (!passed && name !== "leader") told.push(`This node is not ready: ${name} ${plain(detail)}.`);
   }

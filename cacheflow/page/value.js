@@ -2,7 +2,7 @@
 
 import { ask, call, pathOf, read, send } from "./calls.js";
 import { element } from "./dom.js";
-import { foreign } from "./words.js";
+import { bytes, foreign, number } from "./words.js";
 
 // Characters of a text, and bytes of a dump, that are shown at most.
 const SHOWN_CHARACTERS = 20000;
@@ -12,9 +12,10 @@ const ROW_BYTES = 16;
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
 
 /**
- * Reads a key and returns {key, kind, text, bytes, type, ttl, version, size, whole}, all without counting as a use of the key.
+ * Reads a key and returns {key, kind, text, bytes, type, ttl, version, size, isPlain}, all without counting as a use of the key.
  * `kind`: text, json, bytes, hash, set or large. `text`: of text, the value; of json, exactly as the node keeps it.
- * `whole`: false if the value is too large to be read here.
+ * `type`: of bytes, their content type; of hashes and sets, "base64" if not all in them is text. `isPlain`: whether it can be
+ * changed by writing another value.
  */
 export async function readKey(key, signal) {
   const head = await send("HEAD", pathOf(key), {
@@ -25,17 +26,17 @@ export async function readKey(key, signal) {
   const length = Number(head.headers.get("Content-Length") ?? 0);
   if (head.ok && length > ANSWER_BYTES_MAX) {
     const version = Number((head.headers.get("ETag") ?? "").replaceAll('"', ""));
-    return { key, kind: "large", text: "", bytes: null, type: "", ttl: undefined, version, size: length, whole: false };
+    return { key, kind: "large", text: "", bytes: null, type: "", ttl: undefined, version, size: length, isPlain: false };
   }
   const found = await ask(pathOf(key), { query: { peek: "" }, signal });
-  const told = { key, bytes: null, type: "", text: "", ttl: found.ttl, version: found.version, whole: true };
+  const told = { key, bytes: null, type: "", text: "", ttl: found.ttl, version: found.version, isPlain: true };
   if (found.type) {
     told.text = JSON.stringify(found.value);
-    return { ...told, kind: found.type, type: found.encoding ? "base64" : "", size: told.text.length };
+    return { ...told, kind: found.type, type: found.encoding ?? "", size: new Blob([told.text]).size, isPlain: false };
   }
   if (found.encoding === "base64") {
-    const bytes = Uint8Array.from(atob(found.value), (character) => character.charCodeAt(0));
-    return { ...told, kind: "bytes", bytes, type: found.content_type ?? "", size: bytes.length };
+    const held = Uint8Array.from(atob(found.value), (character) => character.charCodeAt(0));
+    return { ...told, kind: "bytes", bytes: held, type: found.content_type ?? "", size: held.length };
   }
   if (typeof found.value === "string") {
     return { ...told, kind: "text", text: found.value, size: new Blob([found.value]).size };
@@ -45,6 +46,25 @@ export async function readKey(key, signal) {
   const raw = await call("GET", pathOf(key), { query: { raw: "", peek: "" }, headers, signal });
   const text = await read(raw.text(), signal);
   return { ...told, kind: "json", text, size: new Blob([text]).size };
+}
+
+/** Returns the seconds that a value has left, or in words why there is no such number. */
+export function leftOf({ ttl, read_ms }) {
+  if (ttl === undefined) return "not read";
+  return ttl === null ? "until it is deleted or evicted" : ttl - (performance.now() - read_ms) / 1000;
+}
+
+/** Returns what is known about a value, as a list of names and texts; `lives`: an element that says how long it lives. */
+export function factsOf({ kind, type, size, version }, lives) {
+  const facts = element("dl", { class: "facts" });
+  const fact = (name, text) => facts.append(element("dt", {}, name), element("dd", {}, text));
+  const isOfRedis = kind === "hash" || kind === "set";
+  fact("Kind", type === "" ? kind : foreign(isOfRedis ? `${kind}, in ${type}` : `${kind}, ${type}`));
+  fact("Size", isOfRedis || kind === "large" ? `${bytes(size)}, as JSON` : bytes(size));
+  fact("Version", number(version));
+  if (isOfRedis) fact("Changed by", `Redis' commands of ${kind === "hash" ? "hashes" : "sets"} alone`);
+  facts.append(element("dt", {}, "Lives"), lives);
+  return facts;
 }
 
 /** Returns {shown, cut}: an element that shows a value, and what is left out, in words. `form`: hex or base64, of bytes. */
@@ -58,9 +78,9 @@ export function shownValue(value, form) {
   return { shown: boxed(foreign(characters, true)), cut };
 }
 
-function bytesShown(bytes, form) {
-  const some = bytes.subarray(0, SHOWN_BYTES);
-  const cut = some.length === bytes.length ? "" : `Only the first ${some.length.toLocaleString("en")} bytes are shown.`;
+function bytesShown(held, form) {
+  const some = held.subarray(0, SHOWN_BYTES);
+  const cut = some.length === held.length ? "" : `Only the first ${some.length.toLocaleString("en")} bytes are shown.`;
   return { shown: boxed(form === "base64" ? btoa(String.fromCharCode(...some)) : dump(some), form !== "base64"), cut };
 }
 
@@ -69,10 +89,10 @@ function boxed(shown, keeps = false) {
   return element("pre", { tabindex: "0", role: "region", "aria-label": "Value", class: keeps ? "dump" : "" }, shown);
 }
 
-function dump(bytes) {
+function dump(held) {
   const lines = [];
-  for (let at = 0; at < bytes.length; at += ROW_BYTES) {
-    const some = [...bytes.subarray(at, at + ROW_BYTES)];
+  for (let at = 0; at < held.length; at += ROW_BYTES) {
+    const some = [...held.subarray(at, at + ROW_BYTES)];
     const hex = some.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
     const text = some.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : "·")).join("");
     lines.push(`${at.toString(16).padStart(6, "0")}  ${hex.padEnd(3 * ROW_BYTES - 1)}  ${text}`);
@@ -87,22 +107,26 @@ function wholeCharacters(text, length) {
 
 /** Returns valid JSON with line ends and indents, each number as it stands; a little more than `longest` characters at most. */
 export function indented(json, longest = Infinity) {
-  let made = "";
-  let depth = 0;
+  const made = [];
+  let [last, depth, length] = ["", 0, 0];
+  const put = (part) => {
+    made.push(part);
+    length += part.length;
+  };
   const line = () => `\n${"  ".repeat(depth)}`;
   for (const [part] of json.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s[\]{},:"]+/g)) {
-    const last = made.at(-1);
+    const isFirst = last === "[" || last === "{";
     if (part === "]" || part === "}") {
       depth--;
-      made += (last === "[" || last === "{" ? "" : line()) + part;
+      put(isFirst ? part : line() + part);
     } else {
-      if (last === "[" || last === "{") made += line();
-      made += part;
+      put(isFirst ? line() + part : part);
       if (part === "[" || part === "{") depth++;
-      else if (part === ",") made += line();
-      else if (part === ":") made += " ";
+      else if (part === ",") put(line());
+      else if (part === ":") put(" ");
     }
-    if (made.length > longest) break;
+    last = part;
+    if (length > longest) break;
   }
-  return made;
+  return made.join("");
 }

@@ -1,13 +1,16 @@
 // A watch of keys: changes as they happen, from a stream that fetch reads, because an EventSource cannot show a token.
 //
 // A watch that ends goes on behind the last position that it was told. What is no longer known there (410, "gone") makes the
-// reader list the keys anew.
+// reader list the keys anew. Where other pages hold all streams that the browser may have, it looks in again and again instead.
 
 import { refusal, send } from "./calls.js";
+import { takeSeat } from "./seats.js";
 
 // Milliseconds of silence after which a stream is dead: a node gives a sign of life every ten seconds.
 const SILENCE_MS = 15000;
 const AGAIN_MS = 1000;
+// Milliseconds for which a stream is read that others wait for.
+const LOOK_MS = 300;
 
 /** Follows the keys that begin with `prefix` from the position `since` on, until it is closed. */
 export class Watching {
@@ -31,31 +34,36 @@ export class Watching {
   async #follow() {
     const { signal } = this.ending;
     while (!signal.aborted) {
+      const leave = await takeSeat();
       try {
         const query = { prefix: this.prefix || null, since: this.position };
         const response = await send("GET", "/watch", { query, signal });
         if (response.status === 410) return this.anew();
         if (!response.ok) throw await refusal(response);
-        if (await this.#read(response.body.getReader())) return this.anew();
+        this.state("");
+        if (await this.#read(response.body.getReader(), leave === null)) return this.anew();
         if (signal.aborted) return;
-        this.state(new Error("the stream of changes has ended"));
+        if (leave !== null) this.state(new Error("the stream of changes has ended"));
       } catch (error) {
         if (signal.aborted) return;
         this.state(error);
         if (error.status === 401 || error.status === 403) return;
+      } finally {
+        leave?.();
       }
       await new Promise((settle) => setTimeout(settle, AGAIN_MS));
     }
   }
 
-  /** Reads the stream to its end; returns true if it has said that changes were missed. */
-  async #read(reader) {
+  /** Reads the stream to its end, or only for a moment; returns true if it has said that changes were missed. */
+  async #read(reader, isBrief) {
     const { signal } = this.ending;
     const decoder = new TextDecoder();
     let rest = "";
     let timer = 0;
     const end = () => reader.cancel().catch(() => {});
     signal.addEventListener("abort", end, { once: true });
+    const brief = isBrief ? setTimeout(end, LOOK_MS) : 0;
     try {
       while (!signal.aborted) {
         clearTimeout(timer);
@@ -75,6 +83,7 @@ export class Watching {
       return false;
     } finally {
       clearTimeout(timer);
+      clearTimeout(brief);
       signal.removeEventListener("abort", end);
       end();
     }

@@ -4,13 +4,16 @@ import { element } from "./dom.js";
 
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const two = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 const few = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-// What is not seen, or turns what stands beside it around: controls, marks of direction, joiners, lone surrogates.
-const UNSEEN =
-  /[\p{Cc}\u00ad\u061c\u115f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]|\p{Cs}/gu;
+// What is not seen, or turns what stands beside it around: controls, marks of direction, joiners, fillers, lone surrogates.
+const HIDDEN = String.raw`[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800\ufff9-\ufffb]`;
+const UNSEEN_IN_LINES = new RegExp(HIDDEN, "gu");
+// In a name also blanks that nobody could tell from none, from a single space, or from one space fewer.
+const UNSEEN = new RegExp(String.raw`${HIDDEN}|(?! )\p{Zs}|^ | $|(?<= ) | (?= )`, "gu");
 
 /** Returns a number with its thousands apart. */
 export function number(value) {
@@ -22,6 +25,11 @@ export function rough(value) {
   return value >= 1000 ? whole.format(Math.round(value)) : short.format(value);
 }
 
+/** Returns milliseconds that are known roughly, with two digits that count unless `inWords` says them another way. */
+export function time(ms, inWords = (value) => two.format(value)) {
+  return ms >= 1000 ? `${inWords(ms / 1000)} s` : `${inWords(ms)} ms`;
+}
+
 /** Returns a number in few characters, such as 2M, for the axis of a plot. */
 export function compact(value) {
   return few.format(value);
@@ -29,6 +37,7 @@ export function compact(value) {
 
 /** Returns a number of bytes in the unit that fits. */
 export function bytes(value) {
+  if (value === 1) return "1 byte";
   let unit = 0;
   while (value >= 1024 && unit < UNITS.length - 1) [value, unit] = [value / 1024, unit + 1];
   return `${short.format(value)} ${UNITS[unit]}`;
@@ -56,11 +65,14 @@ export function counted(count, word, words = `${word}s`) {
   return `${number(count)} ${count === 1 ? word : words}`;
 }
 
-/** Returns a foreign text to be shown: isolated from what stands beside it, and what is not seen in it as U+202E. */
+/**
+ * Returns a foreign text to be shown: isolated from what stands beside it, and what is not seen in it as U+202E. `keepsLines`:
+ * it is no name, but a value, whose lines and blanks are shown as they are.
+ */
 export function foreign(text, keepsLines = false) {
   const shown = element("bdi", { dir: "auto" });
   let from = 0;
-  for (const found of text.matchAll(UNSEEN)) {
+  for (const found of text.matchAll(keepsLines ? UNSEEN_IN_LINES : UNSEEN)) {
     const [character] = found;
     if (keepsLines && (character === "\n" || character === "\t")) continue;
     shown.append(text.slice(from, found.index), element("span", { class: "unseen" }, named(character)));

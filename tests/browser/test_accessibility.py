@@ -34,6 +34,13 @@ def test_axe_finds_nothing_on_any_view(trio: Nodes, browser: Browser, theme: str
             page.goto(f"{trio[0].url}/#{view}")
             page.locator(sign).first.wait_for()
             assert violations(page) == "", view
+        # A form that was left, and the links to it.
+        page.goto(f"{trio[0].url}/#keys?new")
+        page.get_by_label("Value", exact=True).fill("begun")
+        page.goto(f"{trio[0].url}/#keys")
+        page.get_by_text("Begun and not written").wait_for()
+        assert violations(page) == ""
+        page.goto(f"{trio[0].url}/#members")
         page.get_by_role("button", name="Remove").first.click()
         assert violations(page) == ""
         page.keyboard.press("Escape")
@@ -89,6 +96,38 @@ def test_no_view_is_wider_than_its_window(trio: Nodes, browser: Browser, width: 
             assert page.evaluate("document.documentElement.scrollWidth") <= width, view
 
 
+@pytest.mark.parametrize(("width", "height"), [(320, 256), (360, 640)])
+def test_what_stays_in_sight_never_covers_what_has_the_focus(
+    trio: Nodes, browser: Browser, width: int, height: int
+) -> None:
+    for number in range(30):
+        trio[0].put(f"key:{number:02}", "x")
+    covered = """() => {
+      const { top, bottom, left } = document.activeElement.getBoundingClientRect();
+      const found = document.elementFromPoint(left + 3, (Math.max(0, top) + Math.min(innerHeight, bottom)) / 2);
+      const isSeen = found !== null && document.activeElement.contains(found);
+      return isSeen || document.activeElement.closest("header") ? "" : document.activeElement.textContent;
+    }"""
+    with watched(browser, viewport={"width": width, "height": height}) as reader:
+        page = reader.open(trio[0].url, "keys?key=key:01")
+        page.get_by_role("button", name="Delete").wait_for()
+        page.evaluate(
+            """() => import("/page/outcomes.js").then(({ tell }) => {
+              for (let n = 0; n < 12; n++) tell([`key:${n}: It is not known whether it was written: it may have been.`]);
+            })"""
+        )
+        told = page.locator("#outcomes p")
+        expect(told).to_have_count(5)
+        expect(told.last).to_be_in_viewport()
+        sticking = "[...document.querySelectorAll('header > *')].filter(e => getComputedStyle(e).position === 'sticky')"
+        heights = f"{sticking}.reduce((sum, e) => sum + e.getBoundingClientRect().height, 0)"
+        assert page.evaluate(heights) < 0.4 * height
+        page.get_by_role("button", name="Delete").focus()
+        for _ in range(35):
+            page.keyboard.press("Shift+Tab")
+            assert page.evaluate(covered) == ""
+
+
 def test_the_theme_is_the_systems_until_the_reader_chooses(trio: Nodes, browser: Browser) -> None:
     colour = "getComputedStyle(document.body).backgroundColor"
     with watched(browser, color_scheme="dark") as reader:
@@ -101,6 +140,20 @@ def test_the_theme_is_the_systems_until_the_reader_chooses(trio: Nodes, browser:
         page.get_by_label("Theme").select_option("system")
         assert page.evaluate(colour) == dark
         assert page.evaluate("Object.keys(localStorage)") == []
+
+
+def test_with_forced_colours_the_chosen_view_and_the_curves_are_told_apart(trio: Nodes, browser: Browser) -> None:
+    with watched(browser, forced_colors="active") as reader:
+        page = reader.open(trio[0].url, "plots")
+        swatches = page.locator(".plot", has_text="Keys read and written").locator(".swatch")
+        swatches.nth(1).wait_for()
+        colours = "marks => marks.map((mark) => getComputedStyle(mark).backgroundColor)"
+        assert len(set(swatches.evaluate_all(colours))) == 2
+        borders = "links => links.map((link) => getComputedStyle(link).borderBottomColor)"
+        chosen, *others = page.locator("header nav").evaluate(
+            f"nav => ({borders})([nav.querySelector('[aria-current]'), ...nav.querySelectorAll('a:not([aria-current])')])"
+        )
+        assert len(others) == 4 and chosen not in others
 
 
 def test_who_wants_no_motion_sees_none(trio: Nodes, browser: Browser) -> None:

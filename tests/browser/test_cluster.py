@@ -6,9 +6,9 @@ import re
 import signal
 import time
 
-from browser.watched import Watched
+from browser.watched import Watched, hide
 from cluster.processes import Nodes
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 FIRST_DATA_S = 1.0
 # What each view shows when it has something to show.
@@ -28,6 +28,7 @@ def test_the_members_are_seen_in_a_picture_and_as_a_table(trio: Nodes, reader: W
     page = reader.open(trio[1].url)
     leader = trio.leader().node_id
     expect(page.get_by_role("img", name=f"3 members, {leader} leads, all are up")).to_be_visible()
+    expect(page).to_have_title("Cluster · node-2 · CacheFlow")
     expect(page.locator("#view-cluster tbody tr")).to_have_count(3)
     assert "leader" in row_of(page, leader)
     assert "this node" in row_of(page, "node-2") and "its page" in row_of(page, "node-1")
@@ -66,6 +67,42 @@ def test_without_a_leader_the_page_says_so_on_every_view(trio: Nodes, reader: Wa
     expect(page.locator("#banner")).to_be_hidden()
 
 
+def test_a_node_that_was_removed_says_that_first_and_offers_no_changes(trio: Nodes, reader: Watched) -> None:
+    def removed(route: Route) -> None:
+        status = trio[0].status()
+        checks = [{"name": "member", "passed": False, "detail": "it was removed"}]
+        for member in status["members"][1:]:
+            member["status"] = "down"
+        route.fulfill(json={**status, "leader": None, "failure": "it was removed at index 7", "checks": checks})
+
+    reader.context.route("**/cluster/status", removed)
+    page = reader.open(trio[0].url)
+    expect(page.locator("#state")).to_have_text("takes no part")
+    expect(page.locator("#banner")).to_contain_text("This node takes no part any more: it was removed at index 7.")
+    expect(page.locator("#view-cluster .troubles")).to_be_hidden()
+    show(page, "members")
+    expect(page.locator("#view-members tbody tr")).to_have_count(3)
+    expect(page.locator("#view-members tbody button")).to_have_count(0)
+
+
+def test_a_node_that_is_back_is_asked_for_all_at_once(trio: Nodes, reader: Watched) -> None:
+    page = reader.open(trio[0].url)
+    page.locator("#view-cluster .events li").first.wait_for()
+    ask = "import('/page/node.js').then((module) => module.askAgain())"
+    page.route("**/cluster/status", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#state")).to_have_text("no answer")
+    # Nothing is known yet to be wrong.
+    expect(page.locator("#view-cluster .troubles")).to_be_hidden()
+    page.unroute_all()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    with page.expect_request("**/history?*"), page.expect_request("**/events?*"):
+        page.evaluate(ask)
+    # Sooner than the status is asked for again, which is asked for most often.
+    assert len([url for url in asked if url.endswith("/cluster/status")]) == 1
+
+
 def test_while_a_node_stands_still_every_view_says_how_old_it_is_and_comes_back_by_itself(
     trio: Nodes, reader: Watched
 ) -> None:
@@ -78,6 +115,9 @@ def test_while_a_node_stands_still_every_view_says_how_old_it_is_and_comes_back_
     node.signal(signal.SIGSTOP)
     try:
         expect(page.locator("#state")).to_have_text("no answer")
+        # The last thing that was seen on the first view is not true any more.
+        show(page, "cluster")
+        expect(page.get_by_text("Nothing is wrong")).to_be_hidden()
         for view, sign in SIGNS.items():
             show(page, view)
             age = page.locator(f"#view-{view} .age").first
@@ -118,17 +158,14 @@ def test_figures_and_events_that_stay_away_alone_are_said_to_be_old(trio: Nodes,
 def test_a_hidden_page_asks_for_nothing(trio: Nodes, reader: Watched) -> None:
     page = reader.open(trio[0].url)
     expect(page.get_by_text("Nothing is wrong")).to_be_visible()
-    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
-    tell = "document.dispatchEvent(new Event('visibilitychange'));"
-    page.evaluate(hide % "true" + tell)
+    hide(page, True)
     page.wait_for_load_state("networkidle")
     count = len(reader.asked)
     # More than a round of what it asks for while it is seen.
     page.wait_for_timeout(2500)
     assert len(reader.asked) == count
-    page.evaluate(hide % "false" + tell)
     with page.expect_request("**/cluster/status"):
-        pass
+        hide(page, False)
 
 
 def test_the_first_data_are_seen_within_a_second(trio: Nodes, reader: Watched) -> None:

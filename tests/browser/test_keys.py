@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from browser.watched import Held, Watched, traced
+from browser.watched import Held, Watched, hide, traced
 from cluster.processes import NodeProcess, Nodes, wait_for
 from playwright.sync_api import Browser, Page, expect
 
@@ -53,14 +54,51 @@ def test_a_key_set_on_one_node_appears_on_the_page_of_another(trio: Nodes, reade
     expect(page.locator(".detail .notice")).to_contain_text("Changed: now version")
     trio[2].ask("DELETE", "/cache?prefix=user:")
     expect(page.locator("#view-keys .keys li")).to_have_count(0)
-    expect(page.locator(".detail")).to_contain_text("This key is not there")
+    expect(page.locator(".detail")).to_contain_text("This node knows no such key")
+
+
+def test_a_shown_key_is_followed_whatever_is_listed_and_read_again_when_the_page_is_seen_again(
+    trio: Nodes, reader: Watched
+) -> None:
+    trio[0].put("user:1", "one")
+    page = reader.open(trio[0].url, "keys?key=user:1&prefix=other:")
+    expect(value_of(page)).to_have_text("one")
+    expect(page.get_by_text("No key begins so")).to_be_visible()
+    trio[1].put("user:1", "two")
+    expect(value_of(page)).to_have_text("two")
+    hide(page, True)
+    trio[0].put("user:1", "three")
+    hide(page, False)
+    expect(value_of(page)).to_have_text("three")
+    hide(page, True)
+    trio[0].ask("DELETE", "/cache/user:1")
+    hide(page, False)
+    expect(page.locator(".detail")).to_contain_text("This node knows no such key")
+    # Of those that are listed, too.
+    trio[0].put("other:1", "one")
+    page.get_by_role("link", name="other:1").click()
+    expect(value_of(page)).to_have_text("one")
+    hide(page, True)
+    trio[0].put("other:1", "two")
+    hide(page, False)
+    expect(value_of(page)).to_have_text("two")
+
+
+def test_the_form_of_a_large_json_opens_at_once(trio: Nodes, reader: Watched) -> None:
+    numbers = list(range(80_000))
+    trio[0].put("numbers", numbers)
+    page = reader.open(trio[0].url, "keys?key=numbers")
+    page.get_by_role("button", name="Change").click()
+    # Far more than it takes, and far less than where each number costs what all before it do.
+    value = page.get_by_label("Value", exact=True).input_value(timeout=10_000)
+    assert json.loads(value) == numbers
 
 
 def test_a_key_that_expires_goes_by_itself(trio: Nodes, reader: Watched) -> None:
     trio[0].put("short", "x", ttl=2)
     page = reader.open(trio[1].url, "keys?key=short")
     expect(page.locator(".detail")).to_contain_text(re.compile(r"[\d.]+ s more|expired"))
-    expect(page.locator(".detail")).to_contain_text("This key is not there")
+    expect(page.locator(".detail")).to_contain_text("This node knows no such key")
     expect(page.locator("#view-keys .keys li")).to_have_count(0)
 
 
@@ -116,6 +154,7 @@ def test_nobodys_change_is_overwritten_unseen(trio: Nodes, reader: Watched) -> N
     assert trio[0].value("shared") == "theirs"
     page.unroute_all()
     page.get_by_role("button", name="Show the present value").click()
+    page.get_by_role("button", name="Give it up").click()
     expect(value_of(page)).to_have_text("theirs")
     page.get_by_role("button", name="Change").click()
     page.get_by_label("Value", exact=True).fill("mine, knowing")
@@ -123,6 +162,7 @@ def test_nobodys_change_is_overwritten_unseen(trio: Nodes, reader: Watched) -> N
     expect(page.get_by_role("alert")).to_contain_text("Somebody has changed this key: it is at version")
     expect(page.get_by_label("Value", exact=True)).to_have_value("mine, knowing")
     page.get_by_role("button", name="Show the present value").click()
+    page.get_by_role("button", name="Give it up").click()
     page.get_by_role("button", name="Change").click()
     page.get_by_label("Value", exact=True).fill("mine at last")
     page.get_by_role("button", name="Save").click()
@@ -170,7 +210,9 @@ def test_an_outcome_is_said_where_the_reader_is_and_takes_no_other_form_away(tri
 
     def go_on() -> None:
         page.locator(".keys").get_by_role("link", name="next").click()
-        page.get_by_role("button", name="Change").click()
+        expect(page.locator(".detail h3")).to_have_text("next")
+        if page.get_by_role("button", name="Save").count() == 0:
+            page.get_by_role("button", name="Change").click()
         field.fill("typed")
 
     page.get_by_role("button", name="Change").click()
@@ -190,6 +232,7 @@ def test_an_outcome_is_said_where_the_reader_is_and_takes_no_other_form_away(tri
     )
     outcomes.get_by_role("button", name="Close").click()
     page.get_by_role("button", name="Show the present value").click()
+    page.get_by_role("button", name="Give it up").click()
     page.get_by_role("button", name="Change").click()
     field.fill("mine")
     page.get_by_role("button", name="Save").click()
@@ -209,6 +252,92 @@ def test_an_outcome_is_said_where_the_reader_is_and_takes_no_other_form_away(tri
         expect(outcomes).to_contain_text(told)
         expect(page.locator(".detail")).not_to_contain_text("busy")
         expect(field).to_have_value("typed")
+
+
+def test_what_was_typed_is_kept_until_it_is_written_or_given_up(trio: Nodes, reader: Watched) -> None:
+    trio[0].put("one", "old", ttl=900)
+    trio[0].put("two", "other")
+    page = reader.open(trio[0].url, "keys?key=one")
+    key, field = page.get_by_label("Key", exact=True), page.get_by_label("Value", exact=True)
+    page.get_by_role("button", name="Change").click()
+    field.fill("typed")
+    # To another view and back by its name, where no key is chosen any more.
+    page.locator('header nav a[href="#events"]').click()
+    page.locator('header nav a[href="#keys"]').click()
+    begun = page.locator(".detail p", has_text="Begun and not written")
+    begun.get_by_role("link", name="one").click()
+    expect(field).to_have_value("typed")
+    page.locator(".keys").get_by_role("link", name="two").click()
+    expect(value_of(page)).to_have_text("other")
+    page.go_back()
+    expect(field).to_have_value("typed")
+    page.get_by_role("button", name="New key").click()
+    key.fill("half")
+    page.locator(".keys").get_by_role("link", name="two").click()
+    page.get_by_role("button", name="New key").click()
+    expect(key).to_have_value("half")
+    page.get_by_role("button", name="Cancel").click()
+    expect(begun.get_by_role("link")).to_have_text(["one"])
+    # Somebody deletes the key meanwhile: it is written anew, and over nobody's.
+    begun.get_by_role("link", name="one").click()
+    trio[1].ask("DELETE", "/cache/one")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("^This key is gone meanwhile"))
+    page.get_by_role("button", name="Save as a new key").click()
+    expect(value_of(page)).to_have_text("typed")
+    assert trio[0].value("one") == "typed"
+    # A form in which nothing was typed is not kept.
+    page.get_by_role("button", name="Change").click()
+    page.locator(".keys").get_by_role("link", name="two").click()
+    page.locator('header nav a[href="#keys"]').click()
+    expect(page.get_by_text("Choose a key")).to_be_visible()
+    expect(begun).to_have_count(0)
+
+
+def test_the_focus_goes_where_the_reader_goes_on(trio: Nodes, reader: Watched) -> None:
+    for number in range(40):
+        trio[0].put(f"key:{number:02}", "x")
+    page = reader.open(trio[0].url, "keys")
+    page.set_viewport_size({"width": 360, "height": 740})
+    heading, notice = page.locator(".detail h3"), page.locator(".detail .notice")
+    page.get_by_role("link", name="key:01").press("Enter")
+    expect(heading).to_have_text("key:01")
+    expect(heading).to_be_focused()
+    expect(heading).to_be_in_viewport()
+    page.get_by_role("button", name="Change").press("Enter")
+    page.get_by_label("Value", exact=True).fill("mine")
+    page.get_by_role("button", name="Save").press("Enter")
+    expect(value_of(page)).to_have_text("mine")
+    expect(heading).to_be_focused()
+    expect(notice).to_have_text("Written.")
+    # Who goes on elsewhere while it is saved is left there.
+    held = Held(page, "**/cache/key%3A01*", "PUT")
+    page.get_by_role("button", name="Change").press("Enter")
+    page.get_by_role("button", name="Save").press("Enter")
+    saving = held.next()
+    page.get_by_label("Keys that begin with").focus()
+    saving.continue_()
+    expect(value_of(page)).to_have_text("mine")
+    expect(page.get_by_label("Keys that begin with")).to_be_focused()
+    page.get_by_role("button", name="New key").press("Enter")
+    page.get_by_label("Key", exact=True).fill("new")
+    page.get_by_label("Key", exact=True).press("Enter")
+    expect(heading).to_have_text("new")
+    expect(heading).to_be_focused()
+    expect(notice).to_have_text("Written.")
+    page.get_by_role("button", name="Delete").press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
+    expect(notice).to_have_text("new: deleted.")
+    expect(heading).to_be_focused()
+    page.wait_for_url("**/#keys")
+    expect(notice).to_have_text("new: deleted.")
+
+
+def test_a_hash_that_is_no_text_is_said_to_be_in_base64(trio: Nodes, reader: Watched) -> None:
+    found = {"value": {"field": "w6k="}, "type": "hash", "encoding": "base64", "version": 7, "ttl": None}
+    reader.context.route("**/cache/binary?*", lambda route: route.fulfill(json=found))
+    page = reader.open(trio[0].url, "keys?key=binary")
+    expect(page.locator(".detail .facts dd").first).to_have_text("hash, in base64")
+    expect(page.locator(".detail .facts")).to_contain_text("16 bytes, as JSON")
 
 
 def test_a_download_is_named_like_the_key_that_was_asked_for(trio: Nodes, reader: Watched) -> None:
@@ -289,7 +418,14 @@ def test_bytes_are_shown_in_hex_and_base64_and_large_values_are_cut(
         page.get_by_role("button", name="Download").click()
     download.value.save_as(tmp_path / "picture")
     assert (tmp_path / "picture").read_bytes() == bytes_
-    page.get_by_role("link", name="long").click()
+    # Nobody empties them by saving a form in which nothing was typed.
+    page.get_by_role("button", name="Change").click()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Put an empty text in the place of the bytes?")
+    # Who leads the browser elsewhere is asked no more.
+    page.evaluate("location.hash = '#keys?key=long'")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert trio[0].ask("GET", "/cache/picture").body["content_type"] == "image/png"
     expect(page.locator(".detail")).to_contain_text("Only the first 20,000 characters are shown")
     expect(value_of(page)).to_have_text(re.compile("^lorem ipsum"))
     assert len(value_of(page).inner_text()) <= 20_000
@@ -335,6 +471,18 @@ def test_hostile_keys_and_values_are_shown_and_do_nothing(trio: Nodes, reader: W
     expect(page.locator("#view-keys .keys li")).to_have_count(len(HOSTILE) - 1)
 
 
+def test_keys_of_blanks_are_told_apart_and_can_be_chosen(trio: Nodes, reader: Watched) -> None:
+    keys = [" ", "  ", "ws  a", "ws a", "ws a ", "ws\u00a0a", "\u3000"]
+    for key in keys:
+        trio[0].put(key, "x")
+    page = reader.open(trio[0].url, "keys")
+    rows = page.locator("#view-keys .keys a")
+    expect(rows).to_have_count(len(keys))
+    assert len(set(rows.all_inner_texts())) == len(keys)
+    rows.first.click()
+    expect(page.locator(".detail h3")).to_have_text("U+0020")
+
+
 def test_a_key_that_no_browser_can_name_says_so(trio: Nodes, reader: Watched) -> None:
     assert trio[0].ask("PUT", "/cache/%2E%2E", {"value": "up"}).status == 201
     page = reader.open(trio[0].url, "keys?key=..")
@@ -350,12 +498,15 @@ def test_a_hundred_thousand_keys_are_paged_quickly_and_followed(trio: Nodes, rea
         page.locator("#view-keys .keys li").first.wait_for()
         assert page.locator("#view-keys .keys li").count() == 100
         began = time.perf_counter()
+        page.locator(".keys").evaluate("list => (list.scrollTop = 500)")
         page.get_by_role("link", name="Next page").click()
         page.get_by_role("link", name="many:000100").wait_for()
         took_s = time.perf_counter() - began
     assert scripts and max(scripts)[0] < SCRIPT_MS_MAX, max(scripts)
     assert shown_keys(page)[0] == "many:000100" and len(shown_keys(page)) == 100
     assert took_s < 5
+    # It is read from its beginning.
+    expect(page.locator(".keys")).to_have_js_property("scrollTop", 0)
     # Live on this page: one that comes into it, one that goes, and one of another page.
     trio[1].put("many:000150.5", "between")
     expect(page.locator("#view-keys .keys li")).to_have_count(101)
@@ -369,6 +520,17 @@ def test_a_hundred_thousand_keys_are_paged_quickly_and_followed(trio: Nodes, rea
     page.get_by_label("Keys that begin with").fill("many:0999")
     page.get_by_role("link", name="many:099900").wait_for()
     assert "prefix=many%3A0999" in page.url
+
+
+def test_many_pages_of_a_node_do_not_keep_each_other_from_it(trio: Nodes, reader: Watched) -> None:
+    # One more than the browser has connections to a host.
+    pages = [reader.open(trio[0].url, "keys") for _ in range(7)]
+    for page in pages:
+        expect(page.get_by_text("There are no keys")).to_be_visible()
+    trio[1].put("seen", "by all")
+    for page in pages:
+        expect(page.get_by_role("link", name="seen")).to_be_visible()
+        expect(page.locator("#state")).to_contain_text("ready")
 
 
 def test_a_watch_goes_on_behind_what_it_was_told_and_lists_anew_when_that_is_gone(trio: Nodes, reader: Watched) -> None:

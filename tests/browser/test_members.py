@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,15 @@ def test_leadership_is_handed_over_and_a_member_is_demoted_and_promoted(trio: No
     heir = trio.others(leader)[0]
     page = reader.open(leader.url, "members")
     members = page.locator("#view-members")
+    top = "table => table.getBoundingClientRect().top"
+    before = page.get_by_role("table").evaluate(top)
     page.get_by_role("button", name=f"Make leader: {heir.node_id}").click()
     expect(members.locator(".wide .notice")).to_have_text(f"{heir.node_id} leads now.")
+    # No button has moved under the pointer.
+    assert page.get_by_role("table").evaluate(top) == before
+    # The button is gone: its focus goes to no other one, which would do something else.
+    expect(page.get_by_role("button", name=f"Make leader: {heir.node_id}")).to_have_count(0)
+    expect(page.get_by_role("region", name="Members, and what can be done with them")).to_be_focused()
     assert trio.leader() is heir
     expect(page.get_by_role("button", name=f"Make leader: {leader.node_id}")).to_be_visible()
     page.get_by_role("button", name=f"Demote: {leader.node_id}").click()
@@ -107,6 +115,22 @@ def test_settings_are_changed_unless_somebody_else_has_changed_them(trio: Nodes,
     assert trio[0].ask("GET", "/cluster/settings").body["max_items"] == 200000
     page.get_by_role("button", name="Show the present settings").click()
     expect(field).to_have_value("200000")
+    # What takes something away is asked about first, with how much.
+    for number in range(3):
+        trio[0].put(f"held:{number}", "x" * 1000)
+    dialog = page.get_by_role("dialog")
+    for label, low, question in (
+        ("Keys at most", "1", r"Of \d+ keys that the cluster holds, \d+ will go for good\."),
+        ("Bytes at most", "1024", r"Of [\d.]+ KiB that the cluster holds, [\d.]+ (bytes|KiB) will go for good\."),
+        ("Copies beside the leader's", "1", r"With 1 copy beside the leader's, members lose their votes\."),
+    ):
+        before = page.get_by_label(label).input_value()
+        page.get_by_label(label).fill(low)
+        page.get_by_role("button", name="Change settings").click()
+        expect(dialog).to_contain_text(re.compile(question))
+        dialog.get_by_role("button", name="Cancel").click()
+        page.get_by_label(label).fill(before)
+    assert trio[0].ask("GET", "/cluster/settings").body["max_items"] == 200000
     # One that the cluster cannot have is refused in its words.
     page.get_by_label("Bytes of one value at most").fill("999999999")
     page.get_by_role("button", name="Change settings").click()
@@ -163,10 +187,17 @@ def test_a_key_that_was_refused_is_shown_once_a_token_is_typed(guarded: NodeProc
     guarded.put("asked for", "seen")
     page = reader.open(guarded.url, "keys?key=asked%20for")
     expect(page.locator(".detail .notice")).to_contain_text("this node asks for a token")
+    expect(page.locator(".detail")).not_to_contain_text("Asking …")
     use_token(page, f"{TOKENS['read']}…")
     expect(page.get_by_role("dialog")).to_contain_text("This is no token")
     use_token(page, TOKENS["read"])
     expect(page.get_by_role("region", name="Value")).to_have_text("seen")
+    # Who forgets the token leaves nothing that it has shown.
+    page.get_by_role("button", name="Token …").click()
+    use_token(page, "")
+    expect(page.locator(".detail .notice")).to_contain_text("this node asks for a token")
+    expect(page.get_by_role("region", name="Value")).to_have_count(0)
+    expect(page.locator("#view-keys .keys li")).to_have_count(0)
 
 
 def test_settings_that_were_refused_are_still_there_once_a_token_is_typed(

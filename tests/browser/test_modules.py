@@ -33,6 +33,9 @@ def test_numbers_bytes_and_times_are_said_as_people_do(page: Page) -> None:
         ("rough", 98765.4): "98,765",
         ("compact", 2_000_000): "2M",
         ("bytes", 0): "0 bytes",
+        ("bytes", 1): "1 byte",
+        ("time", 7.94): "7.9 ms",
+        ("time", 15432): "15 s",
         ("bytes", 1023): "1,020 bytes",
         ("bytes", 1536): "1.5 KiB",
         ("bytes", 3 * 1024**4): "3 TiB",
@@ -53,8 +56,36 @@ def test_what_is_not_seen_in_a_text_is_named(page: Page) -> None:
     ]
     assert call(page, "words", "return m.plain('\\ud800x')") == "<U+D800>x"
     assert call(page, "words", "return m.plain('😀'.repeat(50), 10)") == "😀" * 9 + "…"
+    blanks = [
+        " ",
+        "a ",
+        " a",
+        "a  b",
+        "a   b",
+        "a b",
+        "a\u00a0b",
+        "\u3000",
+        "\u2800",
+        "e\ufe0f",
+        "\u034f",
+        "\u1160",
+        "\uffa0",
+    ]
+    assert call(page, "words", said, blanks) == [
+        "<U+0020>",
+        "a<U+0020>",
+        "<U+0020>a",
+        "a<U+0020><U+0020>b",
+        "a<U+0020><U+0020><U+0020>b",
+        "a b",
+        "a<U+00A0>b",
+        *(f"<U+{ord(blank):04X}>" for blank in "\u3000\u2800"),
+        "e<U+FE0F>",
+        *(f"<U+{ord(blank):04X}>" for blank in "\u034f\u1160\uffa0"),
+    ]
     lines = "return [m.foreign(a), m.foreign(a, true)].map((shown) => shown.querySelectorAll('.unseen').length)"
     assert call(page, "words", lines, "a\nb\tc\u200b") == [3, 1]
+    assert call(page, "words", lines, "  a\u00a0b\u2800") == [4, 1]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +243,23 @@ def test_line_ends_are_known(page: Page) -> None:
     assert call(page, "key_form", "return a.map(m.lineEndOf)", texts) == [*["\n"] * 3, "\r\n", None, None, None]
 
 
+def test_a_picture_of_many_members_has_a_box_for_each_and_their_ids_differ(page: Page) -> None:
+    member = {"status": "up", "voter": True, "observer": False, "change": None, "lag": 0, "connected": True}
+    drawn = """
+      const picture = m.pictureOf(a, null);
+      const boxes = [...picture.querySelectorAll("rect")].map((box) => ["x", "y"].map((at) => Number(box.getAttribute(at))));
+      const ids = [...picture.querySelectorAll(".id")].map((id) => id.textContent);
+      return [boxes, ids, Number(picture.getAttribute("viewBox").split(" ")[2])];
+    """
+    for count in (1, 2, 3, 5, 6, 9):
+        members = [{**member, "id": f"cacheflow-production-eu-{number}"} for number in range(count)]
+        boxes, ids, width = call(page, "picture", drawn, {"node_id": members[0]["id"], "members": members})
+        assert len(set(ids)) == count and all(len(shown) <= 17 for shown in ids)
+        apart = [abs(x - u) >= 140 or abs(y - v) >= 66 for x, y in boxes for u, v in boxes if (x, y) != (u, v)]
+        # At a width of 300 pixels the smallest letters, of 13, have eleven: for narrow windows and for many.
+        assert all(apart) and width <= (500 if count <= 5 else 340)
+
+
 def test_the_page_of_a_member_has_the_scheme_of_its_address(page: Page) -> None:
     places = ["10.0.0.1:8080", "https://a.example:8080", "http://[::1]:1", "javascript:alert(1)", "https://x@y:1", ""]
     assert call(page, "cluster", "return a.map(m.pageOf)", places) == [
@@ -246,8 +294,21 @@ def test_troubles_are_said_in_words(page: Page) -> None:
         "c: catching up for 3 s.",
         "A restore is under way: 3 of 10 items.",
     ]
-    assert "may be 12 s old" in call(page, "troubles", "return m.noLeader(a, null)", status)
-    assert call(page, "troubles", "return m.noLeader(a, 'a')", status) == ""
+    assert "may be 12 s old" in call(page, "troubles", "return m.whyNoWrites(a, null)", status)
+    assert call(page, "troubles", "return m.whyNoWrites(a, 'a')", status) == ""
+    alone = {**member, "change": {"what": "replacement", "since": 7.4, "due": None}}
+    assert call(page, "troubles", "return m.changeOf(a)", alone) == "waits for 7 s for a spare to replace it"
+    failed = {**status, "failure": "it was removed"}
+    assert call(page, "troubles", "return m.troublesOf(a, null)", failed) == []
+    assert call(page, "troubles", "return m.whyNoWrites(a, null)", failed).startswith(
+        "This node takes no part any more: it was removed. "
+    )
+
+
+def test_an_address_names_a_view_and_a_key_whatever_is_in_it(page: Page) -> None:
+    asked = "const [view, asked] = m.askedIn(a); return [view, ...asked]"
+    assert call(page, "address", asked, "#keys?key=a?b&prefix=%3F") == ["keys", ["key", "a?b"], ["prefix", "?"]]
+    assert call(page, "address", asked, "#plots") == ["plots"] and call(page, "address", asked, "") == [""]
 
 
 def test_a_leader_that_the_node_names_and_does_not_reach_is_none(page: Page) -> None:

@@ -90,6 +90,39 @@ def test_an_hour_is_plotted_with_its_limits_and_a_gap_where_the_node_was_away(tr
     assert f"since={times[-1]}" in asked[1]
 
 
+# Notes the texts of a plot that begin left of it.
+CUT = """
+globalThis.cut = [];
+const { fillText } = CanvasRenderingContext2D.prototype;
+CanvasRenderingContext2D.prototype.fillText = function (text, x, ...others) {
+  if (this.textAlign === "right" && x < this.measureText(text).width) globalThis.cut.push(text);
+  return fillText.call(this, text, x, ...others);
+};
+"""
+
+
+def test_long_times_are_said_in_seconds_and_a_sample_that_stands_alone_is_seen(trio: Nodes, reader: Watched) -> None:
+    now = time.time()
+    times = [now - 3600 + EVERY_S * place for place in range(720)]
+    alone: list[float | None] = [15_432.0 if place % 60 == 30 else None for place in range(720)]
+    lags = {f"member-{number}": [float(number)] * 720 for number in range(8)}
+    body = {"now": now, "every": EVERY_S, "times": times, "series": {"p99_ms_http": alone, "lag": lags}}
+    reader.context.route(re.compile(r"/history(\?|$)"), lambda route: route.fulfill(json=body))
+    reader.context.add_init_script(CUT)
+    page = reader.open(trio[0].url, "plots")
+    slow = figure(page, "Latency, 99 of 100 faster")
+    slow.locator("canvas").wait_for()
+    # What is known is between which powers of two it lies.
+    assert cells(page, "Latency, 99 of 100 faster", "http") == ["–", "about 15 s"]
+    columns = slow.evaluate(COLUMNS)
+    assert columns and max(columns) - min(columns) > 0.5
+    assert page.evaluate("cut") == []
+    # Of more curves than there are colours no two look alike.
+    swatches = figure(page, "Lag of members, as the leader knows it").locator(".swatch")
+    expect(swatches).to_have_count(8)
+    assert len(set(swatches.evaluate_all("marks => marks.map((mark) => mark.style.background)"))) == 8
+
+
 def test_what_clients_do_is_plotted_while_somebody_looks(trio: Nodes, reader: Watched) -> None:
     page = reader.open(trio[0].url, "plots")
     trio[0].put("looked at", 1)

@@ -91,6 +91,17 @@ class Watched:
         dialog.dismiss()
 
 
+def hide(page: Page, is_hidden: bool) -> None:
+    """Tell the page that it is not seen any more, or that it is seen again."""
+    page.evaluate(
+        """(hidden) => {
+          Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        is_hidden,
+    )
+
+
 class Held:
     """The requests of a page to ``url``, of the methods given, that are kept back until a test answers them."""
 
