@@ -227,6 +227,7 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         ("member", is_member, "is one" if is_member else engine.local.joining.waits_for or "is none yet"),
         ("leader", leader_id is not None, f"is {leader_id}" if leader_id else "is not known"),
         ("contents", *_contents(engine.local)),
+        ("fresh", *freshness(engine.local)),
         ("restore", not closed_by(engine.local), closed_by(engine.local) or "none that clients would see"),
         ("disk", node.replica.failure is None and not node.disk.hung, node.replica.failure or node.disk.state),
         ("snapshots", not unbuilt, unbuilt or "can be built"),
@@ -244,6 +245,21 @@ def _contents(local: LocalNode) -> tuple[bool, str]:
     if not local.machine.settings.version:
         return False, NO_SETTINGS
     return True, "caught up"
+
+
+def freshness(local: LocalNode) -> tuple[bool, str]:
+    """Return (good, text): whether this node's contents are nearly the newest, as long as it may be read and knows a leader.
+
+    A node that was cut off or stood still has much to apply when it is back, and answers old values meanwhile.
+    """
+    node = local.node
+    if not node.may_read or node.links.route is None:
+        return True, "is not looked at: other checks fail"
+    staleness_ms = node.freshness.staleness_ms()
+    if staleness_ms is None or staleness_ms > node.freshness.nearly_newest_ms:
+        age = "of an unknown age" if staleness_ms is None else f"{staleness_ms / 1000:.1f} s old"
+        return False, f"contents are {age}; what is missing is on its way, or waits to be applied"
+    return True, f"contents are at most {node.freshness.nearly_newest_ms / 1000:g} s old"
 
 
 async def hand_over(engine: Engine, node_id: str | None) -> str:

@@ -10,9 +10,11 @@ import pytest
 from simulation.checks import Violation
 from simulation.clients import keep, nobody_waits
 from simulation.cluster import Cluster, Process, leader_of, patched
+from simulation.test_membership_changes import running
 
 from cacheflow.contract import Outcome
 from cacheflow.machine.language import commands
+from cacheflow.node.status import freshness
 from cacheflow.raft.log.journal import RELAXED_S
 from cacheflow.raft.roles import follower
 from cacheflow.raft.roles.leader import HURRY_AFTER_S
@@ -230,3 +232,23 @@ def test_behind_a_sleep_contents_are_told_no_younger_than_they_are_whatever_cloc
         with contextlib.nullcontext() if mended else pytest.raises(Violation, match="bounded read"):
             cluster.run(1.0)
         assert not mended or late(cluster, leader.node.last_applied) == []
+
+
+def test_a_node_that_stood_still_is_not_fresh_until_it_has_what_it_missed() -> None:
+    with running(3) as cluster:
+        late = followers(cluster)[0]
+        cluster.run(2.0)
+        assert freshness(late) == (True, "contents are at most 2 s old")
+        late.loop.pause()
+        cluster.run(10.0)
+        late.loop.resume(False)
+        good, why = freshness(late)
+        assert not good and why.startswith("contents are 10.") and " s old; what is missing" in why
+        assert cluster.run(5.0, lambda: freshness(late)[0])
+        # Without a leader another check fails.
+        for other in cluster.processes:
+            if other is not late:
+                cluster.crash(other.host, power=False)
+        assert cluster.run(10.0, lambda: late.node.links.route is None)
+        cluster.run(5.0)
+        assert freshness(late)[0]

@@ -20,7 +20,8 @@ from cacheflow.raft.peers import Peers
 # Freshness marks that may wait for their index to be applied; the limit bounds their memory.
 FRESH_MARKS_MAX = 64
 # A node may answer reads again behind its start, once it has applied what was committed then, and its contents were the newest
-# within so many election timeouts: with much to apply the cluster has gone on for long meanwhile.
+# within so many election timeouts: with much to apply the cluster has gone on for long meanwhile. It is ready only as long as
+# they are.
 CAUGHT_UP = 2
 # A leader sets a mark for its own contents this often: a turn takes a tenth of it under load, and a mark each is too many.
 MARK_EVERY_MS = 5
@@ -48,6 +49,11 @@ class Freshness:
         # When this node, as leader, last set a mark for its own contents.
         self._marked_at_ms = 0
 
+    @property
+    def nearly_newest_ms(self) -> float:
+        """How old contents may be, in ms, that count as nearly the newest."""
+        return CAUGHT_UP * self._core.conf.raftMinTimeout * 1000
+
     def note_progress(self) -> None:
         """Update what this node knows of its contents' age; called once a turn.
 
@@ -72,7 +78,7 @@ class Freshness:
         if not self.caught_up and self.catch_up_to is not None:
             self.caught_up = (
                 applied >= self.catch_up_to
-                and self._links.now_ms() - self.fresh_at_ms <= CAUGHT_UP * core.conf.raftMinTimeout * 1000
+                and self._links.now_ms() - self.fresh_at_ms <= self.nearly_newest_ms
                 and (self._recovering is None or not self._recovering())
             )
 
