@@ -93,13 +93,17 @@ def overview(answers: Answers, given: Sequence[str]) -> Overview:
     status, members = told_by.status, told_by.members
     rows = [_row(member, told_by, answers) for member in members]
     listed = {member["id"] for member in members}
+    problems: list[str] = []
     notes = _short_of_voters(status, members)
     for url, answer in answers.items():
         if isinstance(answer, Silent):
             if url in given and url not in [row["url"] for row in rows]:
                 notes.append(f"{url} does not answer: {answer.why}")
         elif answer.status["cluster_id"] not in (status["cluster_id"], None):
-            notes.append(f"{url} is a node of another cluster, {answer.status['cluster_id']}")
+            # One that the user takes for a node of this cluster may have founded its own, for want of a seed.
+            (problems if url in given else notes).append(
+                f"{url} is a node of another cluster, {answer.status['cluster_id']}"
+            )
         elif answer.status["node_id"] not in listed and not answer.status["cluster_id"] and status["cluster_id"]:
             notes.append(f"{url} is a node of no cluster yet, or has not caught up")
         elif answer.status["node_id"] not in listed:
@@ -115,7 +119,7 @@ def overview(answers: Answers, given: Sequence[str]) -> Overview:
         "settings": status["settings"],
         "restore": status["restore"],
     }
-    return Overview(cluster, rows, _problems(status, rows), notes)
+    return Overview(cluster, rows, [*_problems(status, rows), *problems], notes)
 
 
 def _short_of_voters(status: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> list[str]:

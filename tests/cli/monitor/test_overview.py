@@ -108,8 +108,8 @@ def test_the_leader_of_the_highest_term_says_who_is_a_member() -> None:
 def test_a_node_of_another_cluster_is_told_and_not_counted() -> None:
     other = answered("d", [member("d", role="leader")], cluster_id="c2", term=99)
     found = overview(by_url(answered("a"), other, answered("b"), answered("c")), [URLS["a"], URLS["d"]])
-    assert found.cluster["cluster_id"] == "c1" and len(found.nodes) == 3 and not found.problems
-    assert found.notes == [f"{URLS['d']} is a node of another cluster, c2"]
+    assert found.cluster["cluster_id"] == "c1" and len(found.nodes) == 3 and not found.notes
+    assert found.problems == [f"{URLS['d']} is a node of another cluster, c2"]
 
 
 @pytest.mark.parametrize("given", [["b", "a"], ["b"]])
