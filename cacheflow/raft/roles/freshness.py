@@ -52,7 +52,7 @@ class Freshness:
     @property
     def nearly_newest_ms(self) -> float:
         """How old contents may be, in ms, that count as nearly the newest."""
-        return CAUGHT_UP * self._core.conf.raftMinTimeout * 1000
+        return CAUGHT_UP * float(self._core.conf.raftMinTimeout) * 1000
 
     def note_progress(self) -> None:
         """Update what this node knows of its contents' age; called once a turn.
