@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -296,8 +297,14 @@ class Engine:
         secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
         self.data_path = data.path
         self.helper = HelperProcess(data.path, supervisor)
-        self.space = DiskSpace(Disk(), data.path, snapshot_writer.submit, loop.call_later)
-        self.space.look()
+        self.space = DiskSpace(
+            Disk(),
+            data.path,
+            data.lock,
+            submit=snapshot_writer.submit,
+            later=loop.call_later,
+            gone=functools.partial(self._data_gone, data.path),
+        )
         self.full_digest = None
         encryption = None
         if self.handshakes is not None:
@@ -344,9 +351,16 @@ class Engine:
         self._take_settings(local.machine.settings)
         stack.callback(local.journal.close)
         data.note_start()
+        self.space.look()
         await local.start()
         if config.collect_garbage:
             self._collect_new_objects()
+
+    def _data_gone(self, path: Path) -> None:
+        self.local.node.replica.fail(
+            f"its data directory {path} was removed while it ran, and nothing that it writes would be there after a restart. "
+            "Stop this node and start it with --seed to rejoin"
+        )
 
     def _take_settings(self, settings: Settings) -> None:
         if settings.version and settings.max_value_bytes != self.value_bytes_max:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -74,6 +75,17 @@ def test_a_disk_that_failed_is_a_reason_to_restart(store: ReplicatedStore, monke
             store.run([verbs.set_command("k", "v")], timeout_s=0.5)
     good, detail = check(store.liveness(), "node")
     assert not good and "Input/output error" in detail
+
+
+def test_a_data_directory_that_is_removed_is_noticed(store: ReplicatedStore) -> None:
+    engine = store._engine
+    assert engine is not None and all(good for _, good, _ in store.liveness())
+    shutil.rmtree(engine.data_path)
+    engine.on_loop(engine.space.look)
+    wait_for(lambda: not check(store.liveness(), "node")[0])
+    assert "was removed while it ran" in check(store.liveness(), "node")[1]
+    with pytest.raises(ReplicationError):
+        store["k"] = "v"
 
 
 class HungDisk:

@@ -202,7 +202,16 @@ def test_the_space_of_the_disk_is_looked_up_again_and_again_and_unknown_when_tha
         except OSError as error:
             done(error)
 
-    space = DiskSpace(SmallDisk(), tmp_path, submit, lambda delay_s, call: later.append((delay_s, call)))
+    lock = (tmp_path / "lock").open("w")
+    gone: list[bool] = []
+    space = DiskSpace(
+        SmallDisk(),
+        tmp_path,
+        lock.fileno(),
+        submit=submit,
+        later=lambda delay_s, call: later.append((delay_s, call)),
+        gone=lambda: gone.append(True),
+    )
     assert space.bytes is None
     seen: list[Any] = []
     space.look()
@@ -213,6 +222,12 @@ def test_the_space_of_the_disk_is_looked_up_again_and_again_and_unknown_when_tha
         again()
     assert [*seen, space.bytes] == [(7, 10), None, (5, 10)]
     assert 0 < Disk().free_bytes(tmp_path) <= Disk().size_bytes(tmp_path)
+    # Once the lock file was removed nothing more is looked up.
+    later.clear()
+    (tmp_path / "lock").unlink()
+    space.look()
+    assert gone == [True] and space.bytes is None and not later
+    lock.close()
 
 
 def test_the_round_trip_is_that_of_messages_which_are_answered_at_once() -> None:

@@ -87,6 +87,7 @@ def run(
     drift = random.choice((0.0, 0.001))
     (founding,) = random.choices((PEERS, TEMPLATE, COMMAND, BOOTSTRAP), (2, 2, 4, 2))
     cluster = Cluster(random.getrandbits(64), nodes, settings=settings, trace=trace, drift=drift, founding=founding)
+    cluster.tracked.writes = True
     workload = None
     if kinds.keys() & ROLE_FAULTS.keys():
         cluster.roles.choose(Random(f"{seed} roles"), nodes)

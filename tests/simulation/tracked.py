@@ -157,6 +157,8 @@ class Tracked:
         self.cluster = cluster
         self.random = Random(f"{cluster.seed} readers")
         self.told = 0
+        # Whether some write themselves: not where the contents, or the traffic, are to be somebody's alone.
+        self.writes = False
         self.runs = self.random.random() < HOW_OFTEN
         self._readers: dict[Process, list[SimReader]] = {}
         if self.runs:
@@ -186,7 +188,7 @@ class Tracked:
         if len(readers) < READERS_MAX:
             readers.append(SimReader(self, process, random.choice(PREFIXES)))
         reader = random.choice(readers)
-        if reader.no_loop and not reader.waits and not reader.owes and random.random() < WRITES:
+        if self.writes and reader.no_loop and not reader.waits and not reader.owes and random.random() < WRITES:
             self._write(reader, process)
         chance = random.random()
         if reader.waits:
