@@ -132,7 +132,7 @@ def test_without_a_majority_reads_go_on_and_writes_say_whether_they_may_have_hap
             node.kill()
         # It leads for two more seconds: this one is sent, and nobody can tell what became of it.
         assert leader.put("sent", 1).status == 504
-        wait_for(lambda: not leader.is_ready(), "it has noticed that it is alone")
+        wait_for(lambda: leader.status()["leader"] is None, "it has noticed that it is alone")
         refused = leader.put("unsent", 1)
         assert (refused.status, "retry-after" in refused.headers) == (503, True)
         assert leader.own_value("read me") == "anyway"

@@ -97,9 +97,8 @@ def _keys() -> Iterator[Callable[[float], str]]:
     before = termios.tcgetattr(fd)
     handlers = {signal.SIGTSTP: signal.signal(signal.SIGTSTP, signal.SIG_IGN)}
     for number in (signal.SIGQUIT, signal.SIGHUP):
-        # These end it like Ctrl-C, and the terminal is as before; nohup has SIGHUP ignored.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            handlers[number] = signal.signal(number, signal.default_int_handler)
+        # These end it like Ctrl-C, and the terminal is as before; also where whoever has started it ignores them.
+        handlers[number] = signal.signal(number, signal.default_int_handler)
     tty.setcbreak(fd)
     try:
         yield pressed
