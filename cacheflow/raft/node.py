@@ -221,7 +221,7 @@ class RaftNode:
         self.replicate = self.leading.replicate
         self.may_campaign = membership.may_campaign
         self.start_pre_vote = self.elections.start_pre_vote
-        # It owes a message that every leader sends.
+        # The core calls this for a leader that was silent for an election timeout: a leader owes its followers messages.
         self.leader_silent = peers.asked
         self._handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             **self.leading.handlers,
