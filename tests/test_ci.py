@@ -6,6 +6,7 @@ import inspect
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,13 @@ def test_a_kind_that_takes_too_long_is_ended_and_fails_the_run(checkout: Path) -
     code, lines = ci(checkout)
     assert code == 1
     assert any(line.startswith("tests: ") and line.endswith("(out of time)") for line in lines)
+
+
+def test_what_a_kind_that_takes_too_long_has_started_ends_with_it(checkout: Path) -> None:
+    (checkout / ".ci/seconds").write_text("environment 9\ntests 0.5\nconformance 9\nrows 9\n")
+    # A shell that is interrupted waits for what it has started.
+    script(checkout / "scripts/test", "sleep 600; echo ended by itself")
+    began = time.monotonic()
+    code, lines = ci(checkout)
+    assert code == 1 and "ended by itself" not in lines
+    assert time.monotonic() - began < 20, "whoever holds the run's output has ended"

@@ -94,6 +94,8 @@ class NodeProcess:
         self.ca: Path | None = None
         self.log = folder / f"{self.node_id}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        # It runs, and answers nobody: SIGSTOP was the last signal.
+        self.hangs = False
 
     @property
     def alive(self) -> bool:
@@ -146,6 +148,7 @@ class NodeProcess:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this process alone."""
         assert self.process is not None
+        self.hangs = number == signal.SIGSTOP
         self.process.send_signal(number)
 
     def kill(self) -> None:

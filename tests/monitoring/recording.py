@@ -61,7 +61,7 @@ class Recording:
 
     def _scraped(self, node: NodeProcess) -> dict[str, float] | None:
         """Return the values of a node's metrics that are wanted, by series; None if the node does not answer."""
-        if not node.alive:
+        if not node.alive or node.hangs:
             return None
         if node.node_id not in self._connections:
             self._connections[node.node_id] = node.connect(5.0)
