@@ -37,6 +37,8 @@ from cacheflow.net.tls.trust import check_is_of_use, trusting
 # Seconds between two rounds over all nodes: doubled after each, up to PAUSE_S_MAX.
 PAUSE_S_FIRST: Final = 0.05
 PAUSE_S_MAX: Final = 0.5
+# Seconds that must be left for another try: a shorter one would mostly end without an answer, and nobody would know its outcome.
+TRY_S_MIN: Final = 0.02
 # Rounds in which no node takes a connection before a call gives up: enough for a node that is just restarting.
 REFUSED_ROUNDS_MAX: Final = 3
 # The most characters of a request's id, as nodes have them (rest/server/request_ids.py); a proxy may send anything.
@@ -204,7 +206,7 @@ class Nodes:
                 self._members.refused(refusing)
             # Not all clients at once; and never sooner than a node that has too much to do has asked for.
             wait_s = max(pause_s * random.uniform(0.5, 1), asked_s * random.uniform(1, 1.5))
-            if time.monotonic() + wait_s >= deadline or refused_rounds == REFUSED_ROUNDS_MAX:
+            if time.monotonic() + wait_s + TRY_S_MIN >= deadline or refused_rounds == REFUSED_ROUNDS_MAX:
                 break
             time.sleep(wait_s)
             pause_s = min(pause_s * 2, PAUSE_S_MAX)

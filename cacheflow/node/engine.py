@@ -248,17 +248,20 @@ class Engine:
         return self._loop.budget
 
     def _run(self, started: Future[None]) -> None:
-        self._loop = NodeLoop()
-        self._loop_thread = threading.get_ident()
-        asyncio.set_event_loop(self._loop)
+        loop: NodeLoop | None = None
         try:
             try:
-                self._loop.run_until_complete(self._open())
+                loop = self._loop = NodeLoop()
+                self._loop_thread = threading.get_ident()
+                asyncio.set_event_loop(loop)
+                loop.run_until_complete(self._open())
                 self._started = True
-            except BaseException as error:  # handed to the caller of start()
-                self._loop.close()
-                self._close_rest()
+            except BaseException as error:
+                # To the caller of start(), who waits for it without end: before anything else, which might fail, too.
                 started.set_exception(error)
+                if loop is not None:
+                    loop.close()
+                self._close_rest()
                 return
             started.set_result(None)
             try:

@@ -337,7 +337,7 @@ class Connection(MeasuredConnection):
             self._commands, self._written, self._written_work = [], [], 0
         self._written_work += work
 
-    def _start_write(self, command: Command, answer: Callable[[Result], Reply], work: int) -> bytes:
+    def _start_write(self, command: Command, answer: Callable[[Result], Reply], work: int) -> None:
         self._writes_waiting -= 1
         if work:
             self._add_work(work)
@@ -345,7 +345,6 @@ class Connection(MeasuredConnection):
         self._promises.appendleft(promise)
         self._commands.append(command)
         self._written.append((promise, answer))
-        return b""
 
     def write_row(
         self, commands: list[Command], answer: Callable[[list[Result]], bytes], command: str, about: Any
@@ -354,14 +353,15 @@ class Connection(MeasuredConnection):
 
         command, about: as ``asked`` takes them.
         """
-        promise = Promise(None, (command, self._came_s, len(commands), about, None))
+        count = len(commands)
+        promise = Promise(None, (command, self._came_s, count, about, None))
         self.at_rest = False
         self._promises.append(promise)
-        self._in_row = len(commands) - 1
+        self._in_row = count - 1
 
         def done(outcome: Outcome) -> Callable[[], None]:
             if isinstance(outcome, ReplicationError):
-                promise.answer = self.failure(outcome) * len(commands)
+                promise.answer = self.failure(outcome) * count
             else:
                 promise.answer = answer, outcome
             return self._settle
@@ -383,10 +383,9 @@ class Connection(MeasuredConnection):
             if not self._draining:
                 self._settle()
 
-        def start() -> bytes:
+        def start() -> None:
             self._promises.appendleft(promise)
             self.contained(end, begin, end)
-            return b""
 
         self._promises.append(Promise(start))
 
@@ -593,23 +592,21 @@ class Connection(MeasuredConnection):
                 head, answer = answer.head, b""
                 has_streamed = True
             promises.popleft()
-            left = len(promises)
             self._in_row = 0
             if promise is self._last_read:
                 self._last_read = None
             if has_streamed:
                 has_streamed = False
                 self.stream_ended()
+            data: Reply | None
             if isinstance(answer, tuple):
                 read, result = answer
                 data = read(result)
             else:
                 data = answer if isinstance(answer, bytes) else answer()
-            if isinstance(data, Stream):
-                self._begin_stream(data)
-                promises[0].call = promise.call
-                continue
-            if len(promises) > left:
+            if not isinstance(data, bytes):
+                if data is not None:
+                    self._begin_stream(data)
                 # The reply is still to come: another promise stands in the place of this one.
                 promises[0].call = promise.call
                 continue

@@ -17,6 +17,8 @@ from cacheflow.measuring.histogram import BUCKETS
 from cacheflow.measuring.request_times import OK, RequestTimes
 from cacheflow.wire.promises import Call, Promise
 
+# The first bytes of all FAILURES: most replies begin otherwise, which is seen without a call.
+_FIRST_OF_FAILURES: Final = frozenset(b"-CES")
 # The outcome of one request that did not fail.
 _PLAIN: Final = ((OK, 1),)
 
@@ -27,7 +29,7 @@ class MeasuredConnection(asyncio.Protocol):
     times: where answered requests are counted, with the time that their answers took.
     """
 
-    # The beginnings of the replies to requests that failed.
+    # The beginnings of the replies to requests that failed; the first byte of each is one of _FIRST_OF_FAILURES.
     FAILURES: ClassVar[bytes | tuple[bytes, ...]]
 
     # See Connection.
@@ -97,7 +99,7 @@ class MeasuredConnection(asyncio.Protocol):
                 # Most often: without a call that is not needed, as each costs a write one part in a hundred.
                 reply = reply if said is None else said
                 times, seconds = self.times, now_s - came_s
-                if reply.startswith(self.FAILURES):
+                if reply and reply[0] in _FIRST_OF_FAILURES and reply.startswith(self.FAILURES):
                     outcome = self.outcome(reply)
                     times.note(command, outcome, seconds)
                 else:

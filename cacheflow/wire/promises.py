@@ -11,8 +11,9 @@ from cacheflow.wire.streams import Reply
 # key is looked at if the request was slow; a reply stands there if the client is not told that its request has failed.
 Call = tuple[str, float, int, Any, bytes | None]
 
-# The reply; or a function that makes it in its turn; or ``(render, results)``: no second copy of results; None while unknown.
-Answer = Reply | Callable[[], Reply] | tuple[Callable[[Any], Reply], Any] | None
+# The reply; or a function that makes it in its turn, or puts another promise in its own's place and returns None; or
+# ``(render, results)``: no second copy of results; None while unknown.
+Answer = Reply | Callable[[], Reply | None] | tuple[Callable[[Any], Reply], Any] | None
 
 
 class Promise:

@@ -27,6 +27,7 @@ from cacheflow.errors import (
     KeyNotFound,
     NoLeader,
     NotCommitted,
+    NotReady,
     OutcomeForgotten,
     OutcomeUnknown,
     ReplicationError,
@@ -187,7 +188,7 @@ def test_a_read_without_an_answer_is_not_an_unknown_outcome(node: FakeNode) -> N
 
 def test_a_frozen_node_does_not_use_up_the_time_of_the_others(pair: tuple[FakeNode, FakeNode]) -> None:
     first, second = pair
-    client = CacheClient([first.url, second.url], timeout_s=0.6)
+    client = CacheClient([first.url, second.url], timeout_s=2)
     first.faults.append("hang")
     assert client.incr("n", initial=0) == 1
     assert len(second.requests) == 1
@@ -237,12 +238,20 @@ def test_a_write_whose_answer_is_not_kept_is_told_at_once(node: FakeNode) -> Non
     "kind", [kind for kind in failover._BY_TITLE.values() if kind.http_status != 500 and kind is not OutcomeForgotten]
 )
 def test_every_error_of_a_node_is_the_same_error_here(node: FakeNode, kind: type[CacheFlowError]) -> None:
-    client = CacheClient(node.url, timeout_s=0.05)
+    client = CacheClient(node.url, timeout_s=0.5)
     node.faults.extend([(kind.http_status, kind.title)] * 200)
     with pytest.raises(kind) as caught:
         client.set("k", 1)
     assert type(caught.value) is kind
     assert issubclass(kind, ReplicationError) == (kind.http_status in (503, 504))
+
+
+def test_no_try_is_begun_for_which_too_little_time_is_left(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "TRY_S_MIN", 5.0)
+    node.faults.extend([(503, "Not ready")] * 20)
+    with pytest.raises(NotReady):
+        CacheClient(node.url, timeout_s=5).set("k", 1)
+    assert len(node.requests) == 1, "its outcome would be unknown"
 
 
 def test_a_route_that_is_not_there_is_no_missing_key(client: CacheClient, node: FakeNode) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import functools
 import gc
 import json
 import os
@@ -24,8 +26,11 @@ from cacheflow.contract import Invalidated
 from cacheflow.errors import ConfigError, NoLeader, NotReady, OutcomeUnknown
 from cacheflow.machine.effects import WRITTEN
 from cacheflow.machine.language import commands
+from cacheflow.net.loop import NodeLoop
+from cacheflow.node import engine as engine_module
 from cacheflow.node import joining
 from cacheflow.node.assembly import LocalNode
+from cacheflow.node.disk_space import DiskSpace
 from cacheflow.node.engine import Engine
 from cacheflow.raft.membership.changes import Reconfiguration
 from cacheflow.raft.transport.network import Peer
@@ -125,6 +130,69 @@ def test_tries_in_vain_leave_nothing_and_harm_no_node_that_runs(store: Replicate
             same.start()
     wait_for(lambda: no_more_than(before))
     store["k"] = 1
+
+
+def start_in_vain(store: ReplicatedStore) -> BaseException:
+    """Start a node that cannot start; return what says so, which must not take long."""
+    told: list[BaseException] = []
+
+    def start() -> None:
+        with pytest.raises((ConfigError, OSError)) as caught:
+            store.start()
+        told.append(caught.value)
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert told, "it waits for ever"
+    return told[0]
+
+
+def test_a_start_in_vain_is_told_although_the_disk_is_slow(
+    store: ReplicatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = threading.Event()
+    close, look = NodeLoop.close, DiskSpace._look
+
+    def closing(loop: NodeLoop) -> None:
+        close(loop)
+        closed.set()
+
+    def slow(space: DiskSpace) -> tuple[int, int] | None:
+        # What it has found is told when the event loop is closed.
+        closed.wait(10)
+        return look(space)
+
+    store.start()
+    monkeypatch.setattr(NodeLoop, "close", closing)
+    monkeypatch.setattr(DiskSpace, "_look", slow)
+    address = f"127.0.0.1:{store.config.raft_listen_port}"
+    other = ReplicatedStore(node_id="b", raft_address=address, data_dir=tmp_path / "other")
+    assert "is taken" in str(start_in_vain(other))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_start_in_vain_is_told_although_closing_fails(
+    store: ReplicatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Engine) -> None:
+        raise ValueError("closing has failed, too")
+
+    with store.start():
+        other = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path)
+        monkeypatch.setattr(other._engine, "_close_rest", functools.partial(fail, other._engine))
+        assert "in use by process" in str(start_in_vain(other))
+
+
+def test_a_start_without_an_event_loop_is_told(store: ReplicatedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> NodeLoop:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine_module, "NodeLoop", full)
+        assert "Too many open files" in str(start_in_vain(store))
+    with store.start():
+        store.wait_ready(10)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

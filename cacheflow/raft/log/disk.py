@@ -168,7 +168,7 @@ class ThreadWriter:
         thread is stopped, ``work`` and ``done`` are called within this call.
         """
         if self._closed:
-            done(_outcome(work))
+            self._tell(done, _outcome(work))
         else:
             self._work.put((work, done))
 
@@ -179,7 +179,16 @@ class ThreadWriter:
         self._work.put(None)
         self._thread.join()
         self._closed = True
-        self._settle()
+        while not self._settled.empty():
+            self._tell(*self._settled.get())
+
+    def _tell(self, done: Callable[[Any], None], outcome: object) -> None:
+        """Call ``done`` with ``outcome`` when the event loop may be closed: what ``done`` would have it do then is never done."""
+        try:
+            done(outcome)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
 
     def _run(self) -> None:
         while (item := self._work.get()) is not None:

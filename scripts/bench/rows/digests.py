@@ -115,7 +115,7 @@ def _operation(source: random.Random) -> dict[str, Any]:
 
 async def _rolling(connections: Sequence[Connection]) -> tuple[int, list[list[str]]]:
     """The newest index that all have applied, and every node's digest there and at some indexes before."""
-    index = min([(await connection.ask(DIGEST)).json()["index"] for connection in connections])
+    index = min([_told(await connection.ask(DIGEST))["index"] for connection in connections])
     compared = []
     for at in range(index, max(index - COMPARED * APART, 0), -APART):
         replies = [await each.ask(request("GET", f"/cluster/digest?index={at}")) for each in connections]
@@ -126,8 +126,16 @@ async def _rolling(connections: Sequence[Connection]) -> tuple[int, list[list[st
 async def _full(connections: Sequence[Connection]) -> list[str] | None:
     """Every node's digest of its whole contents at one index; None when the cluster never comes to rest."""
     for _ in range(400):
-        found = [(await connection.ask(FULL_DIGEST)).json() for connection in connections]
+        found = [_told(await connection.ask(FULL_DIGEST)) for connection in connections]
         if len({each["index"] for each in found}) == 1:
             return [each["digest"] for each in found]
         await asyncio.sleep(0.05)
     return None
+
+
+def _told(reply: Reply) -> dict[str, Any]:
+    """The digest and its index that a node has answered. Raises RuntimeError, with what it says, if it answered anything else."""
+    if reply.status != 200:
+        raise RuntimeError(f"GET /cluster/digest {reply.status} {reply.body[:300]!r}")
+    told: dict[str, Any] = reply.json()
+    return told

@@ -120,6 +120,31 @@ def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert disk.read(tmp_path / "file") == b"\0\x000123456789"
 
 
+def test_work_that_ends_behind_the_loop_s_end_is_told_although_there_is_no_loop_any_more() -> None:
+    loop = asyncio.new_event_loop()
+    writer = ThreadWriter(loop)
+    goes_on = threading.Event()
+    told: list[object] = []
+
+    def again(outcome: object) -> None:
+        told.append(outcome)
+        loop.call_later(1, again, None)
+
+    writer.submit(goes_on.wait, again)
+    writer.submit(lambda: "next", told.append)
+    loop.close()
+    goes_on.set()
+    writer.close()
+    writer.submit(lambda: "late", again)
+    assert told == [True, "next", "late"]
+
+    def fail(_: object) -> None:
+        raise ValueError("of its own")
+
+    with pytest.raises(ValueError, match="of its own"):
+        writer.submit(lambda: None, fail)
+
+
 def test_work_runs_in_order_on_one_thread_and_is_settled_on_the_loop() -> None:
     async def run() -> None:
         writer = ThreadWriter(asyncio.get_running_loop())
