@@ -47,6 +47,7 @@ __all__ = [
     "Told",
     "Tracking",
     "WireStore",
+    "Written",
     "entry_bytes",
 ]
 
@@ -109,6 +110,10 @@ class Reader(Protocol):
         """Send the queued messages to this client, as many as its connection takes now."""
 
 
+# What a client has written: (key as the machine has it, version of the change, version that the key has by it, 0 for none).
+Written = tuple[str, int, int]
+
+
 class Tracking(Protocol):
     """Interface: the keys that clients of a node have read and keep: see node/tracking.py. Called on the event loop only."""
 
@@ -117,7 +122,7 @@ class Tracking(Protocol):
     def end(self, number: int, prefixes: Iterable[str]) -> None: ...
     def note(self, number: int, keys: Iterable[str]) -> None: ...
     def note_seen(self, number: int, seen: Iterable[tuple[str, int, int | None]]) -> None: ...
-    def wrote(self, number: int, versions: Iterable[int]) -> None: ...
+    def wrote(self, number: int, written: Iterable[Written]) -> None: ...
 
 
 class Subscriber(Protocol):

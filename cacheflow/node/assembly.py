@@ -257,11 +257,16 @@ class LocalNode:
         # Whoever dials this node is told from the first moment which cluster it has data of.
         self.network.cluster_id = self.journal.cluster_id or self.node.configurations.latest.cluster_id
         await self.network.start()
-        self.joining.found_at_once()
-        self.node.start()
-        self.supervisor.start("joining the cluster", self.joining.keep)
-        self.supervisor.start("coming back after leaving", self.leaving.keep)
-        self._on_timer()
+        try:
+            self.joining.found_at_once()
+            self.node.start()
+            self.supervisor.start("joining the cluster", self.joining.keep)
+            self.supervisor.start("coming back after leaving", self.leaving.keep)
+            self._on_timer()
+        except BaseException:
+            # Else the Raft port would stay taken.
+            await self.stop()
+            raise
         self.is_serving = True
 
     async def stop(self) -> None:

@@ -55,6 +55,7 @@ COLLECT_EVERY_S = 0.1
 # Seconds for the last flush: a tenth of it is enough, and supervisors kill after 10 to 30. A disk that hangs takes longer.
 CLOSED_WITHIN_S = 5.0
 
+CLOSED_EARLY: Final = "this node was closed while it started"
 FORKED: Final = (
     "this process was forked from the one that runs this node, and has no part in it: make a store of its own here, behind "
     "the fork, with another node_id and data_dir, or use CacheClient"
@@ -95,8 +96,11 @@ class Engine:
         self._loop: NodeLoop
         self._life = threading.RLock()
         self._thread: threading.Thread | None = None
-        # Whether the last ``stop`` gave up waiting for the thread.
+        # Whether the last ``stop``, or a start in vain, gave up waiting for the thread.
         self._gave_up = False
+        # Whether ``stop`` was called since the last start began; and whether the node was shut down since, or never opened.
+        self._is_ending = False
+        self._is_shut = True
         self._loop_thread = 0
         # Why nothing is answered while the node does not run.
         self.stopped = "this node is stopped"
@@ -132,7 +136,7 @@ class Engine:
             # What is left of a loop that has died.
             self.stop()
             self._http_address = http_address
-            self.is_retiring = False
+            self.is_retiring = self._is_ending = False
             started: Future[None] = Future()
             thread = threading.Thread(target=self._run, args=(started,), name="cacheflow-loop", daemon=True)
             self._thread = thread
@@ -144,10 +148,12 @@ class Engine:
                 raise
             if self._thread is not thread:
                 # A signal handler of this thread has called ``stop`` meanwhile.
-                raise NotReady("this node was closed while it started")
+                raise NotReady(CLOSED_EARLY)
             if error is not None:
-                thread.join()
-                self._thread = None
+                thread.join(CLOSED_WITHIN_S)
+                self._gave_up = thread.is_alive()
+                if not self._gave_up:
+                    self._thread = None
                 raise error
             return self.local
 
@@ -193,6 +199,7 @@ class Engine:
                 with contextlib.suppress(CacheFlowError, TimeoutError):
                     self.run(self._shut_down(hand_over_s), timeout_s=hand_over_s + 5)
                 self._started = False
+                self._is_ending = True
                 if hasattr(self, "local"):
                     self.local.is_serving = False
                 with contextlib.suppress(
@@ -249,28 +256,35 @@ class Engine:
 
     def _run(self, started: Future[None]) -> None:
         loop: NodeLoop | None = None
+        self._is_shut = True
         try:
             try:
                 loop = self._loop = NodeLoop()
                 self._loop_thread = threading.get_ident()
                 asyncio.set_event_loop(loop)
                 loop.run_until_complete(self._open())
+                self._is_shut = False
+                if self._is_ending:
+                    # In the turn in which the last step was done: the loop has been stopped by that, and is not again.
+                    loop.run_until_complete(self._shut_down(0.0))
+                    raise NotReady(CLOSED_EARLY)
                 self._started = True
             except BaseException as error:
                 # To the caller of start(), who waits for it without end: before anything else, which might fail, too.
                 started.set_exception(error)
-                if loop is not None:
-                    loop.close()
-                self._close_rest()
+                try:
+                    if loop is not None:
+                        loop.close()
+                finally:
+                    self._close_rest()
                 return
             started.set_result(None)
             try:
                 self._loop.run_forever()
             finally:
-                self.local.is_serving = False
-                if self._started:
-                    # Something has ended the loop that was not ``stop``.
-                    self._started = False
+                self.local.is_serving = self._started = False
+                if not self._is_shut:
+                    # Something has ended the loop that was not ``stop``, or ``stop`` was called before the start was over.
                     with contextlib.suppress(Exception):
                         self._loop.run_until_complete(self._shut_down(0.0))
                 self._loop.close()
@@ -306,7 +320,8 @@ class Engine:
             data.lock,
             submit=snapshot_writer.submit,
             later=loop.call_later,
-            gone=functools.partial(self._data_gone, data.path),
+            # In memory alone nothing would be there after a restart anyway.
+            gone=functools.partial(self._data_gone, data.path) if config.persistence else lambda: None,
         )
         self.full_digest = None
         encryption = None
@@ -384,6 +399,7 @@ class Engine:
         return trusting(None) if self.handshakes is None else self.handshakes.certificates.in_force.calling
 
     async def _shut_down(self, hand_over_s: float) -> None:
+        self._is_shut = True
         if self.full_digest is not None:
             self.full_digest.cancel()
         await self.ports.close()

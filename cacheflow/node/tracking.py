@@ -6,8 +6,9 @@
    has the answer to a write finds no older value in a cache of this node's clients, but for what is on its way to them. What is
    too much for a turn goes on in slices of the next ones (net/slices.py).
 3. A read that is answered later than it was made (a transaction, a script) is noted with what it saw: is that not there any
-   more, the client is told behind the answer. So is one that leaves out its own writes when others have changed a key behind
-   such a write, for it keeps what it has written once that is answered. What comes behind an answer is told in a later turn.
+   more, the client is told behind the answer. So is one that leaves out its own writes, where something else is under a key by
+   then: it keeps what it has written once that is answered, which may be long after it took place here. What comes behind an
+   answer is told in a later turn.
 4. Where it is not known what has changed, or it is too much to be told key by key, all clients are told to forget all that they
    keep: for a condemned prefix, a snapshot or restore that replaces the contents, and while this node may not be asked.
 5. The table is bounded: what was noted first is told and forgotten first.
@@ -23,9 +24,9 @@ from itertools import islice
 from sys import getsizeof
 from typing import Final, NamedTuple
 
-from cacheflow.contract import Invalidated, Reader
+from cacheflow.contract import Invalidated, Reader, Written
 from cacheflow.errors import InvalidRequest
-from cacheflow.machine.effects import CONDEMNED, DELETED, EVICTED, EXPIRED, Effect
+from cacheflow.machine.effects import CONDEMNED, Effect
 from cacheflow.machine.language.databases import MARK, PREFIX_BYTES
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, VERSION, Entry
 from cacheflow.net.slices import Slices
@@ -48,8 +49,6 @@ NAMES_AT_ONCE = 500
 WRITTEN_AT_ONCE = 64
 # Keys of a table that is given up, freed between two looks at the time.
 FREED_AT_ONCE: Final = 256
-# The effects behind which a key is absent.
-_REMOVED: Final = frozenset((DELETED, EXPIRED, EVICTED))
 
 # (key as the machine has it, version of the change)
 Change = tuple[str, int]
@@ -62,15 +61,22 @@ class _Due(NamedTuple):
 
     message: what all of them are told.  changes: the keys that it names, with the versions of their changes.
     to: the numbers of the clients that were not told yet.
-    left: where they had read the one key of ``changes``: the version that the change has left it with, 0 if it removed the key.
+    is_noted: True if they had read the one key of ``changes``, which is noted no more.
     is_behind: True for what is told behind an answer of an earlier turn: nothing is left out of it.
     """
 
     message: Invalidated
     changes: Sequence[Change]
     to: Iterator[int]
-    left: int | None = None
+    is_noted: bool = False
     is_behind: bool = False
+
+
+class _Own(NamedTuple):
+    """What a client has written itself: the versions of these changes, and the version that each key has by the last of them."""
+
+    versions: set[int]
+    left: dict[str, int]
 
 
 class Tracking:
@@ -109,8 +115,10 @@ class Tracking:
         # What is to be told in a later turn, behind the answers of this one.
         self._later: list[_Due] = []
         self._scheduled = False
-        # The versions of what clients have written themselves and do not want to be told of, while something is due.
-        self._own: dict[int, set[int]] = {}
+        # What clients have written themselves and do not want to be told of, while something is due; and what of that clients
+        # of prefixes are answered in this turn: (number, key, the version that the key has by it).
+        self._own: dict[int, _Own] = {}
+        self._answered: list[tuple[int, str, int]] = []
         # Tables of before, which are freed in slices.
         self._given_up: list[OrderedDict[str, Numbers]] = []
         self._told = self._evicted = self._forgotten = 0
@@ -183,7 +191,7 @@ class Tracking:
             key, numbers = table.popitem(last=False)
             self._evicted += 1
             self._taken_out(key, numbers)
-            self._put(key, 0, 0, numbers)
+            self._put(key, 0, numbers)
         self._schedule()
 
     def note_seen(self, number: int, seen: Iterable[tuple[str, int, int | None]]) -> None:
@@ -207,10 +215,17 @@ class Tracking:
         name = key[PREFIX_BYTES:] if key.startswith(MARK) else key
         return any(number in self._prefixes.get(name[:length], ()) for length in self._lengths)
 
-    def wrote(self, number: int, versions: Iterable[int]) -> None:
-        """Note which ``versions`` the client ``number`` has just written itself: it does not want to be told of these."""
-        if (self._due or self._changed) and number in self.readers:
-            self._own.setdefault(number, set()).update(versions)
+    def wrote(self, number: int, written: Iterable[Written]) -> None:
+        """Note what the client ``number`` has ``written`` itself, and is answered in this turn: of that it wants no message."""
+        if number not in self.readers:
+            return
+        own = self._own.setdefault(number, _Own(set(), {}))
+        for key, version, left in written:
+            own.versions.add(version)
+            own.left[key] = left
+            if number not in self._noting:
+                self._answered.append((number, key, left))
+        self._tell(self._hand_out)
 
     def _version_of(self, key: str) -> int:
         entry = self._find(key)
@@ -227,7 +242,7 @@ class Tracking:
                 numbers = self._table.pop(key, None)
                 if numbers is not None:
                     self._taken_out(key, numbers)
-                    self._put(key, version, 0 if kind in _REMOVED else version, numbers)
+                    self._put(key, version, numbers)
                 # Where too much is due, all are told to forget everything.
                 if self._lengths and self._due_keys <= DUE_MAX:
                     self._note_for_prefixes(key, version)
@@ -245,13 +260,10 @@ class Tracking:
             self._noted -= len(numbers)
             self._noted_bytes -= SECOND_COST + READER_COST * (len(numbers) - 2)
 
-    def _put(self, key: str, version: int, left: int, numbers: Numbers) -> None:
-        """Have the change of ``key`` told to those who had read it, whose numbers are ``numbers``.
-
-        left: the version that the key has behind the change; 0: none.
-        """
+    def _put(self, key: str, version: int, numbers: Numbers) -> None:
+        """Have the change of ``key`` told to those who had read it, whose numbers are ``numbers``."""
         to: Collection[int] = (numbers,) if isinstance(numbers, int) else numbers
-        self._due.append(_Due(Invalidated([_name(key)]), ((key, version),), iter(to), left))
+        self._due.append(_Due(Invalidated([_name(key)]), ((key, version),), iter(to), is_noted=True))
         self._due_keys += 1
 
     def _tell_later(self, number: int, message: Invalidated) -> None:
@@ -354,6 +366,10 @@ class Tracking:
         """Give clients what is due, for a slice of the event loop's time; go on in a later one if something is left."""
         if self._due_keys > DUE_MAX:
             self.forget()
+        for number, key, left in self._answered:
+            if self._version_of(key) != left and self._follows(number, key):
+                self._tell_later(number, Invalidated([_name(key)]))
+        self._answered.clear()
         self._gather()
         due, over = self._due, self._slices.over
         given: dict[Reader, None] = {}
@@ -390,32 +406,23 @@ class Tracking:
             self._told += 1
             reader.invalidate(message)
 
-    def _without(self, own: set[int], number: int, due: _Due) -> Invalidated | None:
-        """Return what the client ``number`` is told now of what is ``due``; None for nothing.
+    def _without(self, own: _Own, number: int, due: _Due) -> Invalidated | None:
+        """Return what the client ``number`` is told of what is ``due``, without what it has written itself; None for nothing.
 
-        own: the versions that the client has written itself. It keeps these once they are answered: what others have changed
-        behind them is told in a later turn.
+        own: what it has written itself, and keeps once that is answered.
         """
-        if due.left is not None:
-            ((key, version),) = due.changes
-            if version not in own:
-                return due.message
-            # The client may keep a value that it has written itself, so it has to be told of the next change.
-            present = self._version_of(key)
-            self.note_seen(number, ((key, present if present in own else due.left, None),))
-            return None
-        others: dict[str, None] = {}
-        behind: dict[str, None] = {}
-        mine: set[str] = set()
-        for key, version in due.changes:
-            if version in own:
-                # Another database's key of this name may be meant: what is behind it stays.
-                mine.add(key)
-            else:
-                (behind if key in mine else others)[key] = None
-        if behind:
-            self._tell_later(number, Invalidated([key.encode() for key in behind]))
-        return Invalidated([key.encode() for key in others]) if others else None
+        if not due.is_noted:
+            others = dict.fromkeys(key for key, version in due.changes if version not in own.versions)
+            return Invalidated([key.encode() for key in others]) if others else None
+        ((key, version),) = due.changes
+        if version not in own.versions:
+            return due.message
+        if self._version_of(key) != own.left[key]:
+            self._tell_later(number, due.message)
+        elif number in self._noting:
+            # It has to be told of the next change.
+            self.note(number, (key,))
+        return None
 
     def metrics(self) -> dict[str, float]:
         """Return how many clients track keys, and how many keys, by metrics' names. Any thread may call it."""

@@ -8,7 +8,6 @@ Not safe for concurrent use: the event loop owns it.
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,15 +71,22 @@ class Links:
         else:
             self.held.append((self._journal.position, send))
 
-    def hold_message(self, node_id: str, message: Sent) -> None:
+    def hold_message(self, node_id: str, message: Sent, complete: Callable[[], None] | None = None) -> None:
         """Send ``message`` to ``node_id`` once all records written to the journal so far are durable.
 
         The message is dropped if too many calls (HELD_MAX) wait for the journal already.
+        complete: called right before the message is sent, to add what has to be as of that moment.
         """
-        if self._journal.durable_position >= self._journal.position and not self.held:
+
+        def send() -> None:
+            if complete is not None:
+                complete()
             self.send(node_id, message)
+
+        if self._journal.durable_position >= self._journal.position and not self.held:
+            send()
         elif len(self.held) < HELD_MAX:
-            self.held.append((self._journal.position, functools.partial(self.send, node_id, message)))
+            self.held.append((self._journal.position, send))
 
     def release(self) -> None:
         """Make the calls (such as sending a vote) that waited for those journal records which are durable now."""

@@ -513,7 +513,9 @@ class RaftNode:
             self.links.send(node_id, cast(TimeoutNow, message))
             return
         self.elections.complete(message)
-        self.links.hold_message(node_id, cast(RequestVote | ResponseVote, message))
+        held = cast(RequestVote | ResponseVote, message)
+        # The disk may take long, and an answer tells the time.
+        self.links.hold_message(node_id, held, lambda: self.elections.date(message))
 
     # Messages -------------------------------------------------------------------------------------------------------
 

@@ -147,8 +147,9 @@ class Peers:
             self._asked_at_ms[node_id] = self._links.now_ms()
 
     def set_down(self, node_ids: list[str]) -> None:
-        """Set which members do not answer the leader, by their ids."""
+        """Set which members do not answer the leader, by their ids. All others answer it, whatever they owe this node."""
         self.down, self._down_at_ms = node_ids, self._links.now_ms()
+        self._asked_at_ms = {node_id: at_ms for node_id, at_ms in self._asked_at_ms.items() if node_id in node_ids}
 
     def down_ids(self) -> set[str]:
         """Return the ids of the members that do not answer, as the leader says; without a leader, of those silent here."""

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,9 @@ from cacheflow.node import joining
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.disk_space import DiskSpace
 from cacheflow.node.engine import Engine
+from cacheflow.node.joining import Joining
 from cacheflow.raft.membership.changes import Reconfiguration
+from cacheflow.raft.node import RaftNode
 from cacheflow.raft.transport.network import Peer
 from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.store import ReplicatedStore
@@ -182,6 +185,56 @@ def test_a_start_in_vain_is_told_although_closing_fails(
         other = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path)
         monkeypatch.setattr(other._engine, "_close_rest", functools.partial(fail, other._engine))
         assert "in use by process" in str(start_in_vain(other))
+
+
+def test_a_start_in_vain_does_not_wait_for_a_disk_that_hangs(
+    store: ReplicatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(DiskSpace, "_look", lambda space: goes_on.wait(60) and None)
+    monkeypatch.setattr(engine_module, "CLOSED_WITHIN_S", 0.2)
+    with store.start():
+        address = f"127.0.0.1:{store.config.raft_listen_port}"
+        other = ReplicatedStore(node_id="b", raft_address=address, data_dir=tmp_path / "other")
+        assert "is taken" in str(start_in_vain(other))
+        assert "waits for the disk" in str(start_in_vain(other))
+        goes_on.set()
+        wait_for(lambda: "is taken" in str(start_in_vain(other)))
+
+
+def test_a_start_that_fails_behind_its_first_step_leaves_no_port_taken(
+    store: ReplicatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: RaftNode) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RaftNode, "start", fail)
+        assert "No space left" in str(start_in_vain(store))
+    assert node_threads() == []
+    with store.start():
+        store.wait_ready(10)
+
+
+def test_a_start_that_is_interrupted_with_its_last_step_leaves_no_node_running(
+    store: ReplicatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Joining.found_at_once
+
+    def interrupted(joining: Joining) -> None:
+        found(joining)
+        os.kill(os.getpid(), signal.SIGINT)
+        # The thread that has called start() stops the loop in the turn in which the start ends.
+        wait_for(lambda: store._engine._is_ending)
+        time.sleep(0.05)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Joining, "found_at_once", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.start()
+    assert node_threads() == [] and not store._engine.running
+    with store.start():
+        store.wait_ready(10)
 
 
 def test_a_start_without_an_event_loop_is_told(store: ReplicatedStore, monkeypatch: pytest.MonkeyPatch) -> None:

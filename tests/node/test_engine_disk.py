@@ -88,6 +88,19 @@ def test_a_data_directory_that_is_removed_is_noticed(store: ReplicatedStore) -> 
         store["k"] = "v"
 
 
+def test_a_directory_of_a_node_in_memory_alone_may_go(tmp_path: Path) -> None:
+    with ReplicatedStore(
+        node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path, persistence=False
+    ) as store:
+        store.wait_ready(10)
+        engine = store._engine
+        (engine.data_path / "lock").unlink()
+        engine.on_loop(engine.space.look)
+        wait_for(lambda: engine.space.bytes is None)
+        store["k"] = "v"
+        assert all(good for _, good, _ in store.liveness())
+
+
 class HungDisk:
     """The disk of one node, whose flushes do not return until it goes on."""
 

@@ -8,13 +8,14 @@ from collections.abc import Callable
 import pytest
 from wire.fake_store import NextTurn
 
-from cacheflow.contract import Invalidated
+from cacheflow.contract import Invalidated, Written
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.node import tracking as module
 from cacheflow.node.tracking import Tracking
+from cacheflow.wire.resp.tracking import written_in
 
 
 class Reader:
@@ -55,13 +56,13 @@ class Node:
         self.begin(*commands_)
         self.end_turn()
 
-    def begin(self, *commands_: Command) -> list[int]:
-        """Apply an entry; the versions that it gives."""
+    def begin(self, *commands_: Command) -> list[Written]:
+        """Apply an entry; what it has written."""
         block = commands.encode_block(0, 0, 0, list(commands_))
         payload = commands.encode_entry(self.stamp_ms, [block])
         ((_, _, results),) = self.machine.apply(self.machine.applied_index + 1, payload)
         self.tracking.applied(self.machine.contents.effects)
-        return [result[1] for result in results if len(result) > 1]
+        return [*written_in(commands_, results)]
 
     def end_turn(self) -> None:
         while self.wakes:
@@ -265,7 +266,7 @@ def test_under_a_prefix_only_what_is_all_ones_own_is_left_out(node: Node) -> Non
     node.begin(commands.set_("k2", b"", 0))
     node.tracking.wrote(writer.number, own)
     node.end_turn()
-    assert (writer.told(), other.told()) == ([], ["k1", "k2"])
+    assert (writer.told(), other.told()) == (["k2"], ["k1", "k2"])
     # It keeps what it has written once that is answered, and is told behind that.
     node.turns.run()
     assert writer.told() == ["k2"]
@@ -283,7 +284,7 @@ def test_what_others_have_changed_behind_an_own_write_is_told_behind_its_answer(
     node.tracking.wrote(writer.number, own)
     # Before anybody is answered.
     node.end_turn()
-    assert writer.told() == ["c"]
+    assert writer.told() == (["b", "c"] if prefixes else ["c"])
     node.turns.run()
     assert writer.told() == ["b"]
 
@@ -297,13 +298,55 @@ def test_what_is_to_be_forgotten_behind_an_own_write_is_told_behind_its_answer_t
     node.end_turn()
     assert writer.told() == [None]
     node.turns.run()
-    assert writer.told() == ([None] if prefixes else ["a", None])
+    assert writer.told() == ["a", None]
     # Once more and no further, also of one that goes on writing.
     for _ in range(3):
         node.tracking.wrote(writer.number, node.begin(commands.set_("a", b"", 0)))
         node.end_turn()
         node.turns.run()
     assert writer.told() == []
+
+
+@pytest.mark.parametrize("prefixes", [True, False])
+def test_what_others_have_removed_behind_an_own_removal_and_write_is_told(node: Node, prefixes: bool) -> None:
+    node.set("a")
+    writer = node.listener("") if prefixes else node.reader("a")
+    node.tracking.wrote(writer.number, node.begin(commands.delete("a"), commands.set_("a", b"", 0)))
+    node.begin(commands.delete("a"))
+    node.end_turn()
+    writer.told()
+    node.turns.run()
+    assert writer.told() == ["a"]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_own_write_that_is_answered_in_a_later_turn_is_compared_with_what_is_there(node: Node, others: int) -> None:
+    writer = node.listener("a")
+    own = node.begin(commands.set_("a", b"", 0))
+    node.end_turn()
+    assert writer.told() == ["a"], "nobody knew whose it was"
+    for _ in range(others):
+        node.set("a")
+    writer.told()
+    node.tracking.wrote(writer.number, own)
+    node.end_turn()
+    assert writer.told() == []
+    node.turns.run()
+    assert writer.told() == ["a"] * others
+    assert node.tracking._own == {}
+
+
+def test_an_own_write_answered_late_beside_changes_of_others_is_told_behind_as_well(node: Node) -> None:
+    writer = node.listener("a")
+    own = node.begin(commands.set_("a", b"", 0))
+    node.end_turn()
+    writer.told()
+    node.begin(commands.set_("a", b"", 0))
+    node.tracking.wrote(writer.number, own)
+    node.end_turn()
+    assert writer.told() == ["a"]
+    node.turns.run()
+    assert writer.told() == ["a"]
 
 
 def test_what_others_have_changed_before_an_own_write_is_told_at_once(node: Node) -> None:

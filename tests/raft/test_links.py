@@ -48,6 +48,16 @@ def test_promises_leave_in_their_order_as_far_as_the_journal_is_durable(node: No
     assert node.sent[2:] == [("b", 3), ("b", 4)]
 
 
+def test_a_promise_is_completed_when_it_leaves(node: Node) -> None:
+    node.journal.position = 1
+    message: dict[str, Any] = {}
+    node.links.hold_message("b", cast(Any, message), lambda: message.update(time=node.journal.durable_position))
+    assert message == {}
+    node.journal.durable_position = 1
+    node.links.release()
+    assert node.sent == [("b", {"time": 1})]
+
+
 def test_while_the_disk_hangs_only_so_many_are_kept(node: Node) -> None:
     node.journal.position = 1
     for number in range(HELD_MAX + 50):

@@ -50,6 +50,15 @@ def test_what_the_last_leader_said_holds_until_something_is_heard(node: Node) ->
     assert node.pass_ms(1) == {"b", "c"}
 
 
+def test_a_leaders_word_settles_what_is_owed(node: Node) -> None:
+    node.peers.asked("b")
+    node.peers.asked("c")
+    node.peers.set_down(["c"])
+    assert node.pass_ms(1_000_000) == {"c"}
+    node.peers.asked("b")
+    assert node.pass_ms(DOWN_AFTER_MS + 1) == {"b", "c"}
+
+
 def test_who_owes_an_answer_for_long_is_down_until_it_comes(node: Node) -> None:
     node.peers.asked("b")
     assert node.pass_ms(DOWN_AFTER_MS) == set()

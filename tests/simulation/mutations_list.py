@@ -171,6 +171,7 @@ MUTATIONS = (
     Mutation("one that is answered later is compared", tracking.note_a_late_read_as_it_is_now, ""),
     Mutation("under a prefix as well", tracking.compare_no_late_read_under_prefixes, ""),
     Mutation("behind an own write", tracking.tell_of_others_before_an_own_write_is_answered, ""),
+    Mutation("an own write under a prefix is compared, too", tracking.compare_no_own_write_under_prefixes, ""),
     Mutation("what is noted no more is told", tracking.forget_what_was_noted_first, ""),
     Mutation("what is too much is told as everything", tracking.drop_what_is_too_much, ""),
     Mutation("a snapshot replaces what is kept", tracking.keep_everything_over_a_snapshot, "snapshot isolate"),

@@ -79,7 +79,13 @@ def start_empty_when_something_is_damaged(patch: pytest.MonkeyPatch) -> None:
 
 def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """Send votes and acknowledgements at once, before what they promise is durable."""
-    patch.setattr(Links, "hold_message", lambda self, node_id, message: self.send(node_id, message))
+
+    def hold_message(self: Any, node_id: str, message: Any, complete: Any = None) -> None:
+        if complete is not None:
+            complete()
+        self.send(node_id, message)
+
+    patch.setattr(Links, "hold_message", hold_message)
 
 
 def restart_without_a_memory(patch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,17 @@ def tell_of_others_before_an_own_write_is_answered(patch: pytest.MonkeyPatch) ->
     patch.setattr(Tracking, "_tell_later", _tell_later)
 
 
+def compare_no_own_write_under_prefixes(patch: pytest.MonkeyPatch) -> None:
+    """Tell a client of prefixes nothing behind its own write that another write has overtaken."""
+    wrote = Tracking.wrote
+
+    def _wrote(self: Any, number: int, written: Any) -> None:
+        wrote(self, number, written)
+        self._answered.clear()
+
+    patch.setattr(Tracking, "wrote", _wrote)
+
+
 def forget_what_was_noted_first(patch: pytest.MonkeyPatch) -> None:
     """Tell nobody of the keys for which there is no room."""
     note = Tracking.note
@@ -103,12 +114,12 @@ def tell_the_first_alone(patch: pytest.MonkeyPatch) -> None:
     """Tell one of those who have read a key that it has changed."""
     put = Tracking._put
 
-    def _put(self: Any, key: str, version: int, left: int, numbers: Any) -> None:
+    def _put(self: Any, key: str, version: int, numbers: Any) -> None:
         if isinstance(numbers, set):
             first = min(numbers)
             self._noted -= len(numbers) - 1
             numbers = first
-        put(self, key, version, left, numbers)
+        put(self, key, version, numbers)
 
     patch.setattr(Tracking, "_put", _put)
 

@@ -15,7 +15,7 @@ from cacheflow.contract import Invalidated, Outcome
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language import commands
 from cacheflow.machine.state.entries import VERSION, Entry
-from cacheflow.wire.resp.tracking import versions_in
+from cacheflow.wire.resp.tracking import written_in
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
@@ -41,7 +41,7 @@ Seen = tuple[str, int]
 
 
 class Own(NamedTuple):
-    """A key that a client has written itself, with the version that it has given to it."""
+    """A key that a client has written itself, with the version that it has given to it; 0 where it has removed it."""
 
     key: str
     version: int
@@ -91,21 +91,23 @@ class SimReader:
         self._process.tracking.note_seen(self._number, [(key, version, None) for key, version in seen])
 
     def write_own(self, key: str) -> None:
-        """Write ``key``, and keep that once it is answered."""
-        command = commands.set_(key, b"own", 0)
+        """Write ``key``, having removed it now and then, and keep that once it is answered."""
+        own = [commands.set_(key, b"own", 0)]
+        if self._tracked.random.random() < 0.3:
+            own.insert(0, commands.delete(key))
         self.waits = True
 
         def done(outcome: Outcome) -> Callable[[], None]:
-            made = [] if isinstance(outcome, ReplicationError) else [*versions_in([command], outcome)]
+            made = [] if isinstance(outcome, ReplicationError) else [*written_in(own, outcome)]
             self._process.tracking.wrote(self._number, made)
 
             def answered() -> None:
                 self.waits = False
-                self._line.extend(Own(key, version) for version in made)
+                self._line.extend(Own(key, left) for key, _, left in made)
 
             return answered
 
-        self._process.inbox.submit([command], done, WRITE_S)
+        self._process.inbox.submit(own, done, WRITE_S)
 
     def invalidate(self, message: Invalidated) -> None:
         """Take what the node tells."""
@@ -214,9 +216,10 @@ class Tracked:
         for _ in range(self.random.choice((0, 1, 2))):
             self._write_of_another(process, key)
 
-    @staticmethod
-    def _write_of_another(process: Process, key: str) -> None:
-        process.inbox.submit([commands.set_(key, b"another's", 0)], lambda outcome: lambda: None, WRITE_S)
+    def _write_of_another(self, process: Process, key: str) -> None:
+        removes = self.random.random() < 0.3
+        command = commands.delete(key) if removes else commands.set_(key, b"another's", 0)
+        process.inbox.submit([command], lambda outcome: lambda: None, WRITE_S)
 
     def check(self) -> None:
         """Check, some time after the last change, that nobody keeps what has changed."""

@@ -139,18 +139,20 @@ class Elections:
         self._consider_campaign()
 
     def complete(self, message: dict[str, Any]) -> None:
-        """Add this program's fields to ``message``, a vote request or answer that PySyncObj, the Raft library, has made.
+        """Add to ``message``, a vote request or answer that PySyncObj, the Raft library, has made, what this program needs.
 
-        An answer gets this node's estimate of the cluster's time; a request gets whether the old leader asked this node to
-        campaign.
+        A request gets whether the old leader asked this node to campaign.
         """
-        if message["type"] == "response_vote":
-            message["time"], message["heard"] = self._voters_time.own()
-        elif message["type"] == "request_vote":
+        if message["type"] == "request_vote":
             message["transfer"] = self._core.asked_to_lead
             if self._votes_term != message["term"]:
                 self._votes_term = message["term"]
                 self._votes = set()
+
+    def date(self, message: dict[str, Any]) -> None:
+        """Add to ``message``, if it is an answer to a vote request, this node's estimate of the cluster's time, as of now."""
+        if message["type"] == "response_vote":
+            message["time"], message["heard"] = self._voters_time.own()
 
     def _consider_campaign(self) -> None:
         """Start this node's election if a majority of the voters has granted its pre-vote.

@@ -48,7 +48,7 @@ class VotersTime:
         self._told = {voter: told for voter, told in self._told.items() if now_ms - told[2] < OLD_MS}
         before = self._told.get(node_id)
         if before is not None and before[0] is not None and offset_ms is not None and before[1] == heard:
-            # An answer is late by what it waited for the voter's disk and the network, so the highest estimate is the best.
+            # An answer is late by what it was under way and waited here, so the highest estimate is the best.
             offset_ms = max(offset_ms, before[0])
         self._told[node_id] = (offset_ms, heard, now_ms)
 

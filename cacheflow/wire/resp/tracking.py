@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
-from cacheflow.contract import Done, Invalidated, Outcome, Published
+from cacheflow.contract import Done, Invalidated, Outcome, Published, Written
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language import commands as c
@@ -20,8 +20,8 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.resp.mailbox import Mailbox, push
 from cacheflow.wire.resp.replies import bulk, integer
 
-# Commands that change one key and whose result tells the version that they have made.
-_CHANGES: Final = frozenset((c.SET, c.DELETE, c.INCR, c.APPEND, c.COUNT, c.SET_FIELDS, c.REMOVE_FIELDS, c.COUNT_FIELD))
+# Commands that write one key and whose result tells the version that they have made.
+_WRITES: Final = frozenset((c.SET, c.INCR, c.APPEND, c.COUNT, c.SET_FIELDS, c.REMOVE_FIELDS, c.COUNT_FIELD))
 
 
 class Client(Protocol):
@@ -111,7 +111,7 @@ class Tracker:
     def has_written(self, commands: Sequence[Command], outcome: Outcome) -> None:
         """Note that the client has written ``commands`` itself."""
         if not isinstance(outcome, ReplicationError):
-            self._tracking.wrote(self._number, versions_in(commands, outcome))
+            self._tracking.wrote(self._number, written_in(commands, outcome))
 
     # What the node asks
 
@@ -168,14 +168,19 @@ class OwnWrites:
         self._store.submit(commands, told, work)
 
 
-def versions_in(commands: Sequence[Command], results: Sequence[Result]) -> Iterator[int]:
-    """Yield the versions that ``commands``, which had the ``results``, have given to keys, or removed them with."""
+def written_in(commands: Sequence[Command], results: Sequence[Result]) -> Iterator[Written]:
+    """Yield what ``commands``, which had the ``results``, have written: each key, the version, and the version that is left.
+
+    That is 0 where the key was removed, but where that was because its last field was.
+    """
     for command, result in zip(commands, results, strict=True):
         if result[0] != c.OK:
             continue
         kind = command[0]
         if kind in (c.BATCH, c.GUARDED):
-            yield from versions_in(command[2], result[1])
-        elif kind in _CHANGES or (kind == c.EXPIRE and len(result) == 2):
+            yield from written_in(command[2], result[1])
+        elif kind == c.DELETE or (kind == c.EXPIRE and len(result) == 2):
             # An EXPIRE with an end that is past removes; any other leaves the version of whoever has written the key.
-            yield result[1]
+            yield command[1], result[1], 0
+        elif kind in _WRITES:
+            yield command[1], result[1], result[1]
