@@ -8,6 +8,7 @@ Not safe for concurrent use: the event loop owns it.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,16 +78,14 @@ class Links:
         The message is dropped if too many calls (HELD_MAX) wait for the journal already.
         complete: called right before the message is sent, to add what has to be as of that moment.
         """
-
-        def send() -> None:
+        if self._journal.durable_position >= self._journal.position and not self.held:
             if complete is not None:
                 complete()
             self.send(node_id, message)
-
-        if self._journal.durable_position >= self._journal.position and not self.held:
-            send()
         elif len(self.held) < HELD_MAX:
-            self.held.append((self._journal.position, send))
+            if complete is not None:
+                self.held.append((self._journal.position, complete))
+            self.held.append((self._journal.position, functools.partial(self.send, node_id, message)))
 
     def release(self) -> None:
         """Make the calls (such as sending a vote) that waited for those journal records which are durable now."""
