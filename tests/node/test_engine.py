@@ -228,10 +228,13 @@ def test_a_start_that_is_interrupted_with_its_last_step_leaves_no_node_running(
         wait_for(lambda: store._engine._is_ending)
         time.sleep(0.05)
 
+    # Whoever runs the tests may ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patched:
         patched.setattr(Joining, "found_at_once", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.start()
+    signal.signal(signal.SIGINT, before)
     assert node_threads() == [] and not store._engine.running
     with store.start():
         store.wait_ready(10)

@@ -56,7 +56,8 @@ class VotersTime:
         """Return the cluster's time in ms by the voters' estimates; 0 if this node's own is better, or nobody has one."""
         heard = self._offsets(heard=True)
         if heard:
-            return self._now_ms() + heard[-1]
+            # All are whole milliseconds, cut off: without the 1 this could be ahead of the voter, and end TTLs early.
+            return self._now_ms() + heard[-1] - 1
         if self._clock.heard:
             return 0
         offsets = self._with_own()
