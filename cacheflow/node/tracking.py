@@ -415,7 +415,7 @@ class Tracking:
             others = dict.fromkeys(key for key, version in due.changes if version not in own.versions)
             return Invalidated([key.encode() for key in others]) if others else None
         ((key, version),) = due.changes
-        if version not in own.versions:
+        if version not in own.versions or key not in own.left:
             return due.message
         if self._version_of(key) != own.left[key]:
             self._tell_later(number, due.message)
