@@ -420,7 +420,7 @@ class Tracking:
         if self._version_of(key) != own.left[key]:
             self._tell_later(number, due.message)
         elif number in self._noting:
-            # It has to be told of the next change.
+            # The client keeps what it has written: noted anew, the key's next change is told.
             self.note(number, (key,))
         return None
 
